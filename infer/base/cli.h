@@ -1,0 +1,34 @@
+// infer/base/cli.h - `draftsmith VERB [-c config.json] [section.field=value ...] [--field value] [args]`.
+#ifndef BASE_CLI_H
+#define BASE_CLI_H
+
+#include "infer/base/settings.h"
+
+typedef struct {
+    const char *verb;
+    Settings s;
+    const char *config_path; // NULL: embedded default
+    bool dry_run, json, quiet, overwrite, help;
+    int64_t show;            // prepare --show N
+    char **args;             // positional arguments that are not overrides (borrowed from argv)
+    int nargs;
+} Cli;
+
+// One verb: its name, one line for the list, usage text with two worked examples, and its function,
+// which returns false with err set. Results go to stdout.
+typedef struct {
+    const char *name, *summary, *usage;
+    int max_args;            // positional arguments accepted
+    bool (*run)(const Cli *cli, Err *err);
+} Verb;
+
+MUST_CHECK bool cli_parse(Cli *cli, const Verb *verb, int argc, char **argv, Err *err);
+void cli_free(Cli *cli);
+void cli_help(FILE *out, const Verb *verb); // usage, the common flags, every setting
+
+// SIGTERM, SIGINT, SIGUSR1 set a flag that long loops look at between steps; a second SIGINT ends
+// the process at once. SIGPIPE and SIGXFSZ are ignored, so that writes return their error.
+void signals_install(void);
+bool stop_requested(void);
+
+#endif

@@ -1,0 +1,50 @@
+// infer/base/err.c - error values and the stop for broken promises.
+#include "infer/base/err.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+bool err_set(Err *err, ErrCode code, const char *fmt, ...) {
+    if (err == NULL || err->code != ERR_NONE) return false;
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(err->text, sizeof err->text, fmt, ap);
+    va_end(ap);
+    err->code = code;
+    return false;
+}
+
+bool err_wrap(Err *err, const char *fmt, ...) {
+    if (err == NULL || err->code == ERR_NONE) return false;
+    char inner[sizeof err->text], prefix[512];
+    memcpy(inner, err->text, sizeof inner);
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(prefix, sizeof prefix, fmt, ap);
+    va_end(ap);
+    snprintf(err->text, sizeof err->text, "%s: %.*s", prefix, (int)(sizeof inner - 1), inner);
+    return false;
+}
+
+bool err_errno(Err *err, const char *fmt, ...) {
+    const int saved = errno;
+    char what[768];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(what, sizeof what, fmt, ap);
+    va_end(ap);
+    return err_set(err, ERR_FAILED, "%s: %s", what, strerror(saved));
+}
+
+void check_failed(const char *file, int line, const char *cond, const char *fmt, ...) {
+    fprintf(stderr, "%s:%d: broken promise: %s ", file, line, cond);
+    va_list ap;
+    va_start(ap, fmt);
+    vfprintf(stderr, fmt, ap);
+    va_end(ap);
+    fputc('\n', stderr);
+    abort();
+}

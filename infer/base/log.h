@@ -1,0 +1,32 @@
+// infer/base/log.h - progress and notes on stderr; results go to stdout by printf elsewhere.
+#ifndef BASE_LOG_H
+#define BASE_LOG_H
+
+#include <stdint.h>
+
+#include "infer/base/err.h"
+
+void log_set_quiet(bool quiet);
+void log_info(const char *fmt, ...) PRINTF_LIKE(1, 2); // one line
+void log_warn(const char *fmt, ...) PRINTF_LIKE(1, 2); // "warning: ..."
+
+// A tqdm-like line: redrawn at most 10 times a second on a terminal, a full line every 30 s else
+// (NO_COLOR, TERM=dumb and CI count as "not a terminal"). The rate is that of a moving window.
+typedef struct {
+    const char *what;  // "capture"
+    const char *unit;  // "tok"
+    int64_t total;     // 0: unknown
+    double started, shown;
+    int64_t shown_done;
+    double window_t[16];
+    int64_t window_n[16];
+    int window_used;
+} Progress;
+
+void progress_start(Progress *p, const char *what, const char *unit, int64_t total);
+void progress_at(Progress *p, int64_t done, const char *note); // note: e.g. "loss 0.41", may be ""
+void progress_end(Progress *p, int64_t done, const char *note);
+
+double now_s(void); // monotonic seconds
+
+#endif

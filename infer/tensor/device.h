@@ -1,0 +1,37 @@
+// infer/tensor/device.h - where tensors live and which bodies the operators have.
+//
+// Failures of a device are sticky: kept with the operator's name and returned by the next dev_sync.
+#ifndef TENSOR_DEVICE_H
+#define TENSOR_DEVICE_H
+
+#include "infer/tensor/tensor.h"
+
+struct Ops;
+typedef struct Device {
+    const struct Ops *ops;
+    const char *kind;  // "cpu" or "cuda"
+    int threads;
+    void *impl;        // cuBLAS handles, oneDNN primitives, scratch: private to the bodies
+} Device;
+
+// spec: auto | cpu | cuda[:n]; threads 0 = all. Chooses the kernels of this machine at run time.
+MUST_CHECK Device *dev_open(const char *spec, int threads, Err *err);
+void dev_close(Device *dev);
+
+void *dev_alloc(Device *dev, size_t bytes, Err *err); // 64-byte aligned, zeroed; NULL = err set
+void dev_free(Device *dev, void *p);
+void dev_upload(Device *dev, Tensor dst, const void *src);   // src packed, same dtype
+void dev_download(Device *dev, void *dst, Tensor src);       // dst packed, same dtype; waits
+MUST_CHECK bool dev_sync(Device *dev, Err *err);
+
+// Lines "name: value" that doctor prints: CPU, OpenBLAS core, oneDNN kernels, bf16 choice, GPU.
+void dev_describe(Device *dev, void (*line)(void *ctx, const char *name, const char *value), void *ctx);
+// True where bf16 GEMM beats f32 GEMM on this device (measured by the kernels it has, not timed).
+bool dev_prefers_bf16(const Device *dev);
+
+// Debian 12's OpenBLAS falls back to SSE3 kernels on CPUs it does not know, and reads
+// OPENBLAS_CORETYPE only in its constructor: when the running core is a fall-back, sets the variable
+// and re-executes the program. Call first thing in main. Returns when nothing is to be done.
+void blas_core_guard(char **argv);
+
+#endif

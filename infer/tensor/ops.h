@@ -1,0 +1,151 @@
+// infer/tensor/ops.h - the only door to arithmetic. Every operator has a CPU body (infer/tensor/cpu),
+// and a CUDA twin of the same name and arguments where a GPU is built in.
+//
+// Rules. Arguments: device, outputs, inputs, scalars. Operators return void: wrong shapes are bugs and
+// stop by CHECK; device failures are sticky (device.h). Tensors marked (any) may be F32 or BF16,
+// independently; arithmetic and accumulation are f32 (sums over rows of a parameter in fixed order).
+// Every *_back ADDS into its gradients (suffix: d + name); the opener of a step zeroes them. Index
+// tensors are I32, one row. Nothing here allocates while running except device-private scratch.
+#ifndef TENSOR_OPS_H
+#define TENSOR_OPS_H
+
+#include "infer/tensor/device.h"
+
+// One sequence's keys and values, and the query rows that look at them.
+typedef struct {
+    Tensor k, v;         // (any) (rows, kv_heads * hd); row i is absolute position first + i
+    int64_t first;
+    int64_t q0, nq;      // rows q0 .. q0+nq-1 of q
+} AttnSeg;
+
+// Query row r sees absolute rows max(0, end[r] - span) .. end[r]-1; end never decreases inside a
+// segment. span = ATTN_ALL for full attention. A query that sees nothing yields zeros.
+typedef struct {
+    const AttnSeg *seg;  // host memory
+    int nseg;
+    Tensor end;          // I32 (1, q.rows), device memory
+    const int32_t *end_host; // the same values in host memory
+    int64_t span;
+    int heads, kv_heads, hd;
+} AttnArgs;
+#define ATTN_ALL INT64_MAX
+
+// What the loss of a vocabulary tile adds up to, see op_loss_stats.
+typedef enum { LOSS_FKL, LOSS_CE_ARGMAX, LOSS_CE_LABEL, LOSS_TV, LOSS_HYBRID } LossKind;
+
+typedef struct Ops {
+    // --- memory
+    void (*zero)(Device *, Tensor x);
+    void (*copy)(Device *, Tensor y, Tensor x); // (any) -> (any), converts; also I32 -> I32
+    // --- products. C = A op B + beta C; beta is 0 or 1. (any) for all three.
+    void (*matmul_nt)(Device *, Tensor c, Tensor a, Tensor b, float beta); // C (m,n) = A (m,k) B (n,k)^T
+    void (*matmul_nn)(Device *, Tensor c, Tensor a, Tensor b, float beta); // C (m,n) = A (m,k) B (k,n)
+    void (*matmul_tn)(Device *, Tensor c, Tensor a, Tensor b, float beta); // C (m,n) = A (k,m)^T B (k,n)
+    // --- rows of a table: y[r] = scale * table[ids[r]]; an id < 0 gives zeros
+    void (*gather)(Device *, Tensor y, Tensor table, Tensor ids, float scale);
+    // dtable[ids[r]] += scale * dy[r], rows in order, so that bits repeat; ids < 0 skipped
+    void (*gather_back)(Device *, Tensor dtable, Tensor dy, Tensor ids, float scale);
+    // --- RMSNorm: xhat = x * rstd, rstd = (mean(x^2) + eps)^-1/2 per row;
+    //     y = scale * (res + xhat * w).  w.data NULL: w = 1. res.data NULL: 0. rstd F32 (1, rows),
+    //     rstd.data NULL: not kept.
+    void (*norm)(Device *, Tensor y, Tensor rstd, Tensor res, Tensor x, Tensor w, float eps, float scale);
+    //     dres += scale dy (if dres.data), dw += scale sum_r dy xhat (if dw.data), and
+    //     dx += rstd (g - xhat mean(g xhat)) with g = scale dy w
+    void (*norm_back)(Device *, Tensor dx, Tensor dw, Tensor dres, Tensor dy, Tensor x, Tensor rstd,
+                      Tensor w, float scale);
+    // --- per-head RMSNorm and RoPE of x (rows, heads * hd): y = R(xhat * w). cs F32 (rows, hd): cos in
+    //     columns 0..hd/2-1, sin in hd/2..hd-1; NeoX halves (i, i + hd/2). cs.data NULL: no rotation.
+    //     rstd F32 (rows, heads), data NULL: not kept.
+    void (*head_norm)(Device *, Tensor y, Tensor rstd, Tensor x, Tensor w, Tensor cs, float eps, int hd);
+    void (*head_norm_back)(Device *, Tensor dx, Tensor dw, Tensor dy, Tensor x, Tensor rstd, Tensor w,
+                           Tensor cs, int hd);
+    //     cs[r] from positions and inverse frequencies inv (1, hd/2) F32: angle = (f32)pos * inv
+    void (*rope_table)(Device *, Tensor cs, Tensor pos, Tensor inv);
+    // --- attention, scale 1: o (rows, heads * hd) = softmax(q k^T) v; lse F32 (rows, heads) or NULL data.
+    //     Query head h reads kv head h / (heads / kv_heads).
+    void (*attention)(Device *, Tensor o, Tensor lse, Tensor q, const AttnArgs *args);
+    //     K and V are constants: dq += sum_p P_p (do.v_p - do.o) k_p
+    void (*attention_back)(Device *, Tensor dq, Tensor do_, Tensor o, Tensor q, Tensor lse,
+                           const AttnArgs *args);
+    // --- GEGLU: m = gelu_tanh(a) * b
+    void (*geglu)(Device *, Tensor m, Tensor a, Tensor b);
+    void (*geglu_back)(Device *, Tensor da, Tensor db, Tensor dm, Tensor a, Tensor b);
+    // --- y = alpha x + beta y
+    void (*axpby)(Device *, Tensor y, Tensor x, float alpha, float beta);
+    // --- z = cap * tanh(z / cap) in place; cap 0 = nothing
+    void (*softcap)(Device *, Tensor z, float cap);
+    // --- running best of a row over vocabulary tiles: ids and values of the two largest so far; the
+    //     lowest id wins a tie. begin: v0 == 0 starts anew. best F32 (rows, 2), id I32 (rows, 2).
+    //     token_of.data NULL: column c means token v0 + c; else I32 (rows, cols) token ids.
+    void (*top2)(Device *, Tensor best, Tensor id, Tensor z, Tensor token_of, int64_t v0);
+    // --- the k largest columns of each row, best first, lowest column first on ties: idx I32 (rows, k)
+    void (*topk)(Device *, Tensor idx, Tensor x, int k);
+    // --- running log-sum-exp over tiles of z/temp: lse F32 (rows, 2) holds (max, sum); v0 == 0 starts anew
+    void (*lse_tile)(Device *, Tensor lse, Tensor z, float temp, int64_t v0);
+    // --- loss over a vocabulary tile, columns v0 .. v0+cols-1. Row r of the student logits uses teacher
+    //     row trow[r] (I32). tstat, sstat F32 (., 2): finished lse_tile of teacher and student; targ I32
+    //     (teacher rows): argmax of the teacher; label I32 (rows). temp divides both logits.
+    //     stat F32 (rows, 4) accumulates over tiles (v0 == 0 starts anew):
+    //       0 sum p (ln p - ln q)   1 1/2 sum |p - q|   2 sum q s with s = sign(q - p)/2   3 -ln q of the target
+    //     Row r's target is targ[trow[r]] for CE_ARGMAX, label[r] for CE_LABEL, else unused.
+    void (*loss_stats)(Device *, Tensor stat, Tensor sz, Tensor tz, Tensor sstat, Tensor tstat, Tensor trow,
+                       Tensor target, float temp, int64_t v0);
+    //     g (any) (rows, cols) = weight[r]/temp * d loss / d (logits/temp), overwriting g; g may be sz.
+    //       FKL q - p; CE q - 1_target; TV q (s - stat2); HYBRID mix * FKL + (1 - mix) * TV
+    void (*loss_grad)(Device *, Tensor g, Tensor sz, Tensor tz, Tensor sstat, Tensor tstat, Tensor stat,
+                      Tensor trow, Tensor target, Tensor weight, LossKind kind, float mix, float temp,
+                      int64_t v0);
+    // --- teacher mass of clusters: mass F32 (teacher rows, C) += sum over the tile of p_v at cluster_of[v];
+    //     cluster_of I32 (1, V)
+    void (*cluster_mass)(Device *, Tensor mass, Tensor tz, Tensor tstat, Tensor cluster_of, float temp,
+                         int64_t v0);
+    // --- cross-entropy of clusters: loss[r] = -sum_c P ln softmax(z)[r,c], P = mass[trow[r]];
+    //     g (rows, C) = weight[r] (softmax(z) * sum P - P). loss F32 (1, rows). g.data NULL: loss only.
+    void (*cluster_ce)(Device *, Tensor loss, Tensor g, Tensor z, Tensor mass, Tensor trow, Tensor weight);
+    // --- centroid head: logits of the tokens of the chosen clusters. ordering I32 (C, per): token ids.
+    //     z F32 (rows, k * per), token I32 (rows, k * per), for clusters idx I32 (rows, k)
+    void (*cluster_logits)(Device *, Tensor z, Tensor token, Tensor y, Tensor table, Tensor ordering,
+                           Tensor idx);
+    // --- optimiser over flat F32 buffers; copy (BF16, data NULL: none) receives the new weights.
+    //     g is scaled first; bias correction by step (1-based); decoupled decay.
+    void (*adamw)(Device *, Tensor w, Tensor m, Tensor v, Tensor copy, Tensor g, float gscale, float lr,
+                  float beta1, float beta2, float eps, float decay, int64_t step);
+    // sum of squares in a fixed order, in double: out F64 (1, 1)
+    void (*sumsq)(Device *, Tensor out, Tensor x);
+} Ops;
+
+// op_x(dev, ...) calls the body of the device at hand.
+#define op_zero(dev, ...) ((dev)->ops->zero((dev), __VA_ARGS__))
+#define op_copy(dev, ...) ((dev)->ops->copy((dev), __VA_ARGS__))
+#define op_matmul_nt(dev, ...) ((dev)->ops->matmul_nt((dev), __VA_ARGS__))
+#define op_matmul_nn(dev, ...) ((dev)->ops->matmul_nn((dev), __VA_ARGS__))
+#define op_matmul_tn(dev, ...) ((dev)->ops->matmul_tn((dev), __VA_ARGS__))
+#define op_gather(dev, ...) ((dev)->ops->gather((dev), __VA_ARGS__))
+#define op_gather_back(dev, ...) ((dev)->ops->gather_back((dev), __VA_ARGS__))
+#define op_norm(dev, ...) ((dev)->ops->norm((dev), __VA_ARGS__))
+#define op_norm_back(dev, ...) ((dev)->ops->norm_back((dev), __VA_ARGS__))
+#define op_head_norm(dev, ...) ((dev)->ops->head_norm((dev), __VA_ARGS__))
+#define op_head_norm_back(dev, ...) ((dev)->ops->head_norm_back((dev), __VA_ARGS__))
+#define op_rope_table(dev, ...) ((dev)->ops->rope_table((dev), __VA_ARGS__))
+#define op_attention(dev, ...) ((dev)->ops->attention((dev), __VA_ARGS__))
+#define op_attention_back(dev, ...) ((dev)->ops->attention_back((dev), __VA_ARGS__))
+#define op_geglu(dev, ...) ((dev)->ops->geglu((dev), __VA_ARGS__))
+#define op_geglu_back(dev, ...) ((dev)->ops->geglu_back((dev), __VA_ARGS__))
+#define op_axpby(dev, ...) ((dev)->ops->axpby((dev), __VA_ARGS__))
+#define op_softcap(dev, ...) ((dev)->ops->softcap((dev), __VA_ARGS__))
+#define op_top2(dev, ...) ((dev)->ops->top2((dev), __VA_ARGS__))
+#define op_topk(dev, ...) ((dev)->ops->topk((dev), __VA_ARGS__))
+#define op_lse_tile(dev, ...) ((dev)->ops->lse_tile((dev), __VA_ARGS__))
+#define op_loss_stats(dev, ...) ((dev)->ops->loss_stats((dev), __VA_ARGS__))
+#define op_loss_grad(dev, ...) ((dev)->ops->loss_grad((dev), __VA_ARGS__))
+#define op_cluster_mass(dev, ...) ((dev)->ops->cluster_mass((dev), __VA_ARGS__))
+#define op_cluster_ce(dev, ...) ((dev)->ops->cluster_ce((dev), __VA_ARGS__))
+#define op_cluster_logits(dev, ...) ((dev)->ops->cluster_logits((dev), __VA_ARGS__))
+#define op_adamw(dev, ...) ((dev)->ops->adamw((dev), __VA_ARGS__))
+#define op_sumsq(dev, ...) ((dev)->ops->sumsq((dev), __VA_ARGS__))
+
+extern const Ops cpu_ops;
+
+static const Tensor NO_TENSOR = {0};
+
+#endif

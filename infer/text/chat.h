@@ -1,0 +1,50 @@
+// infer/text/chat.h - Gemma 4's chat turns: a conversation to ids, with the kind of every token.
+//
+// The renderer writes what Google's template writes (the published ones are known by hash, see
+// chat_template_load). Control tokens spelled inside content stay text: content is encoded apart from
+// the markup around it.
+#ifndef TEXT_CHAT_H
+#define TEXT_CHAT_H
+
+#include <jansson.h>
+
+#include "infer/text/tokenizer.h"
+
+// What a token is; the loss is on every kind from TOKEN_MODEL up. Stored in shards: never renumber.
+typedef enum {
+    TOKEN_CONTEXT = 0,  // prompt, markup, tool responses
+    TOKEN_MODEL = 1,    // text the target itself emits, <turn|> included
+    TOKEN_THOUGHT = 2,  // reasoning channel
+    TOKEN_CALL = 3,     // tool call, string delimiters, the stop before a response
+} TokenKind;
+
+typedef enum { CHAT_SMALL_2026_07 = 0, CHAT_LARGE_2026_07, CHAT_LARGE_2026_04 } ChatTemplate;
+
+// By the SHA-256 of `dir`/chat_template.jinja, or by name when `name` is not "auto". An unknown hash
+// is refused with the names that data.chat_template accepts.
+MUST_CHECK bool chat_template_load(ChatTemplate *out, const char *dir, const char *name, Err *err);
+const char *chat_template_name(ChatTemplate t);
+
+typedef struct {
+    Ids ids;
+    uint8_t *kind;  // TokenKind per id
+    size_t kind_room;
+} ChatTokens;
+void chat_tokens_free(ChatTokens *c);
+
+typedef struct {
+    ChatTemplate tmpl;
+    bool generation_prompt; // end with an opened model turn
+    bool thinking;
+    bool last_turn_only;    // only the last model turn counts as TOKEN_MODEL
+} ChatOptions;
+
+// messages: JSON array of {role, content}; tools: JSON array or NULL. What the template refuses is
+// ERR_INPUT with its reason.
+MUST_CHECK bool chat_encode(ChatTokens *out, const Tokenizer *tok, const json_t *messages,
+                            const json_t *tools, ChatOptions opt, Err *err);
+// The rendered text (markup and content in one string), caller frees. For display and golden tests.
+MUST_CHECK char *chat_render(const json_t *messages, const json_t *tools, ChatOptions opt, size_t *size,
+                             Err *err);
+
+#endif
