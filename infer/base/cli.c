@@ -12,14 +12,14 @@
 
 typedef struct {
     Cli *cli;
-    int argc, at;     // at: the argument being read
+    int argc, at; // at: the argument being read
     char **argv;
     char **overrides; // "section.field=value", owned
     int n;
 } Parse;
 
-static const char *const options[] = {"--config", "--dry-run", "--json", "--quiet",
-                                      "--overwrite", "--show", "--help"};
+static const char *const options[] = {"--config",    "--dry-run", "--json", "--quiet",
+                                      "--overwrite", "--show",    "--help"};
 enum { OPTIONS = sizeof options / sizeof options[0] };
 
 static bool add_override(Parse *p, const char *name, size_t size, const char *value, Err *err) {
@@ -31,7 +31,8 @@ static bool add_override(Parse *p, const char *name, size_t size, const char *va
 
 // "a.b=value", but not "dir/a=b": what stands before '=' must look like a name.
 static const char *override_value(const char *arg) {
-    const size_t n = strspn(arg, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-");
+    const size_t n =
+        strspn(arg, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-");
     return n > 0 && arg[n] == '=' ? arg + n + 1 : NULL;
 }
 
@@ -68,7 +69,8 @@ static bool setting_option(Parse *p, const char *arg, const char *eq, Err *err) 
     snprintf(name, sizeof name, "%.*s", (int)size, arg);
     Err why = {0};
     if (!settings_find(name + 2, full, &why)) {
-        if (strstr(why.text, "ambiguous")) return err_set(err, ERR_USAGE, "option %s: %s", name, why.text);
+        if (strstr(why.text, "ambiguous"))
+            return err_set(err, ERR_USAGE, "option %s: %s", name, why.text);
         return unknown_option(name, size, err);
     }
     if (eq == NULL && is_bool_field(full)) { // a switch: --stream, or --stream false
@@ -96,9 +98,12 @@ static bool option(Parse *p, const char *arg, Err *err) {
     const struct {
         const char *name;
         bool *flag;
-    } flags[] = {{"--dry-run", &c->dry_run},     {"--json", &c->json},
-                 {"--quiet", &c->quiet},         {"-q", &c->quiet},
-                 {"--overwrite", &c->overwrite}, {"--help", &c->help},
+    } flags[] = {{"--dry-run", &c->dry_run},
+                 {"--json", &c->json},
+                 {"--quiet", &c->quiet},
+                 {"-q", &c->quiet},
+                 {"--overwrite", &c->overwrite},
+                 {"--help", &c->help},
                  {"-h", &c->help}};
     for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++)
         if (!strcmp(arg, flags[i].name)) return *flags[i].flag = true;
@@ -115,8 +120,9 @@ static bool option(Parse *p, const char *arg, Err *err) {
 static bool argument(Parse *p, const Verb *verb, char *arg, Err *err) {
     Cli *c = p->cli;
     if (c->nargs == verb->max_args && verb->max_args == 0)
-        return err_set(err, ERR_USAGE, "%s takes no arguments, got \"%s\" (settings are name=value)",
-                       verb->name, arg);
+        return err_set(err, ERR_USAGE,
+                       "%s takes no arguments, got \"%s\" (settings are name=value)", verb->name,
+                       arg);
     if (c->nargs == verb->max_args)
         return err_set(err, ERR_USAGE, "%s takes at most %d argument%s, \"%s\" is one more",
                        verb->name, verb->max_args, verb->max_args == 1 ? "" : "s", arg);
@@ -171,7 +177,8 @@ void cli_help(FILE *out, const Verb *verb) {
             "draftsmith %s - %s\n\n%s\n\n"
             "Options\n"
             "  -c, --config FILE          configuration (default: the built-in demo)\n"
-            "  section.field=value        any setting below; --field value where only one has the name\n"
+            "  section.field=value        any setting below; --field value where only one has the "
+            "name\n"
             "  --dry-run                  check inputs and print the plan, do nothing\n"
             "  --json                     results as JSON\n"
             "  -q, --quiet                no progress\n"

@@ -1,4 +1,5 @@
-// infer/base/settings.c - a configuration: defaults, a file, overrides; refused by name where wrong.
+// infer/base/settings.c - a configuration: defaults, a file, overrides; refused by name where
+// wrong.
 #include "infer/base/settings.h"
 
 #include <inttypes.h>
@@ -25,7 +26,8 @@ static const char *short_name(const Field *f) {
 static bool is_section(const char *name) {
     const size_t n = strlen(name);
     for (int i = 0; i < settings_field_count; i++)
-        if (!strncmp(settings_fields[i].name, name, n) && settings_fields[i].name[n] == '.') return true;
+        if (!strncmp(settings_fields[i].name, name, n) && settings_fields[i].name[n] == '.')
+            return true;
     return false;
 }
 
@@ -34,7 +36,8 @@ static void section_of(const Field *f, char out[NAME_ROOM]) {
     snprintf(out, NAME_ROOM, "%.*s", dot ? (int)(dot - f->name) : 0, f->name);
 }
 
-// The nearest full name to a whole name; short names and sections are tried for names without a dot.
+// The nearest full name to a whole name; short names and sections are tried for names without a
+// dot.
 static bool unknown_key(const char *name, Err *err) {
     const char *full = NULL, *brief = NULL, *shown = NULL;
     char section[NAME_ROOM], kept[NAME_ROOM] = "";
@@ -65,8 +68,8 @@ bool settings_find(const char *name, char out[96], Err *err) {
         const Field *f = &settings_fields[i];
         if (f == hit || strcmp(short_name(f), plain) != 0) continue;
         if (hit != NULL)
-            return err_set(err, ERR_USAGE, "\"%s\" is ambiguous: \"%s\" or \"%s\"?", name, hit->name,
-                           f->name);
+            return err_set(err, ERR_USAGE, "\"%s\" is ambiguous: \"%s\" or \"%s\"?", name,
+                           hit->name, f->name);
         hit = f;
     }
     if (hit == NULL) return unknown_key(plain, err);
@@ -74,7 +77,8 @@ bool settings_find(const char *name, char out[96], Err *err) {
     return true;
 }
 
-static bool apply_member(Settings *s, const char *section, const char *key, const json_t *v, Err *err) {
+static bool apply_member(Settings *s, const char *section, const char *key, const json_t *v,
+                         Err *err) {
     char name[256];
     snprintf(name, sizeof name, "%s%s%s", section, *section ? "." : "", key);
     const Field *f = !*section && strchr(key, '.') ? NULL : field_of(name);
@@ -99,8 +103,9 @@ static bool apply_object(Settings *s, json_t *o, Err *err) {
 }
 
 static bool apply_config(Settings *s, const char *path, Err *err) {
-    json_t *o = path ? json_read_file(path, CONFIG_BYTES, err)
-                     : json_read_text(settings_demo, (size_t)(settings_demo_end - settings_demo), err);
+    json_t *o =
+        path ? json_read_file(path, CONFIG_BYTES, err)
+             : json_read_text(settings_demo, (size_t)(settings_demo_end - settings_demo), err);
     const bool ok = o != NULL && apply_object(s, o, err);
     json_decref(o);
     if (ok) return true;
@@ -112,7 +117,8 @@ static bool apply_override(Settings *s, const char *text, Err *err) {
     char name[NAME_ROOM], full[NAME_ROOM];
     const char *eq = strchr(text, '=');
     CHECK(eq != NULL, "(override \"%s\")", text);
-    if ((size_t)(eq - text) >= sizeof name) return err_set(err, ERR_USAGE, "unknown key \"%s\"", text);
+    if ((size_t)(eq - text) >= sizeof name)
+        return err_set(err, ERR_USAGE, "unknown key \"%s\"", text);
     snprintf(name, sizeof name, "%.*s", (int)(eq - text), text);
     if (!settings_find(name, full, err)) return false;
     return field_set_text(s, field_of(full), eq + 1, err);
@@ -122,7 +128,8 @@ static bool apply_override(Settings *s, const char *text, Err *err) {
 static bool fits_together(const Settings *s, Err *err) {
     if (s->regenerate.temperature == 0 && s->regenerate.samples != 1)
         return err_set(err, ERR_USAGE,
-                       "regenerate.samples is %" PRId64 " while regenerate.temperature is 0: greedy "
+                       "regenerate.samples is %" PRId64
+                       " while regenerate.temperature is 0: greedy "
                        "answers are all the same, allowed 1",
                        s->regenerate.samples);
     if (s->eval.select_k > s->eval.draft_tokens)
@@ -169,11 +176,14 @@ static void print_field(FILE *out, const Field *f) {
     static const char *const type[] = {"integer", "number", "true|false", "text", "list"};
     char range[96] = "";
     if (f->type == FIELD_INT || f->type == FIELD_REAL) {
-        if (f->max >= 1e9) snprintf(range, sizeof range, ", from %.10g", f->min);
-        else snprintf(range, sizeof range, ", %.10g to %.10g", f->min, f->max);
+        if (f->max >= 1e9)
+            snprintf(range, sizeof range, ", from %.10g", f->min);
+        else
+            snprintf(range, sizeof range, ", %.10g to %.10g", f->min, f->max);
     }
-    fprintf(out, "  %-26s %s (%s%s%s%s)\n", f->name, f->help, f->choices ? f->choices : type[f->type],
-            range, *f->initial ? "; default " : "", f->initial);
+    fprintf(out, "  %-26s %s (%s%s%s%s)\n", f->name, f->help,
+            f->choices ? f->choices : type[f->type], range, *f->initial ? "; default " : "",
+            f->initial);
 }
 
 void settings_help(FILE *out, const char *section_or_null) {

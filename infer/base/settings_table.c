@@ -9,15 +9,15 @@ __asm__(".section .rodata\n"
         ".previous\n");
 
 #define INT(name, member, initial, min, max, help)                                                 \
-    {name, FIELD_INT, offsetof(Settings, member), initial, min, max, NULL, help}
+    { name, FIELD_INT, offsetof(Settings, member), initial, min, max, NULL, help }
 #define REAL(name, member, initial, min, max, help)                                                \
-    {name, FIELD_REAL, offsetof(Settings, member), initial, min, max, NULL, help}
+    { name, FIELD_REAL, offsetof(Settings, member), initial, min, max, NULL, help }
 #define BOOL(name, member, initial, help)                                                          \
-    {name, FIELD_BOOL, offsetof(Settings, member), initial, 0, 1, NULL, help}
+    { name, FIELD_BOOL, offsetof(Settings, member), initial, 0, 1, NULL, help }
 #define STR(name, member, initial, choices, help)                                                  \
-    {name, FIELD_STR, offsetof(Settings, member), initial, 0, 0, choices, help}
+    { name, FIELD_STR, offsetof(Settings, member), initial, 0, 0, choices, help }
 #define STRS(name, member, initial, choices, help)                                                 \
-    {name, FIELD_STRS, offsetof(Settings, member), initial, 0, 0, choices, help}
+    { name, FIELD_STRS, offsetof(Settings, member), initial, 0, 0, choices, help }
 
 // 2^53: counts that a double still holds exactly
 #define MANY 9007199254740992.0
@@ -125,7 +125,8 @@ const Field settings_fields[] = {
     INT("generate.max_new_tokens", generate.max_new_tokens, "256", 1, 1 << 20,
         "tokens of the answer at most"),
     INT("generate.draft_tokens", generate.draft_tokens, "4", 0, 16, "0 = no drafter"),
-    STR("generate.drafter", generate.drafter, "", NULL, "drafter folder; empty: the stock assistant"),
+    STR("generate.drafter", generate.drafter, "", NULL,
+        "drafter folder; empty: the stock assistant"),
     BOOL("generate.raw", generate.raw, "false", "the prompt is already rendered text"),
 
     STR("bench.shapes", bench.shapes, "all", "demo|e4b|all", "model sizes measured"),

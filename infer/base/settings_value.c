@@ -8,11 +8,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void *place(const Settings *s, const Field *f) { return (char *)s + f->offset; }
+static void *place(const Settings *s, const Field *f) {
+    return (char *)s + f->offset;
+}
 
 static bool in_range(const Field *f, double x, const char *given, Err *err) {
     if (x >= f->min && x <= f->max) return true;
-    return err_set(err, ERR_USAGE, "%s is %s, allowed %.10g to %.10g", f->name, given, f->min, f->max);
+    return err_set(err, ERR_USAGE, "%s is %s, allowed %.10g to %.10g", f->name, given, f->min,
+                   f->max);
 }
 
 static bool allowed(const Field *f, const char *text, Err *err) {
@@ -22,8 +25,8 @@ static bool allowed(const Field *f, const char *text, Err *err) {
         const size_t n = strcspn(p, "|");
         snprintf(one, sizeof one, "%.*s", (int)n, p);
         if (fnmatch(one, text, 0) == 0) return true;
-        if (p[n] == '\0') return err_set(err, ERR_USAGE, "%s is \"%s\", allowed %s", f->name, text,
-                                         f->choices);
+        if (p[n] == '\0')
+            return err_set(err, ERR_USAGE, "%s is \"%s\", allowed %s", f->name, text, f->choices);
         p += n + 1;
     }
     return true;
@@ -116,8 +119,10 @@ bool field_set_text(Settings *s, const Field *f, const char *text, Err *err) {
             return err_set(err, ERR_USAGE, "%s is \"%s\", expected true or false", f->name, text);
         *(bool *)place(s, f) = text[0] == 't';
         return true;
-    case FIELD_STR: return set_string(s, f, text, err);
-    case FIELD_STRS: return set_list_text(s, f, text, err);
+    case FIELD_STR:
+        return set_string(s, f, text, err);
+    case FIELD_STRS:
+        return set_list_text(s, f, text, err);
     }
     return false;
 }
@@ -173,11 +178,16 @@ bool field_set_json(Settings *s, const Field *f, const json_t *v, Err *err) {
 
 json_t *field_json(const Settings *s, const Field *f) {
     switch (f->type) {
-    case FIELD_INT: return json_integer(*(int64_t *)place(s, f));
-    case FIELD_REAL: return json_real(*(double *)place(s, f));
-    case FIELD_BOOL: return json_boolean(*(bool *)place(s, f));
-    case FIELD_STR: return json_string(*(char **)place(s, f));
-    case FIELD_STRS: break;
+    case FIELD_INT:
+        return json_integer(*(int64_t *)place(s, f));
+    case FIELD_REAL:
+        return json_real(*(double *)place(s, f));
+    case FIELD_BOOL:
+        return json_boolean(*(bool *)place(s, f));
+    case FIELD_STR:
+        return json_string(*(char **)place(s, f));
+    case FIELD_STRS:
+        break;
     }
     const StrList *l = place(s, f);
     json_t *a = json_array();
