@@ -5,8 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "infer/base/json.h"
-
 // End of the number at p; *big: an integer that does not fit int64.
 static const char *number_end(const char *p, const char *end, bool *big) {
     const char *q = p;
@@ -66,11 +64,15 @@ static size_t rewrite(const char *text, size_t size, char *out) {
 
 json_t *chat_json_read(const char *text, size_t size, Err *err) {
     const size_t n = rewrite(text, size, NULL);
-    if (n == size) return json_read_text(text, size, err);
-    char *changed = malloc(n);
-    CHECK(changed != NULL, "out of memory");
-    (void)rewrite(text, size, changed);
-    json_t *value = json_read_text(changed, n, err);
+    char *changed = NULL;
+    if (n != size) {
+        changed = malloc(n);
+        CHECK(changed != NULL, "out of memory");
+        (void)rewrite(text, size, changed);
+    }
+    json_error_t why;
+    json_t *value = json_loadb(changed ? changed : text, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &why);
+    if (value == NULL) err_set(err, ERR_INPUT, "not valid JSON at column %d: %s", why.column, why.text);
     free(changed);
     return value;
 }

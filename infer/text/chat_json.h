@@ -10,7 +10,8 @@
 // follow. The chat renderer prints such a string as the bare number.
 #define CHAT_BIG_INTEGER "\uFDD0"
 
-// Like json_read_text (duplicate keys refused, new reference), integers beyond 64 bits as above.
+// New reference. Duplicate keys are refused; integers beyond 64 bits become strings as above;
+// U+0000 may stand in a text.
 MUST_CHECK json_t *chat_json_read(const char *text, size_t size, Err *err);
 
 #endif

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "infer/base/json.h"
+#include "infer/text/chat_json.h"
 #include "infer/text/tokenizer.h"
 #include "infer/text/tokenizer_file.h"
 
@@ -76,7 +76,7 @@ static void every_recorded_line_encodes_and_decodes_alike(void **state) {
         char *stop = memchr(p, '\n', (size_t)(end - p));
         if (stop == NULL) stop = end;
         if (stop > p) {
-            json_t *line = json_read_text(p, (size_t)(stop - p), &err);
+            json_t *line = chat_json_read(p, (size_t)(stop - p), &err);
             if (line == NULL) fail_msg("line %zu: %s", lines + 1, err.text);
             wrong += (size_t)check_line(t, line, ++lines);
             json_decref(line);
