@@ -3,7 +3,6 @@
 
 #include <fnmatch.h>
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 static void take_buffers(Optimizer *o, int64_t count, const OptimizerOptions *opt, Arena *arena) {
@@ -55,7 +54,7 @@ bool optimizer_open(Optimizer *o, Assistant *a, const OptimizerOptions *opt, cha
     for (int i = 0; i < o->n; i++) {
         OptParam *p = &o->param[i];
         const Tensor t = *flat[i].tensor;
-        snprintf(p->name, sizeof p->name, "%s", flat[i].name);
+        memcpy(p->name, flat[i].name, sizeof p->name);
         p->offset = (float *)t.data - (float *)o->master.data;
         p->rows = t.rows, p->cols = t.cols, p->count = tensor_count(t);
         p->decay = flat[i].decay;
