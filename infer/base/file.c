@@ -162,10 +162,14 @@ int64_t disk_free_bytes(const char *path) {
     struct statvfs v;
     while (statvfs(at, &v) != 0) { // the nearest parent that exists
         char *slash = strrchr(at, '/');
-        if (slash == NULL) strcpy(at, ".");
-        else if (slash == at && at[1] != '\0') at[1] = '\0';
-        else if (slash == at) return -1;
-        else *slash = '\0';
+        if (slash == NULL)
+            strcpy(at, ".");
+        else if (slash == at && at[1] != '\0')
+            at[1] = '\0';
+        else if (slash == at)
+            return -1;
+        else
+            *slash = '\0';
     }
     return (int64_t)v.f_bavail * (int64_t)v.f_frsize;
 }

@@ -77,4 +77,6 @@ fail:
     return ok;
 }
 
-uint64_t xxh3_64(const void *data, size_t size) { return XXH3_64bits(data, size); }
+uint64_t xxh3_64(const void *data, size_t size) {
+    return XXH3_64bits(data, size);
+}

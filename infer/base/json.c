@@ -11,7 +11,8 @@ static json_t *parse(const char *text, size_t size, const char *path, Err *err) 
     json_t *v = json_loadb(text, size, JSON_REJECT_DUPLICATES, &e);
     if (v == NULL && path != NULL)
         err_set(err, ERR_INPUT, "%s:%d:%d: not valid JSON: %s", path, e.line, e.column, e.text);
-    else if (v == NULL) err_set(err, ERR_INPUT, "not valid JSON at column %d: %s", e.column, e.text);
+    else if (v == NULL)
+        err_set(err, ERR_INPUT, "not valid JSON at column %d: %s", e.column, e.text);
     return v;
 }
 
@@ -45,13 +46,20 @@ bool json_write_file(const char *path, const json_t *value, Err *err) {
 
 static const char *type_name(const json_t *v) {
     switch (json_typeof(v)) {
-    case JSON_OBJECT: return "an object";
-    case JSON_ARRAY: return "an array";
-    case JSON_STRING: return "a string";
-    case JSON_INTEGER: return "an integer";
-    case JSON_REAL: return "a number with a fraction";
-    case JSON_NULL: return "null";
-    default: return "a boolean";
+    case JSON_OBJECT:
+        return "an object";
+    case JSON_ARRAY:
+        return "an array";
+    case JSON_STRING:
+        return "a string";
+    case JSON_INTEGER:
+        return "an integer";
+    case JSON_REAL:
+        return "a number with a fraction";
+    case JSON_NULL:
+        return "null";
+    default:
+        return "a boolean";
     }
 }
 

@@ -1,4 +1,5 @@
-// infer/base/lock.c - a lock file that names its owner: "pid start host", start as in /proc/PID/stat.
+// infer/base/lock.c - a lock file that names its owner: "pid start host", start as in
+// /proc/PID/stat.
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -60,7 +61,8 @@ static bool refuse_living(const char *path, const Owner *o, const Owner *me, Err
                        path, o->pid, o->host, me->host);
     const bool alive = kill((pid_t)o->pid, 0) == 0 || errno == EPERM;
     if (!alive || start_of(o->pid) != o->start) return true;
-    return err_set(err, ERR_FAILED, "%s: held by process %ld, which is still running", path, o->pid);
+    return err_set(err, ERR_FAILED, "%s: held by process %ld, which is still running", path,
+                   o->pid);
 }
 
 bool lock_take(const char *path, Err *err) {
@@ -92,5 +94,6 @@ fail:
 void lock_release(const char *path) {
     Owner o;
     const Owner me = myself();
-    if (owner_read(path, &o, NULL) == 1 && o.pid == me.pid && !strcmp(o.host, me.host)) unlink(path);
+    if (owner_read(path, &o, NULL) == 1 && o.pid == me.pid && !strcmp(o.host, me.host))
+        unlink(path);
 }

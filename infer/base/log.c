@@ -20,7 +20,9 @@ double now_s(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-void log_set_quiet(bool quiet) { quiet_on = quiet; }
+void log_set_quiet(bool quiet) {
+    quiet_on = quiet;
+}
 
 static void print_line(const char *prefix, const char *fmt, va_list ap) PRINTF_LIKE(2, 0);
 static void print_line(const char *prefix, const char *fmt, va_list ap) {
@@ -62,16 +64,23 @@ static bool on_terminal(void) {
 
 static void clock_text(char *out, size_t room, double seconds) {
     const long s = seconds > 0 && seconds < 3.6e6 ? (long)seconds : 0;
-    if (s >= 3600) snprintf(out, room, "%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
-    else snprintf(out, room, "%02ld:%02ld", s / 60, s % 60);
+    if (s >= 3600)
+        snprintf(out, room, "%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
+    else
+        snprintf(out, room, "%02ld:%02ld", s / 60, s % 60);
 }
 
 static void count_text(char *out, size_t room, double n) {
     const char *unit = "";
-    if (n >= 1e6) n /= 1e6, unit = "M";
-    else if (n >= 1e4) n /= 1e3, unit = "k";
-    snprintf(out, room, *unit ? "%.2f%s" : n < 100 && n != (double)(long)n ? "%.1f%s" : "%.0f%s", n,
-             unit);
+    if (n >= 1e6)
+        n /= 1e6, unit = "M";
+    else if (n >= 1e4)
+        n /= 1e3, unit = "k";
+    snprintf(out, room,
+             *unit                             ? "%.2f%s"
+             : n < 100 && n != (double)(long)n ? "%.1f%s"
+                                               : "%.0f%s",
+             n, unit);
 }
 
 // Keeps the oldest sample first; one sample a second, so the window is about a quarter of a minute.
@@ -102,7 +111,8 @@ static void draw(Progress *p, double t, int64_t done, double rate, const char *n
     }
     fprintf(stderr, "%s%s:%s %s%s%s %s [%s%s%s, %s %s/s]%s%s", on_terminal() ? "\r\033[K" : "",
             p->what, bar, n, p->total > 0 ? "/" : "", p->total > 0 ? total : "", p->unit, spent,
-            p->total > 0 ? "<" : "", p->total > 0 ? left : "", speed, p->unit, *note ? " " : "", note);
+            p->total > 0 ? "<" : "", p->total > 0 ? left : "", speed, p->unit, *note ? " " : "",
+            note);
     line_open = on_terminal();
     if (!line_open) fputc('\n', stderr);
     p->shown = t;

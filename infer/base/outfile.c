@@ -40,7 +40,8 @@ bool out_open(OutFile *f, const char *path, Err *err) {
     if ((f->fd = open_temporary(f->tmp)) >= 0) return true;
     if (errno == EWOULDBLOCK)
         err_set(err, ERR_FAILED, "%s: another process is writing it", path);
-    else err_errno(err, "cannot write %s", path);
+    else
+        err_errno(err, "cannot write %s", path);
     free(f->buffer);
     f->buffer = NULL;
     return false;
@@ -83,8 +84,10 @@ void out_printf(OutFile *f, const char *fmt, ...) {
     }
     va_end(again);
     va_end(ap);
-    if (n < 0 || text == NULL) f->error = f->error ? f->error : ENOMEM;
-    else out_write(f, text, (size_t)n);
+    if (n < 0 || text == NULL)
+        f->error = f->error ? f->error : ENOMEM;
+    else
+        out_write(f, text, (size_t)n);
     if (text != small) free(text);
 }
 

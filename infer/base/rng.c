@@ -22,7 +22,9 @@ uint64_t rng_u64(uint64_t seed, RngStream stream, uint64_t a, uint64_t b) {
     return block_at(seed, stream, a, b).word[0];
 }
 
-static double unit(uint64_t x) { return (double)(x >> 11) * 0x1p-53; }
+static double unit(uint64_t x) {
+    return (double)(x >> 11) * 0x1p-53;
+}
 
 double rng_uniform(uint64_t seed, RngStream stream, uint64_t a, uint64_t b) {
     return unit(rng_u64(seed, stream, a, b));

@@ -24,4 +24,6 @@ void signals_install(void) {
     sigaction(SIGXFSZ, &ignore, NULL);
 }
 
-bool stop_requested(void) { return stopping != 0; }
+bool stop_requested(void) {
+    return stopping != 0;
+}
