@@ -9,8 +9,13 @@ enum { PROMPTS = 60 };
 
 static Bootstrap *run(const double *tokens, const double *rounds, int64_t series, int64_t prompts,
                       int64_t resamples, uint64_t seed) {
-    const BootstrapInput in = {.prompts = prompts, .series = series, .tokens = tokens, .rounds = rounds,
-                               .resamples = resamples, .confidence = 0.95, .seed = seed};
+    const BootstrapInput in = {.prompts = prompts,
+                               .series = series,
+                               .tokens = tokens,
+                               .rounds = rounds,
+                               .resamples = resamples,
+                               .confidence = 0.95,
+                               .seed = seed};
     Err err = {0};
     Bootstrap *b = bootstrap_run(&in, &err);
     if (b == NULL) fail_msg("%s", err.text);
@@ -55,7 +60,8 @@ static void pairing_removes_what_two_drafters_share(void **state) {
         rounds[2 * PROMPTS + i] = rounds[i] / 2;
     }
     Bootstrap *b = run(tokens, rounds, 3, PROMPTS, 500, 7);
-    const Interval tau = bootstrap_tau(b, 0), none = bootstrap_gain(b, 1, 0), twice = bootstrap_gain(b, 2, 0);
+    const Interval tau = bootstrap_tau(b, 0), none = bootstrap_gain(b, 1, 0),
+                   twice = bootstrap_gain(b, 2, 0);
     assert_true(tau.hi - tau.lo > 0.01);
     assert_true(none.lo == 0.0 && none.hi == 0.0);
     assert_true(fabs(twice.lo - 1.0) < 1e-12 && fabs(twice.hi - 1.0) < 1e-12);
@@ -66,7 +72,8 @@ static void the_seed_decides(void **state) {
     (void)state;
     double tokens[PROMPTS], rounds[PROMPTS];
     noisy(tokens, rounds, PROMPTS);
-    Bootstrap *a = run(tokens, rounds, 1, PROMPTS, 300, 5), *b = run(tokens, rounds, 1, PROMPTS, 300, 5),
+    Bootstrap *a = run(tokens, rounds, 1, PROMPTS, 300, 5),
+              *b = run(tokens, rounds, 1, PROMPTS, 300, 5),
               *c = run(tokens, rounds, 1, PROMPTS, 300, 6);
     const Interval x = bootstrap_tau(a, 0), y = bootstrap_tau(b, 0), z = bootstrap_tau(c, 0);
     assert_true(x.lo == y.lo && x.hi == y.hi);
@@ -90,7 +97,8 @@ static void nothing_measured_gives_zero(void **state) {
 static void intervals_cover_the_truth(void **state) {
     (void)state;
     enum { REPEAT = 400, MANY = 400000 };
-    double *tokens = malloc(MANY * sizeof *tokens), *rounds = malloc(MANY * sizeof *rounds), t = 0, r = 0;
+    double *tokens = malloc(MANY * sizeof *tokens), *rounds = malloc(MANY * sizeof *rounds), t = 0,
+           r = 0;
     Env *env = test_env();
     const size_t mark = arena_mark(&env->arena);
     noisy(tokens, rounds, MANY);
@@ -106,7 +114,8 @@ static void intervals_cover_the_truth(void **state) {
         bootstrap_free(b);
     }
     print_message("coverage of the 95 %% interval: %.1f %%\n", 100.0 * covered / REPEAT);
-    assert_in_range(covered, REPEAT * 91 / 100, REPEAT * 98 / 100); // two sd of a 400-fold count is 2 %
+    assert_in_range(covered, REPEAT * 91 / 100,
+                    REPEAT * 98 / 100); // two sd of a 400-fold count is 2 %
     free(tokens);
     free(rounds);
 }
