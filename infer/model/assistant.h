@@ -76,18 +76,20 @@ typedef struct {
     int nseg;
 } AnchorSet;
 
-// What depends on the anchors only and serves every step: RoPE tables and visible ends.
+// What depends on the anchors only and serves every step: RoPE tables and visible ends. Borrows T and
+// the segments of the set it was made from.
 typedef struct {
     Tensor cs[2];             // F32 (rows, hd) by LayerKind
     Tensor end;               // I32 (1, rows)
     AttnArgs attn[2];
-    int32_t *end_host;
 } AnchorPlan;
 size_t anchor_plan_bytes(const Assistant *a, int64_t rows); // device arena bytes
 void anchor_plan(const Assistant *a, const AnchorSet *set, AnchorPlan *plan, Arena *arena);
 
 // Activations of one step. In training every step has its own (kept for backward); in inference all
-// steps share one. Sizes come from assistant_acts_take over a counting arena.
+// steps share one, and its layers share their buffers. Sizes come from assistant_acts_take over a counting
+// arena. In training y and f are left to the caller: y of all steps may be one block, and f may be
+// assistant_feature_slot() of the next step, which then needs no copy.
 typedef struct {
     Tensor x, n_in, rstd_in, q, rstd_q, qr, o, lse, proj, rstd_pa, x1, n_ff, rstd_ff, a, b, m, down, rstd_pf;
 } LayerActs;
@@ -99,13 +101,15 @@ typedef struct {
     Tensor f;                 // (rows, B) post_projection(y): the next step's feature
 } StepActs;
 void assistant_acts_take(const Assistant *a, StepActs *s, int64_t rows, bool training, Arena *arena);
+Tensor assistant_feature_slot(const Assistant *a, const StepActs *s); // the part of z a feature goes to
 
 // One step: tokens I32 (1, rows) (device; < 0 = padding), feature (any) (rows, B) -> s->y, s->f.
 // want_f false skips post_projection (the last step).
 void assistant_step(const Assistant *a, const AnchorPlan *plan, Tensor tokens, Tensor feature, StepActs *s,
                     bool want_f);
 // Backward of the same step. dy F32 (rows, H) and df F32 (rows, B; data NULL: none) are the gradients of
-// s->y and s->f; adds into g (all F32); dfeature F32 (rows, B; data NULL: not wanted) receives +=
+// s->y and s->f; on return dy holds the whole gradient of y, that through f included. Adds into g (all
+// F32, laid out by assistant_layout); dfeature F32 (rows, B; data NULL: not wanted) receives +=
 // the gradient of the feature it was fed. scratch: arena space, released on return.
 size_t assistant_back_bytes(const Assistant *a, int64_t rows);
 void assistant_step_back(const Assistant *a, const AnchorPlan *plan, StepActs *s, Tensor dy, Tensor df,
