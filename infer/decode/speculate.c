@@ -13,9 +13,7 @@ struct Speculator {
     Target *target;
     const Assistant *a; // NULL: no drafter
     Device *dev;
-    int k_max;
-    int64_t capacity, chunk;
-    DType feature_dtype;
+    SpeculatorOptions opt;
     KvCache *kv; // one slot
     void *block; // the arena's
     Arena arena; // what lives as long as the speculator, then the buffers of a round
@@ -33,10 +31,10 @@ typedef struct {
 
 static void lay_out(Speculator *s, Arena *arena) {
     const TargetConfig *c = target_config(s->target);
-    if (s->a != NULL) features_take(&s->pack, c, s->capacity, s->feature_dtype, arena);
-    s->hidden = tensor_take(arena, DT_F32, s->chunk, c->text.hidden);
-    s->best = tensor_take(arena, DT_F32, s->k_max + 1, 2);
-    s->id = tensor_take(arena, DT_I32, s->k_max + 1, 2);
+    if (s->a != NULL) features_take(&s->pack, c, s->opt.capacity, s->opt.feature_dtype, arena);
+    s->hidden = tensor_take(arena, DT_F32, s->opt.chunk, c->text.hidden);
+    s->best = tensor_take(arena, DT_F32, s->opt.k_max + 1, 2);
+    s->id = tensor_take(arena, DT_I32, s->opt.k_max + 1, 2);
 }
 
 static void draft_buffers(const Speculator *s, DraftBuffers *b, Arena *arena) {
@@ -59,25 +57,27 @@ static size_t plan_bytes(Speculator *s) {
     return plan.peak;
 }
 
-Speculator *speculator_open(Target *t, const Assistant *a, int k_max, int64_t capacity, int64_t chunk,
-                            DType feature_dtype, Err *err) {
-    CHECK(k_max >= 0 && k_max <= DRAFT_MAX && chunk > k_max && (k_max == 0 || a != NULL));
+Speculator *speculator_open(Target *t, const Assistant *a, const SpeculatorOptions *opt, Err *err) {
+    CHECK(opt->k_max >= 0 && opt->k_max <= DRAFT_MAX && opt->chunk > opt->k_max);
+    CHECK(opt->k_max == 0 || a != NULL);
     Speculator *s = calloc(1, sizeof *s);
     if (s == NULL) {
         err_set(err, ERR_FAILED, "speculator: no memory");
         return NULL;
     }
-    *s = (Speculator){.target = t, .a = k_max > 0 ? a : NULL, .dev = target_device(t), .k_max = k_max,
-                      .capacity = capacity, .chunk = chunk, .feature_dtype = feature_dtype};
+    s->target = t;
+    s->a = opt->k_max > 0 ? a : NULL;
+    s->dev = target_device(t);
+    s->opt = *opt;
     const size_t bytes = plan_bytes(s);
     if ((s->block = dev_alloc(s->dev, bytes, err)) == NULL) goto fail;
     arena_open(&s->arena, s->block, bytes);
     lay_out(s, &s->arena);
-    s->kv = kv_open(s->dev, &target_config(t)->text, 1, capacity, chunk, false, DT_F32, err);
+    s->kv = kv_open(s->dev, &target_config(t)->text, 1, opt->capacity, opt->chunk, false, opt->kv_dtype, err);
     if (s->kv == NULL) goto fail;
     return s;
 fail:
-    err_wrap(err, "speculator for %lld positions", (long long)capacity);
+    err_wrap(err, "speculator for %lld positions", (long long)opt->capacity);
     speculator_close(s);
     return NULL;
 }
@@ -131,8 +131,8 @@ static bool prefill(Speculator *s, const int32_t *prompt, int64_t n, SpeculateRe
         features_begin(&s->pack);
     }
     Tensor hidden = NO_TENSOR;
-    for (int64_t at = 0; at < n; at += s->chunk) {
-        const int64_t m = n - at < s->chunk ? n - at : s->chunk;
+    for (int64_t at = 0; at < n; at += s->opt.chunk) {
+        const int64_t m = n - at < s->opt.chunk ? n - at : s->opt.chunk;
         hidden = feed(s, prompt + at, m);
         if (s->a != NULL) features_append(&s->pack, s->dev, s->target, s->kv, 0, at, m, hidden);
     }
@@ -205,11 +205,11 @@ static bool append(const Speculator *s, const SpeculateOptions *opt, int32_t id,
 bool speculate(Speculator *s, const SpeculateOptions *opt, const int32_t *prompt, int64_t n,
                SpeculateResult *out, Err *err) {
     *out = (SpeculateResult){.first = n};
-    CHECK(opt->k >= 0 && opt->k <= s->k_max && opt->feature_dtype == s->feature_dtype);
+    CHECK(opt->k >= 0 && opt->k <= s->opt.k_max);
     CHECK(n >= 1 && opt->max_new_tokens >= 1);
-    if (n + opt->max_new_tokens + opt->k > s->capacity)
+    if (n + opt->max_new_tokens + opt->k > s->opt.capacity)
         return err_set(err, ERR_USAGE, "%lld prompt tokens, %lld new ones and %d drafts, capacity %lld",
-                       (long long)n, (long long)opt->max_new_tokens, opt->k, (long long)s->capacity);
+                       (long long)n, (long long)opt->max_new_tokens, opt->k, (long long)s->opt.capacity);
     out->ids = malloc((size_t)(n + opt->max_new_tokens) * sizeof *out->ids);
     out->round = malloc((size_t)opt->max_new_tokens * sizeof *out->round);
     int32_t emit[DRAFT_MAX + 1] = {0};

@@ -9,7 +9,6 @@ typedef struct {
     int k; // drafts a round; 0 = plain decoding through the same loop
     Head head;
     int64_t max_new_tokens; // >= 1
-    DType feature_dtype;    // as the speculator was opened with
     double near_tie;        // 1e-3: what SpeculateResult.near_ties counts
     bool ignore_stop;       // go on to max_new_tokens
 } SpeculateOptions;
@@ -32,12 +31,17 @@ typedef struct {
     double target_s, drafter_s, prefill_s; // seconds in verification, in drafting, in the prefill
 } SpeculateResult;
 
-typedef struct Speculator Speculator;
-// capacity: most positions, k_max + 1 drafts beyond the text included. chunk: prompt rows a call, at most
-// the target's max_rows and at least k_max + 1. Borrows both models.
-MUST_CHECK Speculator *speculator_open(Target *t, const Assistant *a /* NULL when k_max = 0 */,
-                                       int k_max, int64_t capacity, int64_t chunk,
-                                       DType feature_dtype, Err *err);
+typedef struct {
+    int k_max;                     // 0 = no drafter
+    int64_t capacity;              // most positions, drafts beyond the text included
+    int64_t chunk;                 // prompt rows a call: k_max + 1 .. the target's max_rows
+    DType feature_dtype, kv_dtype; // kv_dtype: of the target's own cache
+} SpeculatorOptions;
+
+typedef struct Speculator Speculator; // one sequence at a time
+// Borrows both models; a may be NULL when k_max = 0.
+MUST_CHECK Speculator *speculator_open(Target *t, const Assistant *a, const SpeculatorOptions *opt,
+                                       Err *err);
 void speculator_close(Speculator *s);
 MUST_CHECK bool speculate(Speculator *s, const SpeculateOptions *opt, const int32_t *prompt, int64_t n,
                           SpeculateResult *out, Err *err);
