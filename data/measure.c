@@ -43,7 +43,8 @@ size_t measurer_bytes(const Assistant *a, const TargetConfig *tc, const SeqSourc
 
 Measurer *measurer_open(const Assistant *a, const TargetConfig *tc, const SeqSource *src,
                         const MeasureOptions *opt, Err *err) {
-    CHECK(opt->K >= 1 && opt->K <= DRAFT_MAX && (opt->head[HEAD_DENSE] || opt->head[HEAD_CENTROID]));
+    CHECK(opt->K >= 1 && opt->K <= DRAFT_MAX &&
+          (opt->head[HEAD_DENSE] || opt->head[HEAD_CENTROID]));
     const int64_t room = pack_room(src, opt);
     const size_t bytes = features_bytes(tc, room, DT_BF16);
     Arena arena;
@@ -89,15 +90,19 @@ void measurer_close(Measurer *m) {
     free(m);
 }
 
-static int64_t anchors_of(const Sample *s) { return s->n - s->prompt - 1 > 0 ? s->n - s->prompt - 1 : 0; }
+static int64_t anchors_of(const Sample *s) {
+    return s->n - s->prompt - 1 > 0 ? s->n - s->prompt - 1 : 0;
+}
 
 static bool load(Measurer *m, const CapturedSeq *c, Err *err) {
     const Sample *s = &c->sample;
     if (s->prompt < 1 || s->prompt > s->n || s->n > m->pack.room - m->pack.rows)
-        return err_set(err, ERR_INPUT, "sequence %s: %lld tokens, prompt %lld, room for %lld", s->id,
-                       (long long)s->n, (long long)s->prompt, (long long)(m->pack.room - m->pack.rows));
+        return err_set(err, ERR_INPUT, "sequence %s: %lld tokens, prompt %lld, room for %lld",
+                       s->id, (long long)s->n, (long long)s->prompt,
+                       (long long)(m->pack.room - m->pack.rows));
     features_begin(&m->pack);
-    features_load(&m->pack, m->dev, c->hidden, (const void *const *)c->k, (const void *const *)c->v, s->n);
+    features_load(&m->pack, m->dev, c->hidden, (const void *const *)c->k, (const void *const *)c->v,
+                  s->n);
     return true;
 }
 
@@ -135,7 +140,8 @@ bool measurer_run(Measurer *m, const Assistant *a, Measured *out, Err *err) {
         if (!m->src.read(m->src.ctx, i, c, err)) return false;
         m->index[m->n] = i;
         SimulateJob *job = &m->job[m->n];
-        *job = (SimulateJob){.seq = m->n, .ids = c->sample.ids, .n = c->sample.n, .first = c->sample.prompt};
+        *job = (SimulateJob){
+            .seq = m->n, .ids = c->sample.ids, .n = c->sample.n, .first = c->sample.prompt};
         m->n++; // from here on drop_group frees it
         if (!load(m, c, err)) return false;
         for (int h = 0; h < HEADS; h++)
@@ -150,7 +156,8 @@ bool measurer_lengths(Measurer *m, const Assistant *a, const CapturedSeq *c, Hea
     const Sample *s = &c->sample;
     drop_group(m);
     if (!load(m, c, err)) return false;
-    if (!simulator_drafts(m->sim, a, &m->pack, 0, s->ids, s->n, s->prompt, head, drafts, margin, err))
+    if (!simulator_drafts(m->sim, a, &m->pack, 0, s->ids, s->n, s->prompt, head, drafts, margin,
+                          err))
         return false;
     acceptance_lengths(L, drafts, anchors_of(s), m->opt.K, s->ids, s->n, s->prompt);
     return true;
@@ -169,11 +176,14 @@ AnchorReach measured_reach(const Measured *m, int64_t n, Head head) {
     return sum;
 }
 
-static int64_t shard_length(void *ctx, int64_t i) { return shards_length(ctx, i); }
+static int64_t shard_length(void *ctx, int64_t i) {
+    return shards_length(ctx, i);
+}
 static bool shard_read(void *ctx, int64_t i, CapturedSeq *out, Err *err) {
     return shards_read(ctx, i, out, err);
 }
 
 SeqSource measure_source(ShardSet *s) {
-    return (SeqSource){.ctx = s, .count = shards_count(s), .length = shard_length, .read = shard_read};
+    return (SeqSource){
+        .ctx = s, .count = shards_count(s), .length = shard_length, .read = shard_read};
 }

@@ -29,7 +29,8 @@ static void draw(int32_t *count, int64_t prompts, uint64_t seed, int64_t r) {
         count[rng_below(seed, RNG_BOOTSTRAP, (uint64_t)r, (uint64_t)i, (uint64_t)prompts)]++;
 }
 
-static double pooled(const int32_t *count, const double *tokens, const double *rounds, int64_t prompts) {
+static double pooled(const int32_t *count, const double *tokens, const double *rounds,
+                     int64_t prompts) {
     double t = 0.0, r = 0.0;
     for (int64_t i = 0; i < prompts; i++) {
         t += count[i] * tokens[i];
@@ -44,7 +45,8 @@ Bootstrap *bootstrap_run(const BootstrapInput *in, Err *err) {
     int64_t cells;
     int32_t *count = NULL;
     Bootstrap *b = calloc(1, sizeof *b);
-    if (b == NULL || !mul_fits(in->series, in->resamples, &cells) || cells > (int64_t)1 << 30) goto fail;
+    if (b == NULL || !mul_fits(in->series, in->resamples, &cells) || cells > (int64_t)1 << 30)
+        goto fail;
     b->series = in->series;
     b->resamples = in->resamples;
     b->tail = 0.5 * (1.0 - in->confidence);

@@ -1,7 +1,8 @@
-// eval/stats.h - percentile bootstrap over prompts, paired for several drafters on the same prompts.
+// eval/stats.h - percentile bootstrap over prompts, paired for several drafters on the same
+// prompts.
 //
-// A prompt is the unit that is drawn; tau of a resample is pooled: sum of tokens / sum of rounds. All
-// drafters and draft lengths of one call share the resamples, so that differences are paired.
+// A prompt is the unit that is drawn; tau of a resample is pooled: sum of tokens / sum of rounds.
+// All drafters and draft lengths of one call share the resamples, so that differences are paired.
 #ifndef EVAL_STATS_H
 #define EVAL_STATS_H
 
@@ -15,7 +16,8 @@ typedef struct {
     double lo, hi;
 } Interval;
 
-// tokens, rounds: (series, prompts). A series is one drafter at one draft length (and head, and rule).
+// tokens, rounds: (series, prompts). A series is one drafter at one draft length (and head, and
+// rule).
 typedef struct {
     int64_t prompts, series;
     const double *tokens, *rounds;

@@ -1,5 +1,5 @@
-// infer/decode/generate.c - slots of the cache are sequences; one target call a step carries the next token
-// of every answer under way and, in the rows left over, pieces of the prompts that wait.
+// infer/decode/generate.c - slots of the cache are sequences; one target call a step carries the
+// next token of every answer under way and, in the rows left over, pieces of the prompts that wait.
 #include "infer/decode/generate.h"
 
 #include <math.h>
@@ -13,9 +13,9 @@ enum { LOGIT_BYTES = 64 << 20 }; // of the (rows, V) tile that sampling needs
 typedef struct {
     bool busy;
     GenerateJob job;
-    int64_t fed;        // prompt tokens consumed so far
-    int64_t room;       // most tokens of the answer
-    int32_t *ids;       // (max_new_tokens)
+    int64_t fed;  // prompt tokens consumed so far
+    int64_t room; // most tokens of the answer
+    int32_t *ids; // (max_new_tokens)
     int64_t n;
     double min_margin;
 } Slot;
@@ -38,10 +38,12 @@ typedef struct {
     float *best_host;   // (slots, 2)
     float *logits_host; // (logit_rows, V)
     Dist dist;
-    bool exhausted;     // no more jobs
+    bool exhausted; // no more jobs
 } Run;
 
-static bool sampled(const GenerateOptions *opt) { return opt->sampler.temperature > 0.0; }
+static bool sampled(const GenerateOptions *opt) {
+    return opt->sampler.temperature > 0.0;
+}
 
 static void lay_out(Run *r, const Target *t, const GenerateOptions *opt, Arena *arena) {
     const TextConfig *c = &target_config(t)->text;
@@ -75,7 +77,8 @@ static bool run_open(Run *r, Target *t, const GenerateOptions *opt, Err *err) {
     if ((r->block = dev_alloc(r->dev, arena.peak, err)) == NULL) return false;
     arena_open(&arena, r->block, arena.peak);
     lay_out(r, t, opt, &arena);
-    r->kv = kv_open(r->dev, c, (int)opt->slots, opt->max_length, opt->prefill_rows, false, opt->kv_dtype, err);
+    r->kv = kv_open(r->dev, c, (int)opt->slots, opt->max_length, opt->prefill_rows, false,
+                    opt->kv_dtype, err);
     if (r->kv == NULL) return false;
     r->slot = calloc(slots, sizeof *r->slot);
     r->piece = calloc(slots, sizeof *r->piece);
@@ -85,8 +88,8 @@ static bool run_open(Run *r, Target *t, const GenerateOptions *opt, Err *err) {
     r->id_host = calloc(2 * slots, sizeof *r->id_host);
     r->best_host = calloc(2 * slots, sizeof *r->best_host);
     r->logits_host = calloc((size_t)(r->logit_rows * c->vocab) + 1, sizeof *r->logits_host);
-    bool ok = r->slot && r->piece && r->tokens && r->row_host && r->chooser && r->id_host && r->best_host &&
-              r->logits_host;
+    bool ok = r->slot && r->piece && r->tokens && r->row_host && r->chooser && r->id_host &&
+              r->best_host && r->logits_host;
     for (size_t i = 0; ok && i < slots; i++)
         ok = (r->slot[i].ids = malloc((size_t)opt->max_new_tokens * sizeof(int32_t))) != NULL;
     return ok || err_set(err, ERR_FAILED, "no memory for %lld answers", (long long)opt->slots);
@@ -114,7 +117,10 @@ typedef struct {
 } Callbacks;
 
 static bool finish(Slot *s, const Callbacks *cb, bool stopped, Err *err) {
-    const GenerateDone d = {.user = s->job.user, .ids = s->ids, .n = s->n, .stopped = stopped,
+    const GenerateDone d = {.user = s->job.user,
+                            .ids = s->ids,
+                            .n = s->n,
+                            .stopped = stopped,
                             .min_margin = s->min_margin};
     s->busy = false;
     return cb->done(cb->ctx, &d, err);
@@ -133,7 +139,8 @@ static bool refill(Run *r, const Callbacks *cb, Err *err) {
             CHECK(job.n >= 1);
             int64_t room = r->opt->max_length - job.n;
             if (room > r->opt->max_new_tokens) room = r->opt->max_new_tokens;
-            *s = (Slot){.busy = true, .job = job, .room = room, .ids = s->ids, .min_margin = INFINITY};
+            *s = (Slot){
+                .busy = true, .job = job, .room = room, .ids = s->ids, .min_margin = INFINITY};
             kv_clear(r->kv, i);
             if (room <= 0 && !finish(s, cb, false, err)) return false;
         }
@@ -213,7 +220,8 @@ static bool choose_sampled(Run *r, Tensor last, const Callbacks *cb, Err *err) {
             Slot *s = &r->slot[r->chooser[at + i]];
             dist_from_logits(&r->dist, r->logits_host + i * vocab, vocab, &r->opt->sampler);
             if (r->dist.n == 0) return not_finite(s, err);
-            const double u = rng_uniform(r->opt->sampler.seed, RNG_SAMPLE, s->job.stream, (uint64_t)s->n);
+            const double u =
+                rng_uniform(r->opt->sampler.seed, RNG_SAMPLE, s->job.stream, (uint64_t)s->n);
             if (!accept(r, (int)(at + i), dist_pick(&r->dist, u), cb, err)) return false;
         }
     }
@@ -235,7 +243,8 @@ bool generate_run(Target *t, const GenerateOptions *opt, bool (*next)(void *, Ge
         const Tensor hidden = tensor_rows(r.hidden, 0, rows);
         target_forward(t, r.kv, r.piece, pieces, r.tokens, hidden, NULL);
         if (choosers == 0) continue;
-        const Tensor index = tensor_cols(r.row, 0, choosers), last = tensor_rows(r.last, 0, choosers);
+        const Tensor index = tensor_cols(r.row, 0, choosers),
+                     last = tensor_rows(r.last, 0, choosers);
         dev_upload(r.dev, index, r.row_host);
         op_gather(r.dev, last, hidden, index, 1.0f);
         if (!(sampled(opt) ? choose_sampled : choose_greedy)(&r, last, &cb, err)) goto end;

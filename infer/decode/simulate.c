@@ -1,6 +1,8 @@
-// infer/decode/simulate.c - teacher-forced rollout of all anchors, the two best tokens of every step.
+// infer/decode/simulate.c - teacher-forced rollout of all anchors, the two best tokens of every
+// step.
 #include "infer/decode/simulate.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 // Device tensors of one call, for `rows` anchors.
@@ -36,7 +38,12 @@ size_t simulator_bytes(const Assistant *a, int64_t max_anchors) {
     arena_open(&plan, NULL, 0);
     buffers_take(a, &b, max_anchors, &plan);
     arena_take(&plan, anchor_plan_bytes(a, max_anchors));
-    arena_take(&plan, assistant_head_bytes(a, max_anchors));
+    size_t head = 0; // not monotone in rows: its tiles have whole columns
+    for (int64_t rows = 1; rows <= max_anchors; rows++) {
+        const size_t bytes = assistant_head_bytes(a, rows);
+        if (bytes > head) head = bytes;
+    }
+    arena_take(&plan, head);
     return plan.peak;
 }
 
@@ -53,7 +60,8 @@ Simulator *simulator_open(const Assistant *a, int64_t max_anchors, int K, Err *e
     s->id = calloc(2 * n, sizeof *s->id);
     s->anchor = calloc(n, sizeof *s->anchor);
     s->best = calloc(2 * n, sizeof *s->best);
-    if (!s->T || !s->seq_of || !s->job || !s->token || !s->id || !s->anchor || !s->best) goto memory;
+    if (!s->T || !s->seq_of || !s->job || !s->token || !s->id || !s->anchor || !s->best)
+        goto memory;
     if ((s->block = dev_alloc(s->dev, bytes, err)) == NULL) goto fail;
     arena_open(&s->arena, s->block, bytes);
     return s;
@@ -79,20 +87,25 @@ void simulator_close(Simulator *s) {
 }
 
 // Stores the two best of step j for every anchor of the call.
-static void keep_step(Simulator *s, const SimulateJob *job, Head head, int64_t rows, int j) {
+static bool keep_step(Simulator *s, const SimulateJob *job, Head head, int64_t rows, int j,
+                      Err *err) {
     for (int64_t r = 0; r < rows; r++) {
         const SimulateJob *o = &job[s->job[r]];
         const bool inside = s->T[r] + 1 + j < o->n;
         const int64_t at = s->anchor[r] * s->K + j;
+        if (inside && !isfinite(s->best[2 * r]))
+            return err_set(err, ERR_FAILED, "logits of the drafter are not finite at T %d, step %d",
+                           s->T[r], j);
         if (o->drafts[head] != NULL) o->drafts[head][at] = inside ? s->id[2 * r] : -1;
         if (o->margin[head] != NULL)
             o->margin[head][at] = inside ? s->best[2 * r] - s->best[2 * r + 1] : 0.0f;
     }
+    return true;
 }
 
 // All K steps of the `rows` anchors described by s->T, seq_of, job, anchor.
-static void run_anchors(Simulator *s, const Assistant *a, const FeaturePack *pack, const SimulateJob *job,
-                        int64_t rows, const bool want[2]) {
+static bool run_anchors(Simulator *s, const Assistant *a, const FeaturePack *pack,
+                        const SimulateJob *job, int64_t rows, const bool want[2], Err *err) {
     Buffers b;
     AnchorSet set = {0};
     AnchorPlan plan = {0};
@@ -113,13 +126,15 @@ static void run_anchors(Simulator *s, const Assistant *a, const FeaturePack *pac
             assistant_top2(a, (Head)head, b.best, b.id, b.acts.y, &s->arena);
             dev_download(s->dev, s->id, b.id);
             dev_download(s->dev, s->best, b.best);
-            keep_step(s, job, (Head)head, rows, j);
+            if (!dev_sync(s->dev, err) || !keep_step(s, job, (Head)head, rows, j, err))
+                return false;
         }
     }
+    return true;
 }
 
-bool simulator_run(Simulator *s, const Assistant *a, const FeaturePack *pack, const SimulateJob *job,
-                   int jobs, Err *err) {
+bool simulator_run(Simulator *s, const Assistant *a, const FeaturePack *pack,
+                   const SimulateJob *job, int jobs, Err *err) {
     bool want[2] = {false, false};
     int64_t rows = 0;
     for (int i = 0; i < jobs; i++) {
@@ -133,12 +148,11 @@ bool simulator_run(Simulator *s, const Assistant *a, const FeaturePack *pack, co
             s->job[rows] = i;
             s->anchor[rows] = T - o->first;
             if (++rows < s->max_anchors) continue;
-            run_anchors(s, a, pack, job, rows, want);
+            if (!run_anchors(s, a, pack, job, rows, want, err)) return false;
             rows = 0;
         }
     }
-    if (rows > 0) run_anchors(s, a, pack, job, rows, want);
-    return dev_sync(s->dev, err);
+    return rows == 0 || run_anchors(s, a, pack, job, rows, want, err);
 }
 
 bool simulator_drafts(Simulator *s, const Assistant *a, const FeaturePack *pack, int seq,

@@ -1,5 +1,6 @@
-// infer/decode/speculate.c - the canonical round: rows 0..T-1, bonus x_T, feature h_{T-1}; draft k, verify
-// k + 1 in one target call, keep rows 0..T+a, go on from the hidden row of the last accepted token.
+// infer/decode/speculate.c - the canonical round: rows 0..T-1, bonus x_T, feature h_{T-1}; draft k,
+// verify k + 1 in one target call, keep rows 0..T+a, go on from the hidden row of the last accepted
+// token.
 #include "infer/decode/speculate.h"
 
 #include <float.h>
@@ -16,13 +17,14 @@ struct Speculator {
     SpeculatorOptions opt;
     KvCache *kv; // one slot
     void *block; // the arena's
-    Arena arena; // what lives as long as the speculator, then the buffers of a round
+    Arena arena; // what lives as long as the speculator, from `kept` on the buffers of a round
+    size_t kept;
     FeaturePack pack;
     Tensor hidden, best, id; // (chunk, B), (k_max + 1, 2) twice
     AttnSeg seg[2][PACK_SEQS_MAX];
 };
 
-// Everything of a round's drafting lives between a mark and its reset.
+// What one round's drafting needs.
 typedef struct {
     Tensor row_index, feature0, token;
     StepActs acts;
@@ -73,7 +75,9 @@ Speculator *speculator_open(Target *t, const Assistant *a, const SpeculatorOptio
     if ((s->block = dev_alloc(s->dev, bytes, err)) == NULL) goto fail;
     arena_open(&s->arena, s->block, bytes);
     lay_out(s, &s->arena);
-    s->kv = kv_open(s->dev, &target_config(t)->text, 1, opt->capacity, opt->chunk, false, opt->kv_dtype, err);
+    s->kept = arena_mark(&s->arena);
+    s->kv = kv_open(s->dev, &target_config(t)->text, 1, opt->capacity, opt->chunk, false,
+                    opt->kv_dtype, err);
     if (s->kv == NULL) goto fail;
     return s;
 fail:
@@ -122,8 +126,8 @@ static bool choose(Speculator *s, Tensor hidden, int32_t *choice, float *margin,
     return true;
 }
 
-static bool prefill(Speculator *s, const int32_t *prompt, int64_t n, SpeculateResult *out, int32_t *bonus,
-                    Err *err) {
+static bool prefill(Speculator *s, const int32_t *prompt, int64_t n, SpeculateResult *out,
+                    int32_t *bonus, Err *err) {
     const double start = now_s();
     kv_clear(s->kv, 0);
     if (s->a != NULL) {
@@ -136,17 +140,19 @@ static bool prefill(Speculator *s, const int32_t *prompt, int64_t n, SpeculateRe
         hidden = feed(s, prompt + at, m);
         if (s->a != NULL) features_append(&s->pack, s->dev, s->target, s->kv, 0, at, m, hidden);
     }
-    const bool ok = choose(s, tensor_rows(hidden, hidden.rows - 1, 1), bonus, &out->first_margin, err);
+    const bool ok =
+        choose(s, tensor_rows(hidden, hidden.rows - 1, 1), bonus, &out->first_margin, err);
     out->prefill_s = now_s() - start;
     return ok;
 }
 
 // k greedy drafts from the anchor T; token is the bonus x_T.
-static bool draft(Speculator *s, const SpeculateOptions *opt, int32_t token, SpeculateRound *round, Err *err) {
+static bool draft(Speculator *s, const SpeculateOptions *opt, int32_t token, SpeculateRound *round,
+                  Err *err) {
     DraftBuffers b;
     AnchorSet set = {0};
     const int32_t T = (int32_t)round->T, seq = 0;
-    const size_t mark = arena_mark(&s->arena);
+    arena_reset(&s->arena, s->kept);
     draft_buffers(s, &b, &s->arena);
     features_anchors(&s->pack, s->dev, s->a, &T, &seq, 1, &set, s->seg[LAYER_SLIDING],
                      s->seg[LAYER_FULL], b.row_index, b.feature0);
@@ -155,21 +161,25 @@ static bool draft(Speculator *s, const SpeculateOptions *opt, int32_t token, Spe
         float best[2];
         int32_t id[2];
         dev_upload(s->dev, b.token, &token);
-        assistant_step(s->a, &b.plan, b.token, j == 0 ? b.feature0 : b.acts.f, &b.acts, j + 1 < opt->k);
-        assistant_top2(s->a, opt->head, tensor_rows(s->best, 0, 1), tensor_rows(s->id, 0, 1), b.acts.y,
-                       &s->arena);
+        assistant_step(s->a, &b.plan, b.token, j == 0 ? b.feature0 : b.acts.f, &b.acts,
+                       j + 1 < opt->k);
+        assistant_top2(s->a, opt->head, tensor_rows(s->best, 0, 1), tensor_rows(s->id, 0, 1),
+                       b.acts.y, &s->arena);
         dev_download(s->dev, id, tensor_rows(s->id, 0, 1));
         dev_download(s->dev, best, tensor_rows(s->best, 0, 1));
+        if (!dev_sync(s->dev, err)) return false;
+        if (!isfinite(best[0]))
+            return err_set(err, ERR_FAILED, "logits of the drafter are not finite at T %d, step %d",
+                           T, j);
         token = round->draft[j] = id[0];
         round->margin[j] = best[0] - best[1];
     }
-    arena_reset(&s->arena, mark);
-    return dev_sync(s->dev, err);
+    return true;
 }
 
 // One round. emit receives the accepted drafts and the new bonus: accepted + 1 tokens.
-static bool run_round(Speculator *s, const SpeculateOptions *opt, int32_t bonus, SpeculateRound *round,
-                      int32_t *emit, SpeculateResult *out, Err *err) {
+static bool run_round(Speculator *s, const SpeculateOptions *opt, int32_t bonus,
+                      SpeculateRound *round, int32_t *emit, SpeculateResult *out, Err *err) {
     int32_t ids[DRAFT_MAX + 1] = {bonus}, choice[DRAFT_MAX + 1];
     const double start = now_s();
     if (opt->k > 0 && !draft(s, opt, bonus, round, err)) return false;
@@ -182,7 +192,8 @@ static bool run_round(Speculator *s, const SpeculateOptions *opt, int32_t bonus,
     round->accepted = a;
     for (int j = 0; j <= a; j++) emit[j] = choice[j];
     if (s->a != NULL)
-        features_append(&s->pack, s->dev, s->target, s->kv, 0, round->T, a + 1, tensor_rows(hidden, 0, a + 1));
+        features_append(&s->pack, s->dev, s->target, s->kv, 0, round->T, a + 1,
+                        tensor_rows(hidden, 0, a + 1));
     kv_rewind(s->kv, 0, round->T + a + 1); // rows of rejected drafts
     out->drafter_s += drafted - start;
     out->target_s += now_s() - drafted;
@@ -196,7 +207,8 @@ static bool is_stop(const TargetConfig *c, int32_t id) {
 }
 
 // Appends one token; false when the text ends with it.
-static bool append(const Speculator *s, const SpeculateOptions *opt, int32_t id, SpeculateResult *out) {
+static bool append(const Speculator *s, const SpeculateOptions *opt, int32_t id,
+                   SpeculateResult *out) {
     out->ids[out->n++] = id;
     out->stopped = !opt->ignore_stop && is_stop(target_config(s->target), id);
     return !out->stopped && out->n - out->first < opt->max_new_tokens;
@@ -208,8 +220,9 @@ bool speculate(Speculator *s, const SpeculateOptions *opt, const int32_t *prompt
     CHECK(opt->k >= 0 && opt->k <= s->opt.k_max);
     CHECK(n >= 1 && opt->max_new_tokens >= 1);
     if (n + opt->max_new_tokens + opt->k > s->opt.capacity)
-        return err_set(err, ERR_USAGE, "%lld prompt tokens, %lld new ones and %d drafts, capacity %lld",
-                       (long long)n, (long long)opt->max_new_tokens, opt->k, (long long)s->opt.capacity);
+        return err_set(
+            err, ERR_USAGE, "%lld prompt tokens, %lld new ones and %d drafts, capacity %lld",
+            (long long)n, (long long)opt->max_new_tokens, opt->k, (long long)s->opt.capacity);
     out->ids = malloc((size_t)(n + opt->max_new_tokens) * sizeof *out->ids);
     out->round = malloc((size_t)opt->max_new_tokens * sizeof *out->round);
     int32_t emit[DRAFT_MAX + 1] = {0};

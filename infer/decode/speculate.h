@@ -1,4 +1,5 @@
-// infer/decode/speculate.h - live speculative decoding, greedy: draft k, verify k + 1, keep what agrees.
+// infer/decode/speculate.h - live speculative decoding, greedy: draft k, verify k + 1, keep what
+// agrees.
 #ifndef DECODE_SPECULATE_H
 #define DECODE_SPECULATE_H
 
@@ -22,12 +23,12 @@ typedef struct {
 } SpeculateRound;
 
 typedef struct {
-    int32_t *ids;     // prompt and answer; the stop token included
-    int64_t n, first; // first: index of the first generated token
-    bool stopped;     // the answer ended by itself
+    int32_t *ids;       // prompt and answer; the stop token included
+    int64_t n, first;   // first: index of the first generated token
+    bool stopped;       // the answer ended by itself
     float first_margin; // of the target's two best logits at the first token
     SpeculateRound *round;
-    int64_t rounds, near_ties; // near_ties: rounds with a deciding gap below near_tie
+    int64_t rounds, near_ties;             // near_ties: rounds with a deciding gap below near_tie
     double target_s, drafter_s, prefill_s; // seconds in verification, in drafting, in the prefill
 } SpeculateResult;
 
@@ -43,8 +44,8 @@ typedef struct Speculator Speculator; // one sequence at a time
 MUST_CHECK Speculator *speculator_open(Target *t, const Assistant *a, const SpeculatorOptions *opt,
                                        Err *err);
 void speculator_close(Speculator *s);
-MUST_CHECK bool speculate(Speculator *s, const SpeculateOptions *opt, const int32_t *prompt, int64_t n,
-                          SpeculateResult *out, Err *err);
+MUST_CHECK bool speculate(Speculator *s, const SpeculateOptions *opt, const int32_t *prompt,
+                          int64_t n, SpeculateResult *out, Err *err);
 void speculate_result_free(SpeculateResult *r);
 // The count of a finished text, through acceptance_round().
 void speculate_count(Acceptance *sum, const SpeculateResult *r, int k);
