@@ -178,7 +178,7 @@ static int next_line(Corpus *c, Err *err) {
 
 static bool is_blank(const char *s, size_t n) {
     for (size_t i = 0; i < n; i++)
-        if (!strchr(" \t\r", s[i]) || !s[i]) return false;
+        if (s[i] != ' ' && s[i] != '\t' && s[i] != '\r') return false;
     return true;
 }
 
