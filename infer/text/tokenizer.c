@@ -60,14 +60,13 @@ size_t tokenizer_span(const Tokenizer *t, int32_t id, const char *text, size_t s
     uint32_t scalar;
     bool valid;
     if (size == 0 || id < 0 || id >= t->n) return 0;
-    const Piece piece = t->piece[id];
-    const size_t first = utf8_read(p, end, &scalar, &valid);
     // A byte piece is one byte where the scalar has no piece of its own, else six spelled characters.
-    if (t->flag[id] & PIECE_BYTE && table_scalar(t, scalar == ' ' ? SCALAR_BLANK : scalar) < 0)
-        return valid ? 1 : 0;
-    (void)first;
-    const unsigned char *s = (const unsigned char *)t->bytes + piece.at, *stop = s + piece.size;
-    while (s < stop && p < end) {
+    if (t->flag[id] & PIECE_BYTE) {
+        (void)utf8_read(p, end, &scalar, &valid);
+        if (!valid || table_scalar(t, scalar == ' ' ? SCALAR_BLANK : scalar) < 0) return 1;
+    }
+    const unsigned char *s = (const unsigned char *)t->bytes + t->piece[id].at;
+    for (const unsigned char *stop = s + t->piece[id].size; s < stop && p < end;) {
         s += utf8_read(s, stop, &scalar, &valid);
         p += utf8_read(p, end, &scalar, &valid);
     }
@@ -101,12 +100,9 @@ static void put_bytes(Decoder *d) {
 // Every U+2581 of a piece is a blank.
 static void put_piece(Decoder *d, const char *text, size_t size) {
     for (size_t at = 0; at < size;) {
-        const char *rest = text + at;
-        const char *blank = memmem(rest, size - at, "\u2581", 3);
-        const size_t plain = blank ? (size_t)(blank - rest) : size - at;
-        put(d, rest, plain);
-        if (blank) put(d, " ", 1);
-        at += plain + (blank ? 3 : 0);
+        const bool blank = size - at >= 3 && memcmp(text + at, "\u2581", 3) == 0;
+        put(d, blank ? " " : text + at, 1);
+        at += blank ? 3 : 1;
     }
 }
 

@@ -99,6 +99,8 @@ bool build_vocab(Tokenizer *t, Err *err) {
         }
         note_scalar(t, id);
     }
+    if (table_scalar(t, SCALAR_BLANK) < 0)
+        return err_set(err, ERR_INPUT, "the piece \"\u2581\", which stands for a blank, is missing");
     for (int b = 0; b < 256; b++)
         if (t->byte_id[b] < 0)
             return err_set(err, ERR_INPUT, "byte_fallback needs 256 byte pieces, <0x%02X> is missing",

@@ -39,19 +39,19 @@ static void workspace_free(void *block) {
 }
 
 static void workspace_key_make(void) {
-    CHECK(pthread_key_create(&workspace_key, workspace_free) == 0);
+    CHECK(pthread_key_create(&workspace_key, workspace_free) == 0, "no thread key left");
 }
 
 // This thread's workspace, its cache emptied when the tokenizer is another one.
 static Workspace *workspace_of(const Tokenizer *t) {
     static _Thread_local Workspace *mine;
     if (mine == NULL) {
-        CHECK(pthread_once(&workspace_once, workspace_key_make) == 0);
+        CHECK(pthread_once(&workspace_once, workspace_key_make) == 0, "pthread_once");
         mine = calloc(1, sizeof *mine);
         Cached *cache = aligned_alloc(64, CACHE_SLOTS * sizeof *cache);
         CHECK(mine != NULL && cache != NULL, "out of memory");
         mine->cache = cache;
-        CHECK(pthread_setspecific(workspace_key, mine) == 0);
+        CHECK(pthread_setspecific(workspace_key, mine) == 0, "out of memory");
     }
     if (mine->serial != t->serial) {
         memset(mine->cache, 0, CACHE_SLOTS * sizeof *mine->cache);

@@ -1,11 +1,10 @@
 // infer/text/tokenizer_load.c - reads tokenizer.json: members, vocabulary, merges.
-#include <archive.h>
-#include <errno.h>
 #include <jansson.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
 #include "infer/text/tokenizer_build.h"
+#include "infer/text/tokenizer_file.h"
 #include "infer/text/tokenizer_scan.h"
 #include "infer/text/tokenizer_scheme.h"
 
@@ -154,47 +153,11 @@ Tokenizer *tokenizer_parse(const char *text, size_t size, Err *err) {
     return NULL;
 }
 
-// The uncompressed bytes of a file that is plain, .gz, .zst or .xz; caller frees.
-static char *read_unpacked(struct archive *a, const char *path, size_t *size, Err *err) {
-    struct archive_entry *entry;
-    char *text = NULL;
-    size_t room = 0;
-    *size = 0;
-    int rc = archive_read_open_filename(a, path, 1 << 16);
-    if (rc == ARCHIVE_OK) rc = archive_read_next_header(a, &entry);
-    if (rc == ARCHIVE_EOF) {
-        err_set(err, ERR_INPUT, "empty file");
-        return NULL;
-    }
-    while (rc == ARCHIVE_OK) {
-        if (*size == room) text = memory_for(text, room = room ? 2 * room : 1 << 20, 1);
-        const la_ssize_t n = archive_read_data(a, text + *size, room - *size);
-        if (n == 0) return text;
-        if (n < 0) break;
-        *size += (size_t)n;
-        if (*size > TOKENIZER_FILE_LIMIT) {
-            err_set(err, ERR_INPUT, "more than %d bytes", TOKENIZER_FILE_LIMIT);
-            free(text);
-            return NULL;
-        }
-    }
-    const char *why = archive_error_string(a);
-    err_set(err, archive_errno(a) == ENOENT ? ERR_FAILED : ERR_INPUT, "%s", why ? why : "cannot be read");
-    free(text);
-    return NULL;
-}
-
 Tokenizer *tokenizer_load(const char *path, Err *err) {
-    struct archive *a = archive_read_new();
-    CHECK(a != NULL, "out of memory");
-    archive_read_support_filter_gzip(a);
-    archive_read_support_filter_zstd(a);
-    archive_read_support_filter_xz(a);
-    archive_read_support_format_raw(a);
     size_t size;
-    char *text = read_unpacked(a, path, &size, err);
-    archive_read_free(a);
-    Tokenizer *t = text ? tokenizer_parse(text, size, err) : NULL;
+    char *text = unpacked_read(path, TOKENIZER_FILE_LIMIT, &size, err);
+    if (text == NULL) return NULL;
+    Tokenizer *t = tokenizer_parse(text, size, err);
     free(text);
     if (t == NULL) err_wrap(err, "%s", path);
     return t;

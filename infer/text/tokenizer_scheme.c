@@ -1,6 +1,7 @@
 // infer/text/tokenizer_scheme.c - what the encoder takes for granted, checked member by member.
 #include "infer/text/tokenizer_scheme.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,7 +17,7 @@ static const char SPLIT_ON[] = "{\"String\":\" \"}";
 // `what` must be the value that `wanted` spells.
 static bool same(const char *what, const json_t *value, const char *wanted, Err *err) {
     json_t *want = json_loads(wanted, JSON_DECODE_ANY, NULL);
-    CHECK(want != NULL);
+    CHECK(want != NULL, "%s", wanted);
     const bool equal = value != NULL && json_equal(value, want);
     json_decref(want);
     if (equal) return true;
