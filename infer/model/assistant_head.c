@@ -1,17 +1,22 @@
-// infer/model/assistant_head.c - the two best tokens of each row, by the dense or the centroid head.
+// infer/model/assistant_head.c - the two best tokens of each row, by the dense or the centroid
+// head.
 #include "infer/model/assistant.h"
 
 // Logits live in a tile of at most this many bytes, whatever V and the number of rows.
 enum { HEAD_TILE_BYTES = 64 << 20, HEAD_COLS_MIN = 256 };
 
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t least(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
 
 static int64_t dense_cols(const Assistant *a, int64_t rows) {
     const int64_t fit = HEAD_TILE_BYTES / 4 / rows / 64 * 64;
     return least(fit < HEAD_COLS_MIN ? HEAD_COLS_MIN : fit, a->cfg.text.vocab);
 }
 
-static int64_t dense_rows(int64_t rows) { return least(rows, HEAD_TILE_BYTES / 4 / HEAD_COLS_MIN); }
+static int64_t dense_rows(int64_t rows) {
+    return least(rows, HEAD_TILE_BYTES / 4 / HEAD_COLS_MIN);
+}
 
 // Floats and ids of the chosen clusters' tokens, and the centroid logits.
 static int64_t centroid_rows(const Assistant *a, int64_t rows) {
@@ -55,16 +60,19 @@ size_t assistant_head_bytes(const Assistant *a, int64_t rows) {
     return count.peak;
 }
 
-void assistant_top2(const Assistant *a, Head head, Tensor best, Tensor id, Tensor y, Arena *scratch) {
+void assistant_top2(const Assistant *a, Head head, Tensor best, Tensor id, Tensor y,
+                    Arena *scratch) {
     CHECK(head == HEAD_DENSE || a->cfg.ordered, "(the assistant has no centroid head)");
     const int64_t block = head == HEAD_DENSE ? dense_rows(y.rows) : centroid_rows(a, y.rows);
     for (int64_t r = 0; r < y.rows; r += block) {
         const int64_t n = least(block, y.rows - r);
         const size_t mark = arena_mark(scratch);
-        (head == HEAD_DENSE ? top2_dense : top2_centroid)(a, tensor_rows(best, r, n), tensor_rows(id, r, n),
-                                                          tensor_rows(y, r, n), scratch);
+        (head == HEAD_DENSE ? top2_dense : top2_centroid)(
+            a, tensor_rows(best, r, n), tensor_rows(id, r, n), tensor_rows(y, r, n), scratch);
         arena_reset(scratch, mark);
     }
 }
 
-Head assistant_deployed_head(const AssistantConfig *c) { return c->ordered ? HEAD_CENTROID : HEAD_DENSE; }
+Head assistant_deployed_head(const AssistantConfig *c) {
+    return c->ordered ? HEAD_CENTROID : HEAD_DENSE;
+}

@@ -24,7 +24,8 @@ static void take_plan(const Assistant *a, AnchorPlan *plan, int64_t rows, Arena 
     *plan = (AnchorPlan){.end = tensor_take(arena, DT_I32, 1, rows)};
     for (int kind = 0; kind < 2; kind++) {
         const int i = layer_of_kind(&a->cfg.text, kind);
-        if (i >= 0) plan->cs[kind] = tensor_take(arena, DT_F32, rows, layer_head_dim(&a->cfg.text, i));
+        if (i >= 0)
+            plan->cs[kind] = tensor_take(arena, DT_F32, rows, layer_head_dim(&a->cfg.text, i));
     }
 }
 
@@ -60,9 +61,10 @@ void anchor_plan(const Assistant *a, const AnchorSet *set, AnchorPlan *plan, Are
     }
 }
 
-// Buffers of one layer with Q query columns and F MLP columns. What enters a product, and what is wide,
-// has the assistant's dtype; the residual stream and H-wide results are F32.
-static LayerActs take_layer(const Assistant *a, int64_t rows, int64_t Q, int64_t F, bool keep, Arena *arena) {
+// Buffers of one layer with Q query columns and F MLP columns. What enters a product, and what is
+// wide, has the assistant's dtype; the residual stream and H-wide results are F32.
+static LayerActs take_layer(const Assistant *a, int64_t rows, int64_t Q, int64_t F, bool keep,
+                            Arena *arena) {
     const int64_t H = a->cfg.text.hidden;
     LayerActs l = {0};
     l.x = tensor_take(arena, DT_F32, rows, H);
@@ -88,14 +90,18 @@ static LayerActs take_layer(const Assistant *a, int64_t rows, int64_t Q, int64_t
     return l;
 }
 
-static Tensor narrowed(Tensor t, int64_t cols) { return tensor_of(t.data, t.dtype, t.rows, cols); }
+static Tensor narrowed(Tensor t, int64_t cols) {
+    return tensor_of(t.data, t.dtype, t.rows, cols);
+}
 
-void assistant_acts_take(const Assistant *a, StepActs *s, int64_t rows, bool training, Arena *arena) {
+void assistant_acts_take(const Assistant *a, StepActs *s, int64_t rows, bool training,
+                         Arena *arena) {
     const TextConfig *t = &a->cfg.text;
     *s = (StepActs){.z = tensor_take(arena, a->dtype, rows, 2 * a->cfg.backbone)};
     if (training) {
         for (int i = 0; i < t->layers; i++)
-            s->layer[i] = take_layer(a, rows, t->heads * layer_head_dim(t, i), layer_inter(t, i), true, arena);
+            s->layer[i] = take_layer(a, rows, t->heads * layer_head_dim(t, i), layer_inter(t, i),
+                                     true, arena);
         s->x_out = tensor_take(arena, DT_F32, rows, t->hidden);
         s->rstd_out = tensor_take(arena, DT_F32, 1, rows);
         return;
@@ -122,7 +128,8 @@ Tensor assistant_feature_slot(const Assistant *a, const StepActs *s) {
 }
 
 // x -> out: the decoder layer whose keys and values are the target's.
-static void layer_forward(const Assistant *a, const AnchorPlan *plan, int i, const LayerActs *l, Tensor out) {
+static void layer_forward(const Assistant *a, const AnchorPlan *plan, int i, const LayerActs *l,
+                          Tensor out) {
     Device *dev = a->dev;
     const AssistantLayer *w = &a->w.layer[i];
     const int kind = a->cfg.text.kind[i];
@@ -140,8 +147,8 @@ static void layer_forward(const Assistant *a, const AnchorPlan *plan, int i, con
     op_norm(dev, out, l->rstd_pf, l->x1, l->down, w->post_ff_norm, eps, a->layer_scalar[i]);
 }
 
-void assistant_step(const Assistant *a, const AnchorPlan *plan, Tensor tokens, Tensor feature, StepActs *s,
-                    bool want_f) {
+void assistant_step(const Assistant *a, const AnchorPlan *plan, Tensor tokens, Tensor feature,
+                    StepActs *s, bool want_f) {
     Device *dev = a->dev;
     const int L = (int)a->cfg.text.layers;
     const Tensor slot = assistant_feature_slot(a, s);

@@ -1,4 +1,5 @@
-// infer/model/features.c - a pack of hidden states and shared K/V, and the anchors that look into it.
+// infer/model/features.c - a pack of hidden states and shared K/V, and the anchors that look into
+// it.
 #include "infer/model/features.h"
 
 static int64_t kv_columns(const TargetConfig *c, int kind) {
@@ -24,7 +25,9 @@ void features_take(FeaturePack *p, const TargetConfig *c, int64_t room, DType dt
     }
 }
 
-void features_clear(FeaturePack *p) { p->rows = p->nseq = 0; }
+void features_clear(FeaturePack *p) {
+    p->rows = p->nseq = 0;
+}
 
 int features_begin(FeaturePack *p) {
     CHECK(p->nseq < PACK_SEQS_MAX);
@@ -35,14 +38,14 @@ int features_begin(FeaturePack *p) {
 // Rows of the last sequence that are about to be filled; returns the first.
 static int64_t grow(FeaturePack *p, int64_t n) {
     const int64_t at = p->rows;
-    CHECK(p->nseq > 0 && n >= 0 && n <= p->room - at, "(pack: %lld rows, %lld more, room for %lld)", (long long)at,
-          (long long)n, (long long)p->room);
+    CHECK(p->nseq > 0 && n >= 0 && n <= p->room - at, "(pack: %lld rows, %lld more, room for %lld)",
+          (long long)at, (long long)n, (long long)p->room);
     p->start[p->nseq] = p->rows = at + n;
     return at;
 }
 
-void features_append(FeaturePack *p, Device *dev, const Target *t, const KvCache *kv, int slot, int64_t first,
-                     int64_t n, Tensor hidden) {
+void features_append(FeaturePack *p, Device *dev, const Target *t, const KvCache *kv, int slot,
+                     int64_t first, int64_t n, Tensor hidden) {
     CHECK(first == p->rows - p->start[p->nseq - 1]);
     const int64_t at = grow(p, n);
     op_copy(dev, tensor_rows(p->hidden, at, n), hidden);
@@ -68,12 +71,13 @@ void features_rewind(FeaturePack *p, int64_t rows) {
     p->start[p->nseq] = p->rows = p->start[p->nseq - 1] + rows;
 }
 
-static void upload_feature_rows(const FeaturePack *p, Device *dev, const int32_t *T, const int32_t *seq_of,
-                                Tensor row_index) {
+static void upload_feature_rows(const FeaturePack *p, Device *dev, const int32_t *T,
+                                const int32_t *seq_of, Tensor row_index) {
     int32_t piece[1024];
     for (int64_t at = 0; at < row_index.cols; at += 1024) {
         const int64_t n = row_index.cols - at < 1024 ? row_index.cols - at : 1024;
-        for (int64_t i = 0; i < n; i++) piece[i] = (int32_t)p->start[seq_of[at + i]] + T[at + i] - 1;
+        for (int64_t i = 0; i < n; i++)
+            piece[i] = (int32_t)p->start[seq_of[at + i]] + T[at + i] - 1;
         dev_upload(dev, tensor_cols(row_index, at, n), piece);
     }
 }
@@ -94,9 +98,10 @@ void features_anchors(const FeaturePack *p, Device *dev, const Assistant *a, con
         for (int kind = 0; kind < 2; kind++) {
             AttnSeg *g = &seg[kind][set->nseg - 1];
             if (begins)
-                *g = (AttnSeg){.k = tensor_rows(p->k[kind], p->start[s], p->start[s + 1] - p->start[s]),
-                               .v = tensor_rows(p->v[kind], p->start[s], p->start[s + 1] - p->start[s]),
-                               .q0 = r};
+                *g = (AttnSeg){
+                    .k = tensor_rows(p->k[kind], p->start[s], p->start[s + 1] - p->start[s]),
+                    .v = tensor_rows(p->v[kind], p->start[s], p->start[s + 1] - p->start[s]),
+                    .q0 = r};
             g->nq++;
         }
     }
