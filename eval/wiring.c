@@ -37,8 +37,16 @@ static void take(const Assistant *a, Buffers *b, int64_t rows, int K, bool train
     b->best = tensor_take(arena, DT_F32, rows, 2);
     b->id = tensor_take(arena, DT_I32, rows, 2);
     for (int j = 0; j < K; j++) {
-        if (training || j == 0) assistant_acts_take(a, &b->step[j], rows, training, arena);
-        else b->step[j] = b->step[0];
+        StepActs *s = &b->step[j];
+        if (!training && j > 0) {
+            *s = b->step[0];
+            continue;
+        }
+        assistant_acts_take(a, s, rows, training, arena);
+        if (!training) continue;
+        s->y = tensor_take(arena, a->dtype, rows, a->cfg.text.hidden);
+        if (j > 0) b->step[j - 1].f = assistant_feature_slot(a, s); // as the trainer chains its steps
+        if (j + 1 == K) s->f = tensor_take(arena, a->dtype, rows, a->cfg.backbone);
     }
 }
 
