@@ -1,4 +1,5 @@
-// eval/wiring.c - the same rollout in two shapes: all anchors with activations kept, and one at a time.
+// eval/wiring.c - the same rollout in two shapes: all anchors with activations kept, and one at a
+// time.
 #include "eval/wiring.h"
 
 #include <math.h>
@@ -23,12 +24,14 @@ typedef struct {
 
 // What a rollout leaves, in host memory: rows of every step.
 typedef struct {
-    float *y, *f;  // (K, rows, H), (K, rows, B)
-    float *best;   // (K, rows, 2)
-    int32_t *id;   // (K, rows, 2)
+    float *y, *f; // (K, rows, H), (K, rows, B)
+    float *best;  // (K, rows, 2)
+    int32_t *id;  // (K, rows, 2)
 } Record;
 
-double wiring_tolerance(DType dtype) { return dtype == DT_F32 ? 1e-4 : 2e-2; }
+double wiring_tolerance(DType dtype) {
+    return dtype == DT_F32 ? 1e-4 : 2e-2;
+}
 
 static void take(const Assistant *a, Buffers *b, int64_t rows, int K, bool training, Arena *arena) {
     b->row_index = tensor_take(arena, DT_I32, 1, rows);
@@ -45,7 +48,8 @@ static void take(const Assistant *a, Buffers *b, int64_t rows, int K, bool train
         assistant_acts_take(a, s, rows, training, arena);
         if (!training) continue;
         s->y = tensor_take(arena, a->dtype, rows, a->cfg.text.hidden);
-        if (j > 0) b->step[j - 1].f = assistant_feature_slot(a, s); // as the trainer chains its steps
+        if (j > 0)
+            b->step[j - 1].f = assistant_feature_slot(a, s); // as the trainer chains its steps
         if (j + 1 == K) s->f = tensor_take(arena, a->dtype, rows, a->cfg.backbone);
     }
 }
@@ -69,7 +73,8 @@ static void download_f32(Device *dev, float *dst, Tensor src) {
 }
 
 // Anchors T[0..rows-1]; row r of the record is row at + r of `all`.
-static void roll(Rollout *o, const int32_t *T, int64_t rows, bool training, Record *rec, int64_t at, int64_t all) {
+static void roll(Rollout *o, const int32_t *T, int64_t rows, bool training, Record *rec, int64_t at,
+                 int64_t all) {
     const Assistant *a = o->a;
     const int64_t H = a->cfg.text.hidden, B = a->cfg.backbone;
     int32_t seq[1024] = {0}, token[1024];
@@ -79,8 +84,8 @@ static void roll(Rollout *o, const int32_t *T, int64_t rows, bool training, Reco
     CHECK(rows <= 1024);
     arena_reset(&o->arena, 0);
     take(a, &b, rows, o->K, training, &o->arena);
-    features_anchors(o->pack, a->dev, a, T, seq, rows, &set, o->seg[LAYER_SLIDING], o->seg[LAYER_FULL],
-                     b.row_index, b.feature0);
+    features_anchors(o->pack, a->dev, a, T, seq, rows, &set, o->seg[LAYER_SLIDING],
+                     o->seg[LAYER_FULL], b.row_index, b.feature0);
     anchor_plan(a, &set, &plan, &o->arena);
     for (int j = 0; j < o->K; j++) {
         for (int64_t r = 0; r < rows; r++) token[r] = T[r] + j < o->n ? o->ids[T[r] + j] : -1;
@@ -118,8 +123,8 @@ static void add_values(Wiring *sum, const float *x, const float *y, int64_t n) {
 }
 
 // Steps whose token lies past the text say nothing.
-static void compare(Wiring *sum, const Rollout *o, const Record *x, const Record *y, const int32_t *T,
-                    int64_t rows, double near_tie) {
+static void compare(Wiring *sum, const Rollout *o, const Record *x, const Record *y,
+                    const int32_t *T, int64_t rows, double near_tie) {
     const int64_t H = o->a->cfg.text.hidden, B = o->a->cfg.backbone;
     for (int j = 0; j < o->K; j++)
         for (int64_t r = 0; r < rows && T[r] + j < o->n; r++) {
@@ -127,13 +132,15 @@ static void compare(Wiring *sum, const Rollout *o, const Record *x, const Record
             add_values(sum, x->y + cell * H, y->y + cell * H, H);
             add_values(sum, x->f + cell * B, y->f + cell * B, B);
             sum->choices++;
-            const double gap = fmin(x->best[2 * cell] - x->best[2 * cell + 1], y->best[2 * cell] - y->best[2 * cell + 1]);
+            const double gap = fmin(x->best[2 * cell] - x->best[2 * cell + 1],
+                                    y->best[2 * cell] - y->best[2 * cell + 1]);
             sum->choices_differ += x->id[2 * cell] != y->id[2 * cell] && gap >= near_tie;
         }
 }
 
-bool wiring_compare(Wiring *sum, const Assistant *a, const FeaturePack *pack, const int32_t *ids, int64_t n,
-                    int64_t first, int K, int64_t max_anchors, double near_tie, Err *err) {
+bool wiring_compare(Wiring *sum, const Assistant *a, const FeaturePack *pack, const int32_t *ids,
+                    int64_t n, int64_t first, int K, int64_t max_anchors, double near_tie,
+                    Err *err) {
     Rollout o = {.a = a, .pack = pack, .ids = ids, .n = n, .K = K};
     Record all = {0}, one = {0};
     int32_t T[1024];
