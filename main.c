@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "data/prepare_cmd.h"
+#include "data/regenerate_cmd.h"
 #include "eval/audit_cmd.h"
 #include "eval/doctor_cmd.h"
 #include "eval/eval_cmd.h"
@@ -18,7 +20,7 @@
 #define PROGRAM_VERSION "0.1.0"
 
 // In pipeline order. Each skips itself when its output is there; each may be run alone.
-static const Verb *const stages[] = {&eval_verb, &export_verb};
+static const Verb *const stages[] = {&prepare_verb, &regenerate_verb, &eval_verb, &export_verb};
 enum { STAGES = sizeof stages / sizeof stages[0] };
 
 static bool run_all(const Cli *cli, Err *err) {
