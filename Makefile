@@ -11,7 +11,7 @@ OPT_release := -O3 -g1
 OPT_debug   := -O0 -g
 OPT_asan    := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 # -ffp-contract=off: contraction changes bytes of the quantisers and bits between compilers.
-CFLAGS  += -std=gnu11 $(OPT_$(MODE)) -ffp-contract=off -fopenmp -Wall -Wextra -Wshadow -Wundef -Wvla \
+CFLAGS  += -std=gnu11 -D_GNU_SOURCE $(OPT_$(MODE)) -ffp-contract=off -fopenmp -Wall -Wextra -Wshadow -Wundef -Wvla \
            -Wstrict-prototypes -Wmissing-prototypes $(if $(CI),-Werror) -I. $(shell pkg-config --cflags $(PKGS)) \
            $(if $(DNNL),-DWITH_DNNL) $(if $(CUDA),-DWITH_CUDA)
 LDLIBS  += $(shell pkg-config --libs $(PKGS)) -lopenblas $(if $(DNNL),-ldnnl) -lm -lpthread -ldl

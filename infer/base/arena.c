@@ -12,13 +12,16 @@ void *arena_take(Arena *a, size_t bytes) {
     size_t end;
     CHECK(!__builtin_add_overflow(at, bytes, &end) && end <= (size_t)-1 - ARENA_ALIGN);
     end = (end + ARENA_ALIGN - 1) / ARENA_ALIGN * ARENA_ALIGN;
-    CHECK(a->block == NULL || end <= a->size, "(arena: %zu bytes planned, %zu wanted)", a->size, end);
+    CHECK(a->block == NULL || end <= a->size, "(arena: %zu bytes planned, %zu wanted)", a->size,
+          end);
     a->used = end;
     if (end > a->peak) a->peak = end;
     return a->block ? a->block + at : NULL;
 }
 
-size_t arena_mark(const Arena *a) { return a->used; }
+size_t arena_mark(const Arena *a) {
+    return a->used;
+}
 
 void arena_reset(Arena *a, size_t mark) {
     CHECK(mark <= a->used);

@@ -25,7 +25,10 @@ bool err_wrap(Err *err, const char *fmt, ...) {
     va_start(ap, fmt);
     vsnprintf(prefix, sizeof prefix, fmt, ap);
     va_end(ap);
-    snprintf(err->text, sizeof err->text, "%s: %.*s", prefix, (int)(sizeof inner - 1), inner);
+    const size_t used = (size_t)snprintf(err->text, sizeof err->text, "%s: ", prefix);
+    const size_t room = sizeof err->text - 1 - used, n = strnlen(inner, sizeof inner);
+    memcpy(err->text + used, inner, n < room ? n : room);
+    err->text[used + (n < room ? n : room)] = '\0';
     return false;
 }
 
@@ -40,7 +43,7 @@ bool err_errno(Err *err, const char *fmt, ...) {
 }
 
 void check_failed(const char *file, int line, const char *cond, const char *fmt, ...) {
-    fprintf(stderr, "%s:%d: broken promise: %s ", file, line, cond);
+    fprintf(stderr, "%s:%d: broken promise: %s", file, line, cond);
     va_list ap;
     va_start(ap, fmt);
     vfprintf(stderr, fmt, ap);

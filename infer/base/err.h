@@ -35,7 +35,7 @@ bool err_errno(Err *err, const char *fmt, ...) PRINTF_LIKE(2, 3);
 // A broken promise inside the program (never bad input): prints place and text, aborts.
 #define CHECK(cond, ...)                                                                           \
     do {                                                                                           \
-        if (!(cond)) check_failed(__FILE__, __LINE__, #cond, "" __VA_ARGS__);                      \
+        if (!(cond)) check_failed(__FILE__, __LINE__, #cond, " " __VA_ARGS__);                     \
     } while (0)
 __attribute__((noreturn)) void check_failed(const char *file, int line, const char *cond,
                                             const char *fmt, ...) PRINTF_LIKE(4, 5);

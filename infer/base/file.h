@@ -29,11 +29,13 @@ int64_t disk_free_bytes(const char *path); // of the file system that holds path
 
 // Atomic output: open a temporary sibling, write, then commit = flush, fsync, rename, fsync folder.
 // A dropped file leaves nothing behind. Write errors are sticky and reported by commit, disk full
-// included (ERR_FAILED).
+// included (ERR_FAILED). Two processes writing the same path at once: the second is refused.
 typedef struct {
-    int fd; // -1: closed
+    int fd; // -1: closed; not to be written directly
     char path[PATH_ROOM], tmp[PATH_ROOM];
-    int64_t written;
+    int64_t written; // bytes given so far
+    char *buffer;    // small writes gather here
+    size_t buffered;
     int error; // errno of the first failed write
 } OutFile;
 
@@ -47,7 +49,8 @@ MUST_CHECK bool dir_sync(const char *path, Err *err);
 // rename(2) of a finished folder or file, then fsync of the parent folder.
 MUST_CHECK bool path_publish(const char *tmp, const char *final, Err *err);
 
-// A lock file with pid and host: a second writer is refused by name, a dead owner is taken over.
+// A lock file with pid and host: a second writer is refused by name, a dead owner is taken over
+// (on another host nobody can tell: then the message says which file to delete).
 MUST_CHECK bool lock_take(const char *path, Err *err);
 void lock_release(const char *path);
 

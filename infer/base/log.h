@@ -2,6 +2,7 @@
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "infer/base/err.h"
@@ -17,12 +18,14 @@ typedef struct {
     const char *unit;  // "tok"
     int64_t total;     // 0: unknown
     double started, shown;
-    int64_t shown_done;
+    double first_t; // the first progress_at: what a resumed job had already done is no speed
+    int64_t first_done;
     double window_t[16];
     int64_t window_n[16];
     int window_used;
 } Progress;
 
+// A resumed job calls progress_at once with what is already done, before it works.
 void progress_start(Progress *p, const char *what, const char *unit, int64_t total);
 void progress_at(Progress *p, int64_t done, const char *note); // note: e.g. "loss 0.41", may be ""
 void progress_end(Progress *p, int64_t done, const char *note);

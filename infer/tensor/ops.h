@@ -88,8 +88,10 @@ typedef struct Ops {
     //     stat F32 (rows, 4) accumulates over tiles (v0 == 0 starts anew):
     //       0 sum p (ln p - ln q)   1 1/2 sum |p - q|   2 sum q s with s = sign(q - p)/2   3 -ln q of the target
     //     Row r's target is targ[trow[r]] for CE_ARGMAX, label[r] for CE_LABEL, else unused.
+    //     kind says only which rows `target` has: teacher rows for CE_ARGMAX, else student rows (its data
+    //     may be NULL: stat 3 stays 0).
     void (*loss_stats)(Device *, Tensor stat, Tensor sz, Tensor tz, Tensor sstat, Tensor tstat, Tensor trow,
-                       Tensor target, float temp, int64_t v0);
+                       Tensor target, LossKind kind, float temp, int64_t v0);
     //     g (any) (rows, cols) = weight[r]/temp * d loss / d (logits/temp), overwriting g; g may be sz.
     //       FKL q - p; CE q - 1_target; TV q (s - stat2); HYBRID mix * FKL + (1 - mix) * TV
     void (*loss_grad)(Device *, Tensor g, Tensor sz, Tensor tz, Tensor sstat, Tensor tstat, Tensor stat,

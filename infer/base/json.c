@@ -1,0 +1,106 @@
+// infer/base/json.c - jansson with our errors.
+#include "infer/base/json.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "infer/base/file.h"
+
+static json_t *parse(const char *text, size_t size, const char *path, Err *err) {
+    json_error_t e;
+    json_t *v = json_loadb(text, size, JSON_REJECT_DUPLICATES, &e);
+    if (v == NULL && path != NULL)
+        err_set(err, ERR_INPUT, "%s:%d:%d: not valid JSON: %s", path, e.line, e.column, e.text);
+    else if (v == NULL)
+        err_set(err, ERR_INPUT, "not valid JSON at column %d: %s", e.column, e.text);
+    return v;
+}
+
+json_t *json_read_text(const char *text, size_t size, Err *err) {
+    return parse(text, size, NULL, err);
+}
+
+json_t *json_read_file(const char *path, int64_t limit, Err *err) {
+    size_t size;
+    char *text = file_read(path, limit, &size, err);
+    if (text == NULL) return NULL;
+    json_t *v = parse(text, size, path, err);
+    free(text);
+    return v;
+}
+
+bool json_write_file(const char *path, const json_t *value, Err *err) {
+    // 15 digits: every decimal of up to 15 digits survives, and 0.1 stays "0.1"
+    char *text = json_dumps(value, JSON_INDENT(2) | JSON_ENCODE_ANY | JSON_REAL_PRECISION(15));
+    if (text == NULL) return err_set(err, ERR_FAILED, "%s: out of memory for its JSON", path);
+    OutFile f;
+    bool ok = out_open(&f, path, err);
+    if (ok) {
+        out_write(&f, text, strlen(text));
+        out_write(&f, "\n", 1);
+        ok = out_commit(&f, err);
+    }
+    free(text);
+    return ok;
+}
+
+static const char *type_name(const json_t *v) {
+    switch (json_typeof(v)) {
+    case JSON_OBJECT:
+        return "an object";
+    case JSON_ARRAY:
+        return "an array";
+    case JSON_STRING:
+        return "a string";
+    case JSON_INTEGER:
+        return "an integer";
+    case JSON_REAL:
+        return "a number with a fraction";
+    case JSON_NULL:
+        return "null";
+    default:
+        return "a boolean";
+    }
+}
+
+static bool wrong(const char *key, const json_t *v, const char *wanted, Err *err) {
+    return err_set(err, ERR_INPUT, "\"%s\" is %s, expected %s", key, type_name(v), wanted);
+}
+
+// NULL: absent or null
+static json_t *member(const json_t *o, const char *key) {
+    json_t *v = json_object_get(o, key);
+    return v == NULL || json_is_null(v) ? NULL : v;
+}
+
+bool json_get_i64(const json_t *o, const char *key, int64_t *out, Err *err) {
+    const json_t *v = member(o, key);
+    if (v == NULL) return true;
+    if (!json_is_integer(v)) return wrong(key, v, "an integer", err);
+    *out = json_integer_value(v);
+    return true;
+}
+
+bool json_get_f64(const json_t *o, const char *key, double *out, Err *err) {
+    const json_t *v = member(o, key);
+    if (v == NULL) return true;
+    if (!json_is_number(v)) return wrong(key, v, "a number", err);
+    *out = json_number_value(v);
+    return true;
+}
+
+bool json_get_bool(const json_t *o, const char *key, bool *out, Err *err) {
+    const json_t *v = member(o, key);
+    if (v == NULL) return true;
+    if (!json_is_boolean(v)) return wrong(key, v, "true or false", err);
+    *out = json_is_true(v);
+    return true;
+}
+
+bool json_get_str(const json_t *o, const char *key, const char **out, Err *err) {
+    const json_t *v = member(o, key);
+    if (v == NULL) return true;
+    if (!json_is_string(v)) return wrong(key, v, "a string", err);
+    *out = json_string_value(v);
+    return true;
+}

@@ -1,0 +1,146 @@
+// infer/base/settings_table.c - every setting with its type, default, range and meaning.
+#include "infer/base/settings_table.h"
+
+__asm__(".section .rodata\n"
+        ".global settings_demo\n"
+        "settings_demo: .incbin \"configs/demo.json\"\n"
+        ".global settings_demo_end\n"
+        "settings_demo_end: .byte 0\n"
+        ".previous\n");
+
+#define INT(name, member, initial, min, max, help)                                                 \
+    { name, FIELD_INT, offsetof(Settings, member), initial, min, max, NULL, help }
+#define REAL(name, member, initial, min, max, help)                                                \
+    { name, FIELD_REAL, offsetof(Settings, member), initial, min, max, NULL, help }
+#define BOOL(name, member, initial, help)                                                          \
+    { name, FIELD_BOOL, offsetof(Settings, member), initial, 0, 1, NULL, help }
+#define STR(name, member, initial, choices, help)                                                  \
+    { name, FIELD_STR, offsetof(Settings, member), initial, 0, 0, choices, help }
+#define STRS(name, member, initial, choices, help)                                                 \
+    { name, FIELD_STRS, offsetof(Settings, member), initial, 0, 0, choices, help }
+
+// 2^53: counts that a double still holds exactly
+#define MANY 9007199254740992.0
+
+const Field settings_fields[] = {
+    STR("output_dir", output_dir, "runs/run", NULL, "folder of everything a run writes"),
+
+    STR("model.target_path", model.target_path, "", NULL, "folder of the target"),
+    STR("model.adapter_path", model.adapter_path, "", NULL,
+        "folder of a PEFT LoRA adapter merged into the target; empty: none"),
+    STR("model.assistant_path", model.assistant_path, "", NULL, "folder of the stock assistant"),
+    INT("model.pos_offset", model.pos_offset, "0", -1, 0,
+        "added to the position of draft queries, to imitate another runtime"),
+    INT("model.window_extra", model.window_extra, "0", -1, 1,
+        "rows added to the sliding window, to imitate another runtime"),
+    STR("model.embed_scale", model.embed_scale, "auto", "auto|f32|bf16",
+        "precision of the embedding scale sqrt(hidden)"),
+
+    STRS("data.train", data.train, "", NULL, "JSONL files with training prompts"),
+    STRS("data.eval", data.eval, "", NULL, "JSONL files with held-out prompts"),
+    REAL("data.dev_fraction", data.dev_fraction, "0.05", 0, 0.5,
+         "share of the training prompts held out for the choice of a checkpoint"),
+    INT("data.max_length", data.max_length, "4096", 2, 1 << 20,
+        "tokens of a whole sample; longer ones are skipped and counted"),
+    INT("data.max_samples", data.max_samples, "0", 0, MANY, "training prompts taken, 0 = all"),
+    INT("data.eval_samples", data.eval_samples, "0", 0, MANY, "held-out prompts taken, 0 = all"),
+    INT("data.dev_samples", data.dev_samples, "200", 0, MANY, "dev prompts taken, 0 = all"),
+    STR("data.template", data.chat_template, "auto",
+        "auto|small-2026-07-09|large-2026-07-09|large-2026-04", "chat template"),
+    INT("data.seed", data.seed, "0", 0, MANY, "seed of the split"),
+
+    STR("regenerate.answers", regenerate.answers, "target", "target|reference",
+        "answers by the target itself, or those given in the data"),
+    INT("regenerate.max_new_tokens", regenerate.max_new_tokens, "1024", 1, 1 << 20,
+        "tokens of an answer at most"),
+    INT("regenerate.batch", regenerate.batch, "64", 1, 4096, "sequences decoded at once"),
+    REAL("regenerate.temperature", regenerate.temperature, "0", 0, 10, "0 = greedy"),
+    INT("regenerate.top_k", regenerate.top_k, "64", 0, 1 << 20, "best tokens kept, 0 = all"),
+    REAL("regenerate.top_p", regenerate.top_p, "0.95", 0, 1, "probability mass kept, 1 = all"),
+    INT("regenerate.samples", regenerate.samples, "1", 1, 1024,
+        "answers per prompt, 1 when greedy"),
+
+    INT("capture.shard_mib", capture.shard_mib, "1024", 1, 1 << 20, "size aimed at per shard, MiB"),
+    INT("capture.chunk", capture.chunk, "512", 1, 1 << 16, "rows of a prefill chunk"),
+
+    BOOL("train.stream", train.stream, "false", "capture while training, without shards on disk"),
+    INT("train.k", train.k, "7", 1, 16, "rollout depth: draft steps trained"),
+    STR("train.loss", train.loss, "fkl", "fkl|ce_argmax|ce_label|tv|hybrid",
+        "forward KL, cross-entropy on the teacher's choice or the label, total variation, mixture"),
+    REAL("train.hybrid_kl", train.hybrid_kl, "0.5", 0, 1, "hybrid: share of the forward KL"),
+    REAL("train.route", train.route, "0", 0, 1000, "weight of the centroid routing loss, 0 = off"),
+    BOOL("train.route_detached", train.route_detached, "false",
+         "the routing loss trains the centroids only"),
+    REAL("train.temperature", train.temperature, "1", 0.01, 100,
+         "softmax temperature of teacher and student"),
+    BOOL("train.detach_feature", train.detach_feature, "false",
+         "cut the gradient between draft steps"),
+    STR("train.step_weights", train.step_weights, "fixed", "fixed|reach|visit",
+        "how draft steps are weighted"),
+    REAL("train.step_decay", train.step_decay, "0.9", 0, 1, "fixed: weight of step j = decay^j"),
+    REAL("train.reach_smooth", train.reach_smooth, "0.1", 0, 1,
+         "reach, visit: c_i becomes (1 - s) c_i + s"),
+    STRS("train.freeze", train.freeze, "", NULL, "tensor names or patterns that stay as they are"),
+    STR("train.schedule", train.schedule, "cosine", "cosine|linear|constant", "learning rate"),
+    REAL("train.lr", train.lr, "0.0003", 0, 1, "peak learning rate"),
+    REAL("train.lr_end", train.lr_end, "0.1", 0, 1, "last learning rate as a share of lr"),
+    REAL("train.warmup", train.warmup, "0.05", 0, 1, "share of the steps spent warming up"),
+    REAL("train.beta1", train.beta1, "0.9", 0, 0.9999999, "AdamW"),
+    REAL("train.beta2", train.beta2, "0.95", 0, 0.9999999, "AdamW"),
+    REAL("train.eps", train.eps, "1e-8", 1e-30, 1, "AdamW"),
+    REAL("train.weight_decay", train.weight_decay, "0", 0, 10, "AdamW, decoupled"),
+    REAL("train.clip", train.clip, "1", 0, 1e9, "largest gradient norm, 0 = unclipped"),
+    REAL("train.ema", train.ema, "0", 0, 0.9999999,
+         "decay of the weight average that is evaluated, 0 = off"),
+    INT("train.steps", train.steps, "0", 0, MANY, "optimiser steps, 0 = by epochs"),
+    REAL("train.epochs", train.epochs, "2", 0, 1e6, "passes over the data"),
+    INT("train.batch_sequences", train.batch_sequences, "8", 1, 4096, "sequences per step"),
+    INT("train.anchors", train.anchors, "0", 0, MANY,
+        "draft positions per sequence and visit, 0 = every supervised one"),
+    STR("train.dtype", train.dtype, "auto", "auto|f32|bf16", "storage of what enters the GEMMs"),
+    INT("train.dev_every", train.dev_every, "50", 0, MANY,
+        "steps between evaluations on dev, 0 = only at the end"),
+    INT("train.save_every", train.save_every, "100", 1, MANY, "steps between checkpoints"),
+    INT("train.keep", train.keep, "0", 0, MANY, "checkpoints kept beside the best and newest two"),
+    INT("train.seed", train.seed, "0", 0, MANY, "seed of order and anchors"),
+
+    INT("eval.draft_tokens", eval.draft_tokens, "9", 1, 16, "largest k measured"),
+    INT("eval.select_k", eval.select_k, "7", 1, 16,
+        "k whose simulated tokens per target step choose the best checkpoint"),
+    INT("eval.bootstrap", eval.bootstrap, "2000", 100, 1000000, "resamples of the intervals"),
+    REAL("eval.confidence", eval.confidence, "0.95", 0.5, 0.9999, "of the intervals"),
+    INT("eval.audit_prompts", eval.audit_prompts, "8", 0, MANY,
+        "prompts decoded live beside the simulator"),
+    STR("eval.drafter", eval.drafter, "", NULL,
+        "folder of a trained drafter for eval alone; empty: the best checkpoint"),
+    INT("eval.seed", eval.seed, "0", 0, MANY, "seed of the bootstrap"),
+
+    STRS("export.to", export_.to, "hf,mlx,target-hf", "hf|mlx|target-hf", "formats written"),
+    INT("export.draft_tokens", export_.draft_tokens, "0", 0, 16,
+        "num_assistant_tokens, 0 = the stock's"),
+    BOOL("export.force", export_.force, "false", "export even when below stock"),
+    STR("export.checkpoint", export_.checkpoint, "", NULL, "checkpoint folder; empty: the best"),
+
+    STR("generate.prompt", generate.prompt, "", NULL, "a user turn"),
+    INT("generate.max_new_tokens", generate.max_new_tokens, "256", 1, 1 << 20,
+        "tokens of the answer at most"),
+    INT("generate.draft_tokens", generate.draft_tokens, "4", 0, 16, "0 = no drafter"),
+    STR("generate.drafter", generate.drafter, "", NULL,
+        "drafter folder; empty: the stock assistant"),
+    BOOL("generate.raw", generate.raw, "false", "the prompt is already rendered text"),
+
+    STR("bench.shapes", bench.shapes, "all", "demo|e4b|all", "model sizes measured"),
+    INT("bench.seq", bench.seq, "1024", 16, 1 << 17, "tokens of a sequence"),
+    INT("bench.k", bench.k, "6", 1, 16, "rollout depth"),
+    INT("bench.repeat", bench.repeat, "3", 1, 1000, "timed repetitions; the median counts"),
+    BOOL("bench.peers", bench.peers, "false", "run the PyTorch peers beside it"),
+    STR("bench.peer_path", bench.peer_path, "", NULL, "folder of the peers' scripts"),
+    STR("bench.python", bench.python, "python3", NULL, "interpreter of the peers"),
+
+    STR("runtime.device", runtime.device, "auto", "auto|cpu|cuda|cuda:[0-9]|cuda:[0-9][0-9]",
+        "where it computes"),
+    INT("runtime.threads", runtime.threads, "0", 0, 4096, "0 = all cores"),
+    STR("runtime.dtype", runtime.dtype, "auto", "auto|f32|bf16", "precision of inference"),
+};
+
+const int settings_field_count = (int)(sizeof settings_fields / sizeof settings_fields[0]);

@@ -1,0 +1,159 @@
+// infer/tensor/cpu/cluster.c - the centroid head: cluster masses, their cross-entropy, and sparse
+// logits.
+#include <math.h>
+
+#include "infer/tensor/cpu/cpu.h"
+#include "infer/tensor/cpu/simd.h"
+
+// p = e^(z / temp - max) / sum
+KERNEL static void probability_span(float *p, const float *z, float inverse, float max, float share,
+                                    int64_t n) {
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) store16(p + i, share * exp16(load16(z + i) * inverse - max));
+    if (i < n)
+        store_tail(p + i, n - i, share * exp16(load_tail(z + i, n - i, 0.0f) * inverse - max));
+}
+
+void cpu_cluster_mass(Device *dev, Tensor mass, Tensor tz, Tensor tstat, Tensor cluster_of,
+                      float temp, int64_t v0) {
+    CHECK_SHAPE(mass, tz.rows, mass.cols);
+    CHECK_SHAPE(tstat, tz.rows, 2);
+    CHECK_TYPE(mass, DT_F32);
+    CHECK_TYPE(cluster_of, DT_I32);
+    CHECK_FLOAT(tz);
+    CHECK(cluster_of.rows == 1 && v0 >= 0 && v0 + tz.cols <= cluster_of.cols && temp > 0.0f);
+    const int32_t *cluster = i32_at(cluster_of, 0, v0);
+    for (int64_t c = 0; c < tz.cols; c++)
+        CHECK(cluster[c] >= 0 && cluster[c] < mass.cols, "(cluster %d of %lld)", cluster[c],
+              (long long)mass.cols);
+#pragma omp parallel for num_threads(cpu_threads(dev, 4 * tensor_count(tz)))
+    for (int64_t r = 0; r < tz.rows; r++) {
+        float *m = f32_at(mass, r, 0);
+        const float max = *f32_at(tstat, r, 0), share = 1.0f / *f32_at(tstat, r, 1);
+        for (int64_t c = 0; c < tz.cols; c += SPAN) {
+            const int64_t n = span_size(tz.cols, c);
+            float buf[SPAN], p[SPAN];
+            probability_span(p, span_read(tz, r, c, n, buf), 1.0f / temp, max, share, n);
+            for (int64_t i = 0; i < n; i++) m[cluster[c + i]] += p[i];
+        }
+    }
+}
+
+typedef struct {
+    double sum, mass, dot; // sum e^(z - max), sum P, sum P (z - max)
+} ClusterSums;
+
+KERNEL static void cluster_sums(ClusterSums *s, const float *z, const float *mass, float max,
+                                int64_t n) {
+    f32x16 sum = {0}, total = {0}, dot = {0};
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        const f32x16 d = load16(z + i) - max, p = load16(mass + i);
+        sum += exp16(d);
+        total += p;
+        dot += p * d;
+    }
+    if (i < n) {
+        const f32x16 d = load_tail(z + i, n - i, -1e30f) - max,
+                     p = load_tail(mass + i, n - i, 0.0f);
+        sum += exp16(d);
+        total += p;
+        dot += p * d;
+    }
+    s->sum += sum_lanes(sum);
+    s->mass += sum_lanes(total);
+    s->dot += sum_lanes(dot);
+}
+
+KERNEL static void cluster_grad_span(float *g, const float *z, const float *mass, float max,
+                                     float share, float weight, int64_t n) {
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        store16(g + i, weight * (share * exp16(load16(z + i) - max) - load16(mass + i)));
+    if (i < n) {
+        const f32x16 q = exp16(load_tail(z + i, n - i, 0.0f) - max);
+        store_tail(g + i, n - i, weight * (share * q - load_tail(mass + i, n - i, 0.0f)));
+    }
+}
+
+static void cluster_row(float *loss, Tensor g, Tensor z, const float *mass, const float *weight,
+                        int64_t r) {
+    float zb[SPAN], gb[SPAN], max = -INFINITY;
+    ClusterSums s = {0};
+    for (int64_t c = 0; c < z.cols; c += SPAN) {
+        const int64_t n = span_size(z.cols, c);
+        max = fmaxf(max, span_max(span_read(z, r, c, n, zb), n));
+    }
+    for (int64_t c = 0; c < z.cols; c += SPAN) {
+        const int64_t n = span_size(z.cols, c);
+        cluster_sums(&s, span_read(z, r, c, n, zb), mass + c, max, n);
+    }
+    *loss = (float)(s.mass * log(s.sum) - s.dot);
+    if (g.data == NULL) return;
+    for (int64_t c = 0; c < z.cols; c += SPAN) {
+        const int64_t n = span_size(z.cols, c);
+        float *gs = span_begin(g, r, c, gb);
+        cluster_grad_span(gs, span_read(z, r, c, n, zb), mass + c, max, (float)(s.mass / s.sum),
+                          *weight, n);
+        span_end(g, r, c, n, gs);
+    }
+}
+
+void cpu_cluster_ce(Device *dev, Tensor loss, Tensor g, Tensor z, Tensor mass, Tensor trow,
+                    Tensor weight) {
+    CHECK_SHAPE(loss, 1, z.rows);
+    CHECK_SHAPE(mass, mass.rows, z.cols);
+    CHECK_SHAPE(trow, 1, z.rows);
+    CHECK_TYPE(loss, DT_F32);
+    CHECK_TYPE(mass, DT_F32);
+    CHECK_FLOAT(z);
+    if (g.data) {
+        CHECK_SHAPE(g, z.rows, z.cols);
+        CHECK_SHAPE(weight, 1, z.rows);
+        CHECK_FLOAT(g);
+    }
+#pragma omp parallel for num_threads(cpu_threads(dev, 8 * tensor_count(z)))
+    for (int64_t r = 0; r < z.rows; r++) {
+        const int64_t t = *i32_at(trow, 0, r);
+        CHECK(t >= 0 && t < mass.rows, "(row %lld of %lld)", (long long)t, (long long)mass.rows);
+        cluster_row(f32_at(loss, 0, r), g, z, f32_at(mass, t, 0),
+                    g.data ? f32_at(weight, 0, r) : NULL, r);
+    }
+}
+
+static float dot_rows(Tensor a, int64_t ra, Tensor b, int64_t rb) {
+    float sum = 0.0f;
+    for (int64_t c = 0; c < a.cols; c += SPAN) {
+        const int64_t n = span_size(a.cols, c);
+        float ab[SPAN], bb[SPAN];
+        sum += span_dot(span_read(a, ra, c, n, ab), span_read(b, rb, c, n, bb), n);
+    }
+    return sum;
+}
+
+void cpu_cluster_logits(Device *dev, Tensor z, Tensor token, Tensor y, Tensor table,
+                        Tensor ordering, Tensor idx) {
+    const int64_t per = ordering.cols, k = idx.cols;
+    CHECK_SHAPE(z, y.rows, k * per);
+    CHECK_SHAPE(token, y.rows, k * per);
+    CHECK_SHAPE(idx, y.rows, k);
+    CHECK_SHAPE(table, table.rows, y.cols);
+    CHECK_TYPE(z, DT_F32);
+    CHECK_TYPE(token, DT_I32);
+    CHECK_TYPE(idx, DT_I32);
+    CHECK_TYPE(ordering, DT_I32);
+    CHECK_FLOAT(y);
+    CHECK_FLOAT(table);
+#pragma omp parallel for num_threads(cpu_threads(dev, tensor_count(z) * y.cols))
+    for (int64_t i = 0; i < y.rows * k; i++) { // one row and one of its clusters
+        const int64_t r = i / k, c = *i32_at(idx, r, i % k);
+        CHECK(c >= 0 && c < ordering.rows, "(cluster %lld of %lld)", (long long)c,
+              (long long)ordering.rows);
+        for (int64_t j = 0; j < per; j++) {
+            const int32_t v = *i32_at(ordering, c, j);
+            CHECK(v >= 0 && v < table.rows, "(token %d of %lld)", v, (long long)table.rows);
+            *i32_at(token, r, i % k * per + j) = v;
+            *f32_at(z, r, i % k * per + j) = dot_rows(y, r, table, v);
+        }
+    }
+}

@@ -1,0 +1,98 @@
+// infer/tensor/cpu/cpu.c - the CPU device: its table of bodies, its scratch and what it says of
+// itself.
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <omp.h>
+
+#include "infer/tensor/cpu/cpu.h"
+
+extern char *openblas_get_corename(void);
+
+const Ops cpu_ops = {
+    .zero = cpu_zero,
+    .copy = cpu_copy,
+    .matmul_nt = cpu_matmul_nt,
+    .matmul_nn = cpu_matmul_nn,
+    .matmul_tn = cpu_matmul_tn,
+    .gather = cpu_gather,
+    .gather_back = cpu_gather_back,
+    .norm = cpu_norm,
+    .norm_back = cpu_norm_back,
+    .head_norm = cpu_head_norm,
+    .head_norm_back = cpu_head_norm_back,
+    .rope_table = cpu_rope_table,
+    .attention = cpu_attention,
+    .attention_back = cpu_attention_back,
+    .geglu = cpu_geglu,
+    .geglu_back = cpu_geglu_back,
+    .axpby = cpu_axpby,
+    .softcap = cpu_softcap,
+    .top2 = cpu_top2,
+    .topk = cpu_topk,
+    .lse_tile = cpu_lse_tile,
+    .loss_stats = cpu_loss_stats,
+    .loss_grad = cpu_loss_grad,
+    .cluster_mass = cpu_cluster_mass,
+    .cluster_ce = cpu_cluster_ce,
+    .cluster_logits = cpu_cluster_logits,
+    .adamw = cpu_adamw,
+    .sumsq = cpu_sumsq,
+};
+
+bool cpu_open(Device *dev, int threads, Err *err) {
+    if (threads < 0 || threads > CPU_THREADS_MAX)
+        return err_set(err, ERR_USAGE, "%d threads: expected 0 (all) to %d", threads,
+                       CPU_THREADS_MAX);
+    const int all = omp_get_num_procs();
+    Cpu *cpu = calloc(1, sizeof *cpu);
+    if (cpu == NULL) return err_set(err, ERR_FAILED, "no memory for a CPU device");
+    *dev = (Device){.ops = &cpu_ops, .kind = "cpu", .impl = cpu};
+    dev->threads = threads ? threads : all < CPU_THREADS_MAX ? all : CPU_THREADS_MAX;
+    return true;
+}
+
+void cpu_close(Device *dev) {
+    Cpu *cpu = dev->impl;
+    if (cpu == NULL) return;
+    for (int i = 0; i < SCRATCH_THREAD + CPU_THREADS_MAX; i++) free(cpu->scratch[i].data);
+    free(cpu);
+    dev->impl = NULL;
+}
+
+void *cpu_scratch(Device *dev, int id, size_t bytes) {
+    Scratch *s = &((Cpu *)dev->impl)->scratch[id];
+    if (bytes <= s->size) return s->data;
+    const size_t size =
+        (bytes + bytes / 4 + 4095) / 4096 * 4096; // some room, so that it seldom grows
+    free(s->data);
+    s->data = aligned_alloc(4096, size);
+    CHECK(s->data != NULL, "(no memory for %zu bytes of scratch)", size);
+    s->size = size;
+    return s->data;
+}
+
+static void cpu_model(char *name, size_t size) {
+    snprintf(name, size, "unknown");
+    FILE *f = fopen("/proc/cpuinfo", "r");
+    if (f == NULL) return;
+    char line[512];
+    while (fgets(line, sizeof line, f))
+        if (strncmp(line, "model name", 10) == 0 && strchr(line, ':')) {
+            snprintf(name, size, "%s", strchr(line, ':') + 2);
+            name[strcspn(name, "\n")] = '\0';
+            break;
+        }
+    fclose(f);
+}
+
+void cpu_describe(Device *dev, void (*line)(void *ctx, const char *name, const char *value),
+                  void *ctx) {
+    char text[256];
+    cpu_model(text, sizeof text);
+    line(ctx, "CPU", text);
+    snprintf(text, sizeof text, "%d of %d", dev->threads, omp_get_num_procs());
+    line(ctx, "threads", text);
+    line(ctx, "OpenBLAS core", openblas_get_corename());
+}

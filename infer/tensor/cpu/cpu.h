@@ -1,0 +1,137 @@
+// infer/tensor/cpu/cpu.h - what the CPU bodies share: scratch, threads, rows of either float type.
+#ifndef CPU_CPU_H
+#define CPU_CPU_H
+
+#include "infer/tensor/ops.h"
+
+// Scratch by purpose, grown on demand and kept until dev_close. SCRATCH_THREAD + t belongs to
+// thread t.
+typedef enum {
+    SCRATCH_A, // operands of a product converted to f32
+    SCRATCH_B,
+    SCRATCH_C,
+    SCRATCH_SUMS, // partial sums of a reduction
+    SCRATCH_THREAD
+} ScratchId;
+enum { CPU_THREADS_MAX = 1024 };
+
+typedef struct {
+    void *data;
+    size_t size;
+} Scratch;
+
+typedef struct {
+    Scratch scratch[SCRATCH_THREAD + CPU_THREADS_MAX];
+    struct Dnnl *dnnl; // NULL: no bf16 kernels on this machine
+} Cpu;
+
+MUST_CHECK bool cpu_open(Device *dev, int threads, Err *err);
+void cpu_close(Device *dev);
+void cpu_describe(Device *dev, void (*line)(void *ctx, const char *name, const char *value),
+                  void *ctx);
+void *cpu_scratch(Device *dev, int id,
+                  size_t bytes); // contents undefined; aborts when memory is out
+
+// Threads worth waking for `work` element visits. Only 1 or all: libgomp keeps its team that way.
+static inline int cpu_threads(const Device *dev, int64_t work) {
+    return work < 16384 ? 1 : dev->threads;
+}
+
+// Rows are processed in spans of at most SPAN columns: a span of f32 stays in the L1 cache.
+enum { SPAN = 1024 };
+
+static inline float *f32_at(Tensor t, int64_t r, int64_t c) {
+    return (float *)t.data + r * t.ld + c;
+}
+static inline bf16 *bf16_at(Tensor t, int64_t r, int64_t c) {
+    return (bf16 *)t.data + r * t.ld + c;
+}
+static inline int32_t *i32_at(Tensor t, int64_t r, int64_t c) {
+    return (int32_t *)t.data + r * t.ld + c;
+}
+
+void f32_from_bf16(float *y, const bf16 *x, int64_t n); // span.c
+void f32_to_bf16(bf16 *y, const float *x, int64_t n);
+float span_max(const float *x, int64_t n); // -infinity when n is 0; NaN is passed over
+float span_dot(const float *a, const float *b, int64_t n);
+
+// Columns c .. c+n-1 of row r as f32: the tensor's own memory when it is F32, else a copy in buf.
+static inline const float *span_read(Tensor t, int64_t r, int64_t c, int64_t n, float *buf) {
+    if (t.dtype == DT_F32) return f32_at(t, r, c);
+    f32_from_bf16(buf, bf16_at(t, r, c), n);
+    return buf;
+}
+// Where to write a span, and the call that puts it there (rounded when the tensor is BF16).
+static inline float *span_begin(Tensor t, int64_t r, int64_t c, float *buf) {
+    return t.dtype == DT_F32 ? f32_at(t, r, c) : buf;
+}
+static inline void span_end(Tensor t, int64_t r, int64_t c, int64_t n, const float *buf) {
+    if (t.dtype != DT_F32) f32_to_bf16(bf16_at(t, r, c), buf, n);
+}
+// The same for a span that is added to: it begins with what is there.
+static inline float *span_update(Tensor t, int64_t r, int64_t c, int64_t n, float *buf) {
+    return (float *)span_read(t, r, c, n, buf);
+}
+static inline int64_t span_size(int64_t cols, int64_t c) {
+    return cols - c < SPAN ? cols - c : SPAN;
+}
+
+// Sums over rows are cut into blocks by position, never by thread, and the blocks added in order.
+typedef struct {
+    int64_t size, count;
+} RowBlocks;
+static inline RowBlocks row_blocks(int64_t rows) {
+    const int64_t size = rows <= 16 * 64 ? 16 : (rows + 63) / 64;
+    return (RowBlocks){size, (rows + size - 1) / size};
+}
+
+#define CHECK_SHAPE(t, r, c)                                                                       \
+    CHECK((t).rows == (r) && (t).cols == (c) && (t).ld >= (t).cols,                                \
+          "(" #t " is %lld x %lld, expected %lld x %lld)", (long long)(t).rows,                    \
+          (long long)(t).cols, (long long)(r), (long long)(c))
+#define CHECK_FLOAT(t) CHECK((t).dtype == DT_F32 || (t).dtype == DT_BF16, "(" #t ")")
+#define CHECK_TYPE(t, type) CHECK((t).dtype == (type), "(" #t " is %s)", dtype_name((t).dtype))
+
+// Bodies, by the file that holds them; ops.h has the formulas.
+void cpu_zero(Device *, Tensor x); // elementwise.c
+void cpu_copy(Device *, Tensor y, Tensor x);
+void cpu_axpby(Device *, Tensor y, Tensor x, float alpha, float beta);
+void cpu_softcap(Device *, Tensor z, float cap);
+void cpu_sumsq(Device *, Tensor out, Tensor x);
+void cpu_matmul_nt(Device *, Tensor c, Tensor a, Tensor b, float beta); // matmul.c
+void cpu_matmul_nn(Device *, Tensor c, Tensor a, Tensor b, float beta);
+void cpu_matmul_tn(Device *, Tensor c, Tensor a, Tensor b, float beta);
+void cpu_gather(Device *, Tensor y, Tensor table, Tensor ids, float scale); // gather.c
+void cpu_gather_back(Device *, Tensor dtable, Tensor dy, Tensor ids, float scale);
+void cpu_norm(Device *, Tensor y, Tensor rstd, Tensor res, Tensor x, Tensor w, float eps,
+              float scale);
+void cpu_norm_back(Device *, Tensor dx, Tensor dw, Tensor dres, Tensor dy, Tensor x, Tensor rstd,
+                   Tensor w, float scale); // norm.c
+void cpu_head_norm(Device *, Tensor y, Tensor rstd, Tensor x, Tensor w, Tensor cs, float eps,
+                   int hd);
+void cpu_head_norm_back(Device *, Tensor dx, Tensor dw, Tensor dy, Tensor x, Tensor rstd, Tensor w,
+                        Tensor cs, int hd); // head_norm.c
+void cpu_rope_table(Device *, Tensor cs, Tensor pos, Tensor inv);
+void cpu_attention(Device *, Tensor o, Tensor lse, Tensor q, const AttnArgs *args); // attention.c
+void cpu_attention_back(Device *, Tensor dq, Tensor do_, Tensor o, Tensor q, Tensor lse,
+                        const AttnArgs *args);
+void cpu_geglu(Device *, Tensor m, Tensor a, Tensor b); // geglu.c
+void cpu_geglu_back(Device *, Tensor da, Tensor db, Tensor dm, Tensor a, Tensor b);
+void cpu_top2(Device *, Tensor best, Tensor id, Tensor z, Tensor token_of, int64_t v0); // select.c
+void cpu_topk(Device *, Tensor idx, Tensor x, int k);
+void cpu_lse_tile(Device *, Tensor lse, Tensor z, float temp, int64_t v0); // loss.c
+void cpu_loss_stats(Device *, Tensor stat, Tensor sz, Tensor tz, Tensor sstat, Tensor tstat,
+                    Tensor trow, Tensor target, LossKind kind, float temp, int64_t v0);
+void cpu_loss_grad(Device *, Tensor g, Tensor sz, Tensor tz, Tensor sstat, Tensor tstat,
+                   Tensor stat, Tensor trow, Tensor target, Tensor weight, LossKind kind, float mix,
+                   float temp, int64_t v0);
+void cpu_cluster_mass(Device *, Tensor mass, Tensor tz, Tensor tstat, Tensor cluster_of, float temp,
+                      int64_t v0); // cluster.c
+void cpu_cluster_ce(Device *, Tensor loss, Tensor g, Tensor z, Tensor mass, Tensor trow,
+                    Tensor weight);
+void cpu_cluster_logits(Device *, Tensor z, Tensor token, Tensor y, Tensor table, Tensor ordering,
+                        Tensor idx);
+void cpu_adamw(Device *, Tensor w, Tensor m, Tensor v, Tensor copy, Tensor g, float gscale,
+               float lr, float beta1, float beta2, float eps, float decay, int64_t step); // adamw.c
+
+#endif

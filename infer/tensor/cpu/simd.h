@@ -1,0 +1,116 @@
+// infer/tensor/cpu/simd.h - sixteen floats at a time, in portable C, and the functions libm lacks.
+//
+// A KERNEL is compiled once per instruction set and picked when the program loads. Its arithmetic
+// is spelled out (no contraction, lanes added in one order), so every machine computes the same
+// bits.
+#ifndef CPU_SIMD_H
+#define CPU_SIMD_H
+
+#include <stdint.h>
+#include <string.h>
+
+#include "infer/base/fp.h"
+
+// The helpers below are always inlined, so the calling convention of wide vectors never matters.
+#pragma GCC diagnostic ignored "-Wpsabi"
+
+#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) // resolvers run before a sanitizer is up
+#define KERNEL                                                                                     \
+    __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"), noinline))
+#else
+#define KERNEL __attribute__((noinline))
+#endif
+#define LANE_FN static inline __attribute__((always_inline))
+
+enum { LANES = 16 };
+typedef float f32x16 __attribute__((vector_size(64)));
+typedef int32_t i32x16 __attribute__((vector_size(64)));
+typedef uint32_t u32x16 __attribute__((vector_size(64)));
+typedef uint16_t u16x16 __attribute__((vector_size(32)));
+typedef double f64x16 __attribute__((vector_size(128)));
+typedef float f32x16_at __attribute__((vector_size(64), aligned(4), may_alias));
+typedef int32_t i32x16_at __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint16_t u16x16_at __attribute__((vector_size(32), aligned(2), may_alias));
+
+LANE_FN f32x16 lanes(float x) {
+    return x - (f32x16){0};
+}
+LANE_FN f32x16 load16(const float *p) {
+    return *(const f32x16_at *)p;
+}
+LANE_FN void store16(float *p, f32x16 v) {
+    *(f32x16_at *)p = v;
+}
+LANE_FN f32x16 load16_bf16(const bf16 *p) {
+    return (f32x16)(__builtin_convertvector(*(const u16x16_at *)p, u32x16) << 16);
+}
+// The n < 16 last elements of a row; the other lanes hold `fill`.
+LANE_FN f32x16 load_tail(const float *p, int64_t n, float fill) {
+    f32x16 v = lanes(fill);
+    memcpy(&v, p, (size_t)n * sizeof *p);
+    return v;
+}
+LANE_FN void store_tail(float *p, int64_t n, f32x16 v) {
+    memcpy(p, &v, (size_t)n * sizeof *p);
+}
+
+LANE_FN f32x16 select16(i32x16 mask, f32x16 yes, f32x16 no) {
+    return (f32x16)((mask & (i32x16)yes) | (~mask & (i32x16)no));
+}
+LANE_FN f32x16 max16(f32x16 a, f32x16 b) {
+    return select16(a > b, a, b);
+}
+LANE_FN f32x16 abs16(f32x16 a) {
+    return (f32x16)((i32x16)a & 0x7fffffff);
+}
+
+LANE_FN float sum_lanes(f32x16 v) { // pairwise: error grows with log2(16)
+    float s[LANES];
+    memcpy(s, &v, sizeof s);
+    for (int step = LANES / 2; step > 0; step /= 2)
+        for (int i = 0; i < step; i++) s[i] += s[i + step];
+    return s[0];
+}
+LANE_FN float max_lanes(f32x16 v) {
+    float m = v[0];
+    for (int i = 1; i < LANES; i++) m = v[i] > m ? v[i] : m;
+    return m;
+}
+
+// e^x within 2e-7 (relative): 0 below -87.3, infinity above 88.37, NaN stays NaN.
+// e^x = 2^k e^r with |r| <= ln2/2; the polynomial is a minimax fit of (e^r - 1 - r) / r^2.
+LANE_FN f32x16 exp16(f32x16 x) {
+    const float round =
+        12582912.0f; // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
+    x = select16(x > 89.0f, lanes(89.0f), x);
+    const i32x16 alive = ~(x < -87.3f);
+    x = select16(alive, x, lanes(0.0f));
+    const f32x16 shifted = x * 1.44269504f + round;
+    const f32x16 k = shifted - round;
+    const f32x16 r = (x - k * 0.693359375f) - k * -2.12194440e-4f; // ln2 = 355/512 - 2.12e-4
+    f32x16 p = lanes(1.3813142358e-3f);
+    p = p * r + 8.3694190433e-3f;
+    p = p * r + 4.1668456833e-2f;
+    p = p * r + 1.6666514789e-1f;
+    p = p * r + 4.9999993050e-1f;
+    p = (p * r) * r + r + 1.0f;
+    // as integers, `shifted` is the bit pattern of `round` plus k
+    const u32x16 power = ((u32x16)shifted - 0x4b400000u + 127u) << 23;
+    return (f32x16)((i32x16)(p * (f32x16)power) & alive);
+}
+
+// tanh x within 2e-7 (relative): a minimax fit below 0.625, 1 - 2 / (e^2x + 1) above.
+LANE_FN f32x16 tanh16(f32x16 x) {
+    const f32x16 a = abs16(x), z = x * x;
+    f32x16 p = lanes(-5.7049903586e-3f);
+    p = p * z + 2.0639090607e-2f;
+    p = p * z + -5.3739716262e-2f;
+    p = p * z + 1.3331442215e-1f;
+    p = p * z + -3.3333281943e-1f;
+    p = (p * z) * x + x;
+    f32x16 big = 1.0f - 2.0f / (exp16(a * 2.0f) + 1.0f);
+    big = (f32x16)((u32x16)big | ((u32x16)x & 0x80000000u));
+    return select16(a < 0.625f, p, big);
+}
+
+#endif
