@@ -89,7 +89,8 @@ static int compare_offsets(const void *a, const void *b) {
 
 // Tensors first.. of one shard: no holes, no overlap, sizes as shape and dtype say, nothing behind.
 static bool check_layout(StFile *f, int first, int64_t data_start, int64_t file_size, Err *err) {
-    qsort(f->tensor + first, (size_t)(f->n - first), sizeof *f->tensor, compare_offsets);
+    if (f->n > first)
+        qsort(f->tensor + first, (size_t)(f->n - first), sizeof *f->tensor, compare_offsets);
     int64_t at = 0;
     for (int i = first; i < f->n; i++) {
         StTensor *t = &f->tensor[i];

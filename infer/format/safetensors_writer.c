@@ -131,6 +131,7 @@ static int compare_order(const void *a, const void *b) {
 
 // Offsets are relative to the data until the header's length is known.
 static bool fix_order(StWriter *w, Err *err) {
+    if (w->n == 0) return true;
     qsort(w->tensor, (size_t)w->n, sizeof *w->tensor, compare_names);
     for (int i = 1; i < w->n; i++)
         if (compare_names(&w->tensor[i - 1], &w->tensor[i]) == 0)
