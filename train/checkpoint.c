@@ -6,12 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "infer/base/hash.h"
-#include "infer/base/json.h"
 #include "infer/base/log.h"
-
-enum { MANIFEST_LIMIT = 1 << 20, MANIFEST_VERSION = 1 };
-static const char MANIFEST[] = "MANIFEST.json";
+#include "infer/export/manifest.h"
 
 static void step_name(char out[64], int64_t step, const char *suffix) {
     snprintf(out, 64, "step-%06lld%s", (long long)step, suffix);
@@ -50,35 +46,11 @@ void ckpt_abort(const char *root, int64_t step) {
     if (!dir_remove(tmp_path(tmp, root, step), &ignored)) log_warn("%s", ignored.text);
 }
 
-static bool seal(const char *dir, int64_t step, Err *err) {
-    char path[PATH_ROOM];
-    int n = 0;
-    char **names = dir_list(dir, &n, err);
-    if (names == NULL) return false;
-    json_t *files = json_object();
-    bool ok = files != NULL || err_set(err, ERR_FAILED, "out of memory");
-    for (int i = 0; ok && i < n; i++) {
-        int64_t size = 0;
-        Sha256 sha;
-        path_join(path, dir, names[i]);
-        ok = file_size(path, &size, err) && sha256_file(&sha, path, err);
-        if (ok)
-            json_object_set_new(files, names[i],
-                                json_pack("{s:I, s:s}", "size", (json_int_t)size, "sha256", sha.hex));
-    }
-    dir_list_free(names, n);
-    json_t *manifest = json_pack("{s:i, s:I, s:o}", "version", MANIFEST_VERSION, "step",
-                                 (json_int_t)step, "files", files);
-    ok = ok && json_write_file(path_join(path, dir, MANIFEST), manifest, err) && dir_sync(dir, err);
-    json_decref(manifest);
-    return ok;
-}
-
 bool ckpt_commit(const char *root, int64_t step, Err *err) {
     char tmp[PATH_ROOM], final[PATH_ROOM], stale[PATH_ROOM];
     tmp_path(tmp, root, step);
     ckpt_path(final, root, step);
-    bool ok = seal(tmp, step, err);
+    bool ok = manifest_seal(tmp, step, err);
     // A folder of this step can only be one that `latest` never acknowledged, or came after a
     // checkpoint that somebody went back to: it makes way first, by rename.
     if (ok && dir_exists(final)) {
@@ -110,52 +82,15 @@ int64_t ckpt_pointed(const char *root, const char *name) {
     return dir_exists(link) ? parse_step(target) : -1;
 }
 
-static bool verify_file(const char *dir, const char *name, const json_t *entry, Err *err) {
-    char path[PATH_ROOM];
-    int64_t want = -1, size = 0;
-    const char *hex = NULL;
-    Sha256 sha;
-    if (strchr(name, '/') != NULL)
-        return err_set(err, ERR_INPUT, "%s/%s: names '%s'", dir, MANIFEST, name);
-    path_join(path, dir, name);
-    if (!json_get_i64(entry, "size", &want, err) || !json_get_str(entry, "sha256", &hex, err))
-        return false;
-    if (!file_exists(path)) return err_set(err, ERR_INPUT, "%s: missing", path);
-    if (!file_size(path, &size, err)) return false;
-    if (size != want)
-        return err_set(err, ERR_INPUT, "%s: %lld bytes, its manifest says %lld", path,
-                       (long long)size, (long long)want);
-    if (!sha256_file(&sha, path, err)) return false;
-    if (hex == NULL || strcmp(hex, sha.hex) != 0)
-        return err_set(err, ERR_INPUT, "%s: damaged: SHA-256 %s, its manifest says %s", path, sha.hex,
-                       hex ? hex : "nothing");
-    return true;
-}
-
 bool ckpt_verify(const char *dir, Err *err) {
-    char path[PATH_ROOM];
-    json_t *manifest = json_read_file(path_join(path, dir, MANIFEST), MANIFEST_LIMIT, err);
-    if (manifest == NULL) return false;
-    int64_t step = -1, version = -1;
+    static const char *const required[] = {"config.json", "state.json", "state.safetensors"};
     const int64_t named = parse_step(path_base(dir));
-    const json_t *files = json_object_get(manifest, "files");
-    const char *const required[] = {"config.json", "state.json", "state.safetensors"};
-    bool ok = json_get_i64(manifest, "step", &step, err) &&
-              json_get_i64(manifest, "version", &version, err);
-    if (ok && version != MANIFEST_VERSION)
-        ok = err_set(err, ERR_INPUT, "%s: version %lld, this build reads %d", path,
-                     (long long)version, MANIFEST_VERSION);
-    if (ok && named >= 0 && named != step)
-        ok = err_set(err, ERR_INPUT, "%s: of step %lld, in the folder of step %lld", path,
-                     (long long)step, (long long)named);
-    for (int i = 0; ok && i < 3; i++)
-        if (json_object_get(files, required[i]) == NULL)
-            ok = err_set(err, ERR_INPUT, "%s: does not name %s", path, required[i]);
-    const char *name;
-    json_t *entry;
-    json_object_foreach((json_t *)files, name, entry) ok = ok && verify_file(dir, name, entry, err);
-    json_decref(manifest);
-    return ok;
+    int64_t step = -1;
+    if (!manifest_verify(dir, required, 3, &step, err)) return false;
+    if (named >= 0 && named != step)
+        return err_set(err, ERR_INPUT, "%s/%s: of step %lld, in the folder of step %lld", dir,
+                       MANIFEST_NAME, (long long)step, (long long)named);
+    return true;
 }
 
 static int by_step(const void *a, const void *b) {
