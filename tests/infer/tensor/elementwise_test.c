@@ -1,11 +1,12 @@
-// tests/infer/tensor/elementwise_test.c - zero, copy, axpby, softcap, sumsq and the bf16 conversions.
+// tests/infer/tensor/elementwise_test.c - zero, copy, axpby, softcap, sumsq and the bf16
+// conversions.
 #include "tests/infer/tensor/op_testing.h"
 
 static const DType FLOATS[] = {DT_F32, DT_BF16};
 static const int64_t ROWS[] = {1, 3, 17}, COLS[] = {1, 50, 257, 2100};
 
-#define EACH_SHAPE(i, j) \
-    for (int i = 0; i < 3; i++) \
+#define EACH_SHAPE(i, j)                                                                           \
+    for (int i = 0; i < 3; i++)                                                                    \
         for (int j = 0; j < 4; j++)
 
 static void copy_converts_every_mix(void **state) {
@@ -30,7 +31,8 @@ static void copy_converts_every_mix(void **state) {
 
 static void bf16_rounding_of_extremes(void **state) {
     (void)state;
-    const float value[] = {0.0f, -0.0f, INFINITY, -INFINITY, 3.4e38f, 1.00390625f, 1.01171875f, 1e-40f};
+    const float value[] = {0.0f,    -0.0f,       INFINITY,    -INFINITY,
+                           3.4e38f, 1.00390625f, 1.01171875f, 1e-40f};
     Tensor x = test_zeros(DT_F32, 1, 21), y = test_zeros(DT_BF16, 1, 21);
     for (int i = 0; i < 21; i++) set_float(x, 0, i, value[i % 8]);
     set_float(x, 0, 19, NAN);
@@ -95,7 +97,8 @@ static void softcap_caps(void **state) {
 
 static void sumsq_is_exact_and_repeats(void **state) {
     (void)state;
-    Tensor x = strided(DT_F32, 3, 150001), one = test_zeros(DT_F64, 1, 1), two = test_zeros(DT_F64, 1, 1);
+    Tensor x = strided(DT_F32, 3, 150001), one = test_zeros(DT_F64, 1, 1),
+           two = test_zeros(DT_F64, 1, 1);
     double want = 0.0;
     for (int64_t r = 0; r < x.rows; r++)
         for (int64_t c = 0; c < x.cols; c++) want += (double)test_get(x, r, c) * test_get(x, r, c);

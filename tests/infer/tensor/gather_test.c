@@ -9,7 +9,8 @@ static void gather_scales_and_skips(void **state) {
     const int64_t cols[] = {50, 257, 2100};
     for (int i = 0; i < 3; i++)
         for (int mix = 0; mix < 4; mix++) {
-            Tensor table = strided(FLOATS[mix & 1], 7, cols[i]), y = strided(FLOATS[mix >> 1], 7, cols[i]);
+            Tensor table = strided(FLOATS[mix & 1], 7, cols[i]),
+                   y = strided(FLOATS[mix >> 1], 7, cols[i]);
             op_gather(test_env()->dev, y, table, test_ids(id, 7), 39.25f);
             for (int64_t r = 0; r < 7; r++)
                 for (int64_t c = 0; c < cols[i]; c++) {

@@ -28,8 +28,10 @@ static void geglu_matches_the_formula(void **state) {
 
 static void geglu_of_extremes(void **state) {
     (void)state;
-    const float a[] = {1e4f, -1e4f, 1e15f, -1e15f, 0.0f, -30.0f}, want[] = {1e4f, 0, 1e15f, 0, 0, 0};
-    Tensor x = test_zeros(DT_F32, 1, 6), one = test_zeros(DT_F32, 1, 6), m = test_zeros(DT_F32, 1, 6);
+    const float a[] = {1e4f, -1e4f, 1e15f, -1e15f, 0.0f, -30.0f},
+                want[] = {1e4f, 0, 1e15f, 0, 0, 0};
+    Tensor x = test_zeros(DT_F32, 1, 6), one = test_zeros(DT_F32, 1, 6),
+           m = test_zeros(DT_F32, 1, 6);
     Tensor da = test_zeros(DT_F32, 1, 6), db = test_zeros(DT_F32, 1, 6);
     for (int i = 0; i < 6; i++) set_float(x, 0, i, a[i]), set_float(one, 0, i, 1.0);
     op_geglu(test_env()->dev, m, x, one);
@@ -53,7 +55,9 @@ static double loss(void *ctx) {
 
 static void geglu_back_matches_finite_differences(void **state) {
     (void)state;
-    Case c = {.m = test_zeros(DT_F32, 3, 50), .a = strided(DT_F32, 3, 50), .b = strided(DT_F32, 3, 50),
+    Case c = {.m = test_zeros(DT_F32, 3, 50),
+              .a = strided(DT_F32, 3, 50),
+              .b = strided(DT_F32, 3, 50),
               .dm = strided(DT_F32, 3, 50)};
     Tensor da = test_zeros(DT_F32, 3, 50), db = test_zeros(DT_F32, 3, 50);
     op_geglu_back(test_env()->dev, da, db, c.dm, c.a, c.b);

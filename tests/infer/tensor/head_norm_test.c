@@ -1,4 +1,5 @@
-// tests/infer/tensor/head_norm_test.c - per-head norm with rotation, its gradient, and the table of angles.
+// tests/infer/tensor/head_norm_test.c - per-head norm with rotation, its gradient, and the table of
+// angles.
 #include "tests/infer/tensor/op_testing.h"
 
 static const float EPS = 1e-6f;
@@ -7,7 +8,8 @@ static const DType FLOATS[] = {DT_F32, DT_BF16};
 static Tensor table(int64_t rows, int hd, int first) {
     Tensor cs = test_zeros(DT_F32, rows, hd), inv = test_zeros(DT_F32, 1, hd / 2);
     Tensor pos = test_zeros(DT_I32, 1, rows);
-    for (int i = 0; i < hd / 2; i++) set_float(inv, 0, i, i < hd / 3 ? pow(1e4, -2.0 * i / hd) : 0.0);
+    for (int i = 0; i < hd / 2; i++)
+        set_float(inv, 0, i, i < hd / 3 ? pow(1e4, -2.0 * i / hd) : 0.0);
     for (int64_t r = 0; r < rows; r++) ((int32_t *)pos.data)[r] = first + (int32_t)(r * r);
     op_rope_table(test_env()->dev, cs, pos, inv);
     return cs;
@@ -103,7 +105,8 @@ static void head_norm_back_matches_finite_differences(void **state) {
 static void head_norm_back_repeats_on_any_number_of_threads(void **state) {
     (void)state;
     const int64_t rows = 700;
-    Tensor x = test_random(DT_F32, rows, 64), dy = test_random(DT_F32, rows, 64), w = test_random(DT_F32, 1, 32);
+    Tensor x = test_random(DT_F32, rows, 64), dy = test_random(DT_F32, rows, 64),
+           w = test_random(DT_F32, 1, 32);
     Tensor rstd = test_zeros(DT_F32, rows, 2), cs = table(rows, 32, 0), dx[3], dw[3];
     op_head_norm(device_with(2), dx[0] = test_zeros(DT_F32, rows, 64), rstd, x, w, cs, EPS, 32);
     for (int i = 0; i < 3; i++) {

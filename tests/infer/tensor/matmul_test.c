@@ -33,16 +33,19 @@ static void expect_product(int op, Tensor c, Tensor a, Tensor b, Tensor old, flo
             }
             const double allowed = 1e-6 * size + (c.dtype == DT_BF16 ? fabs(sum) / 256 : 0.0);
             if (!(fabs(test_get(c, i, j) - sum) <= allowed))
-                fail_msg("op %d, %s = %s x %s, %lld x %lld x %lld at (%lld, %lld): %.9g, expected %.9g", op,
-                         dtype_name(c.dtype), dtype_name(a.dtype), dtype_name(b.dtype), (long long)c.rows,
-                         (long long)c.cols, (long long)k, (long long)i, (long long)j, test_get(c, i, j), sum);
+                fail_msg(
+                    "op %d, %s = %s x %s, %lld x %lld x %lld at (%lld, %lld): %.9g, expected %.9g",
+                    op, dtype_name(c.dtype), dtype_name(a.dtype), dtype_name(b.dtype),
+                    (long long)c.rows, (long long)c.cols, (long long)k, (long long)i, (long long)j,
+                    test_get(c, i, j), sum);
         }
 }
 
 static void every_product_matches_a_double_sum(void **state) {
     (void)state;
-    const int64_t shape[][3] = {{1, 1, 1},    {1, 257, 50}, {2, 50, 257},  {3, 17, 130}, {4, 130, 64},
-                                {5, 64, 300}, {17, 50, 33}, {33, 129, 96}, {64, 64, 64}};
+    const int64_t shape[][3] = {{1, 1, 1},    {1, 257, 50},  {2, 50, 257},
+                                {3, 17, 130}, {4, 130, 64},  {5, 64, 300},
+                                {17, 50, 33}, {33, 129, 96}, {64, 64, 64}};
     for (size_t s = 0; s < sizeof shape / sizeof *shape; s++)
         for (int i = 0; i < 3 * 8 * 2; i++) {
             const int op = i % 3, mix = i / 3 % 8;
@@ -71,7 +74,8 @@ static void products_keep_to_their_view(void **state) {
 
 static void an_empty_sum_is_zero(void **state) {
     (void)state;
-    Tensor c = test_random(DT_F32, 3, 7), a = test_zeros(DT_F32, 3, 0), b = test_zeros(DT_F32, 7, 0);
+    Tensor c = test_random(DT_F32, 3, 7), a = test_zeros(DT_F32, 3, 0),
+           b = test_zeros(DT_F32, 7, 0);
     op_matmul_nt(test_env()->dev, c, a, b, 1.0f);
     assert_true(test_get(c, 1, 1) != 0.0f);
     op_matmul_nt(test_env()->dev, c, a, b, 0.0f);
@@ -80,7 +84,8 @@ static void an_empty_sum_is_zero(void **state) {
 
 static void products_repeat_on_any_number_of_threads(void **state) {
     (void)state;
-    const int64_t shape[][3] = {{1, 512, 256}, {4, 300, 256}, {6, 512, 100}, {70, 257, 300}, {256, 256, 256}};
+    const int64_t shape[][3] = {
+        {1, 512, 256}, {4, 300, 256}, {6, 512, 100}, {70, 257, 300}, {256, 256, 256}};
     for (size_t s = 0; s < sizeof shape / sizeof *shape; s++)
         for (int i = 0; i < 12; i++) {
             const int op = i % 3;

@@ -1,4 +1,5 @@
-// tests/infer/tensor/norm_test.c - RMSNorm with and without weight, residual and scale; its gradients.
+// tests/infer/tensor/norm_test.c - RMSNorm with and without weight, residual and scale; its
+// gradients.
 #include "tests/infer/tensor/op_testing.h"
 
 static const DType FLOATS[] = {DT_F32, DT_BF16};
@@ -12,8 +13,9 @@ static Tensor reference(Tensor x, Tensor w, Tensor res, double scale) {
         for (int64_t c = 0; c < x.cols; c++) sum += (double)test_get(x, r, c) * test_get(x, r, c);
         const double s = pow(sum / (double)x.cols + EPS, -0.5);
         for (int64_t c = 0; c < x.cols; c++)
-            set_float(y, r, c, scale * ((res.data ? test_get(res, r, c) : 0.0) +
-                                        test_get(x, r, c) * s * (w.data ? test_get(w, 0, c) : 1.0)));
+            set_float(y, r, c,
+                      scale * ((res.data ? test_get(res, r, c) : 0.0) +
+                               test_get(x, r, c) * s * (w.data ? test_get(w, 0, c) : 1.0)));
     }
     return y;
 }
@@ -23,7 +25,8 @@ static void norm_matches_the_formula(void **state) {
     for (int i = 0; i < 9; i++)
         for (int mix = 0; mix < 32; mix++) {
             const int64_t rows = ROWS[i / 3], cols = COLS[i % 3];
-            Tensor x = strided(FLOATS[mix & 1], rows, cols), y = strided(FLOATS[mix >> 1 & 1], rows, cols);
+            Tensor x = strided(FLOATS[mix & 1], rows, cols),
+                   y = strided(FLOATS[mix >> 1 & 1], rows, cols);
             Tensor w = mix & 4 ? strided(FLOATS[mix & 1], 1, cols) : NO_TENSOR;
             Tensor res = mix & 8 ? strided(FLOATS[mix >> 2 & 1], rows, cols) : NO_TENSOR;
             Tensor rstd = mix & 16 ? test_zeros(DT_F32, 1, rows) : NO_TENSOR;
@@ -66,8 +69,10 @@ static void norm_back_matches_finite_differences(void **state) {
     (void)state;
     const int64_t rows = 3, n = 50;
     for (int with = 0; with < 4; with++) {
-        Case c = {.y = test_zeros(DT_F32, rows, n), .rstd = test_zeros(DT_F32, 1, rows),
-                  .x = strided(DT_F32, rows, n), .dy = strided(DT_F32, rows, n)};
+        Case c = {.y = test_zeros(DT_F32, rows, n),
+                  .rstd = test_zeros(DT_F32, 1, rows),
+                  .x = strided(DT_F32, rows, n),
+                  .dy = strided(DT_F32, rows, n)};
         if (with & 1) c.w = test_random(DT_F32, 1, n);
         if (with & 2) c.res = strided(DT_F32, rows, n);
         Tensor dx = test_zeros(DT_F32, rows, n);
@@ -84,8 +89,10 @@ static void norm_back_matches_finite_differences(void **state) {
 static void norm_back_adds_and_takes_bf16(void **state) {
     (void)state;
     const int64_t rows = 5, n = 1300;
-    Tensor x = strided(DT_BF16, rows, n), dy = strided(DT_BF16, rows, n), w = strided(DT_BF16, 1, n);
-    Tensor xf = test_zeros(DT_F32, rows, n), df = test_zeros(DT_F32, rows, n), wf = test_zeros(DT_F32, 1, n);
+    Tensor x = strided(DT_BF16, rows, n), dy = strided(DT_BF16, rows, n),
+           w = strided(DT_BF16, 1, n);
+    Tensor xf = test_zeros(DT_F32, rows, n), df = test_zeros(DT_F32, rows, n),
+           wf = test_zeros(DT_F32, 1, n);
     Tensor rstd = test_zeros(DT_F32, 1, rows), y = test_zeros(DT_F32, rows, n);
     Device *dev = test_env()->dev;
     op_copy(dev, xf, x), op_copy(dev, df, dy), op_copy(dev, wf, w);

@@ -1,4 +1,5 @@
-// tests/infer/tensor/op_testing.h - views with gaps, bit comparison, and the same operator on 1 and 2 threads.
+// tests/infer/tensor/op_testing.h - views with gaps, bit comparison, and the same operator on 1 and
+// 2 threads.
 #ifndef TESTS_OP_TESTING_H
 #define TESTS_OP_TESTING_H
 
@@ -16,14 +17,16 @@ static inline Tensor same_copy(Tensor x) {
     Tensor y = test_zeros(x.dtype, x.rows, x.cols);
     const size_t size = dtype_size(x.dtype);
     for (int64_t r = 0; r < x.rows; r++)
-        memcpy((char *)y.data + (size_t)(r * y.ld) * size, (char *)x.data + (size_t)(r * x.ld) * size,
-               (size_t)x.cols * size);
+        memcpy((char *)y.data + (size_t)(r * y.ld) * size,
+               (char *)x.data + (size_t)(r * x.ld) * size, (size_t)x.cols * size);
     return y;
 }
 
 static inline void set_float(Tensor t, int64_t r, int64_t c, double v) {
-    if (t.dtype == DT_BF16) ((bf16 *)t.data)[r * t.ld + c] = bf16_from_f32((float)v);
-    else ((float *)t.data)[r * t.ld + c] = (float)v;
+    if (t.dtype == DT_BF16)
+        ((bf16 *)t.data)[r * t.ld + c] = bf16_from_f32((float)v);
+    else
+        ((float *)t.data)[r * t.ld + c] = (float)v;
 }
 
 static inline int32_t get_id(Tensor t, int64_t r, int64_t c) {
@@ -33,8 +36,8 @@ static inline int32_t get_id(Tensor t, int64_t r, int64_t c) {
 static inline void assert_same_bits(const char *what, Tensor a, Tensor b) {
     const size_t size = dtype_size(a.dtype);
     for (int64_t r = 0; r < a.rows; r++)
-        if (memcmp((char *)a.data + (size_t)(r * a.ld) * size, (char *)b.data + (size_t)(r * b.ld) * size,
-                   (size_t)a.cols * size) != 0)
+        if (memcmp((char *)a.data + (size_t)(r * a.ld) * size,
+                   (char *)b.data + (size_t)(r * b.ld) * size, (size_t)a.cols * size) != 0)
             fail_msg("%s: bits of row %lld differ", what, (long long)r);
 }
 

@@ -7,8 +7,7 @@ static const DType FLOATS[] = {DT_F32, DT_BF16};
 static Tensor tied(DType t, int64_t rows, int64_t cols, int levels) {
     Tensor x = strided(t, rows, cols);
     for (int64_t r = 0; r < rows; r++)
-        for (int64_t c = 0; c < cols; c++)
-            set_float(x, r, c, round(test_get(x, r, c) * levels));
+        for (int64_t c = 0; c < cols; c++) set_float(x, r, c, round(test_get(x, r, c) * levels));
     return x;
 }
 
@@ -16,8 +15,9 @@ static int64_t best_column(Tensor x, int64_t r, const bool *taken, const int32_t
     int64_t best = -1;
     for (int64_t c = 0; c < x.cols; c++) {
         if (taken[c]) continue;
-        const bool wins = best < 0 || test_get(x, r, c) > test_get(x, r, best) ||
-                          (test_get(x, r, c) == test_get(x, r, best) && token && token[c] < token[best]);
+        const bool wins =
+            best < 0 || test_get(x, r, c) > test_get(x, r, best) ||
+            (test_get(x, r, c) == test_get(x, r, best) && token && token[c] < token[best]);
         if (wins) best = c;
     }
     return best;
@@ -41,7 +41,8 @@ static void top2_over_tiles_is_top2_of_the_row(void **state) {
     const int64_t cols[] = {2, 50, 257, 4999}, width[] = {1, 17, 128, 1300, 4999};
     for (int i = 0; i < 20; i++)
         for (int kind = 0; kind < 4; kind++) {
-            Tensor z = kind & 2 ? tied(FLOATS[kind & 1], 5, cols[i / 5], 3) : strided(FLOATS[kind & 1], 5, cols[i / 5]);
+            Tensor z = kind & 2 ? tied(FLOATS[kind & 1], 5, cols[i / 5], 3)
+                                : strided(FLOATS[kind & 1], 5, cols[i / 5]);
             Tensor best = test_random(DT_F32, 5, 2), id = test_zeros(DT_I32, 5, 2);
             for (int64_t v0 = 0; v0 < z.cols; v0 += width[i % 5]) {
                 const int64_t n = z.cols - v0 < width[i % 5] ? z.cols - v0 : width[i % 5];
@@ -64,7 +65,8 @@ static void top2_of_listed_tokens_takes_the_lowest_id(void **state) {
 
 static void top2_of_one_column_and_of_nan(void **state) {
     (void)state;
-    Tensor z = test_zeros(DT_F32, 1, 1), best = test_zeros(DT_F32, 1, 2), id = test_zeros(DT_I32, 1, 2);
+    Tensor z = test_zeros(DT_F32, 1, 1), best = test_zeros(DT_F32, 1, 2),
+           id = test_zeros(DT_I32, 1, 2);
     op_top2(test_env()->dev, best, id, z, NO_TENSOR, 0);
     assert_int_equal(get_id(id, 0, 0), 0);
     assert_int_equal(get_id(id, 0, 1), -1);
@@ -81,7 +83,8 @@ static void topk_is_sorted_and_stable(void **state) {
     for (int i = 0; i < 12; i++)
         for (int kind = 0; kind < 4; kind++) {
             const int k = ks[i % 3];
-            Tensor x = kind & 2 ? tied(FLOATS[kind & 1], 4, cols[i / 3], 2) : strided(FLOATS[kind & 1], 4, cols[i / 3]);
+            Tensor x = kind & 2 ? tied(FLOATS[kind & 1], 4, cols[i / 3], 2)
+                                : strided(FLOATS[kind & 1], 4, cols[i / 3]);
             Tensor idx = test_zeros(DT_I32, 4, k);
             op_topk(test_env()->dev, idx, x, k);
             for (int64_t r = 0; r < 4; r++) {

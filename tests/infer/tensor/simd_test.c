@@ -4,8 +4,12 @@
 #include "tests/infer/tensor/op_testing.h"
 
 // Same code in the instruction set of this program; KERNELs differ in the set only.
-static float exp1(float x) { return exp16(lanes(x))[5]; }
-static float tanh1(float x) { return tanh16(lanes(x))[11]; }
+static float exp1(float x) {
+    return exp16(lanes(x))[5];
+}
+static float tanh1(float x) {
+    return tanh16(lanes(x))[11];
+}
 
 static void exp_is_within_2e_7(void **state) {
     (void)state;
