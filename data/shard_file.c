@@ -37,10 +37,27 @@ static const struct {
     [FIELD_MARGIN] = {"margin", ELT_F64, AXIS_SEQUENCES, WIDTH_ONE, 0},
 };
 
+// What the library said first since h5_quiet: later calls, closing among them, clear its own stack.
+static _Thread_local char reason[300];
+
+// The innermost entry of the stack says what the system said ("No space left on device").
+static herr_t innermost(unsigned n, const H5E_error2_t *e, void *unused) {
+    (void)unused;
+    if (n == 0 && e->desc) snprintf(reason, sizeof reason, "%s", e->desc);
+    return 0;
+}
+
+static herr_t note_failure(hid_t stack, void *unused) {
+    (void)unused;
+    if (reason[0] == 0) H5Ewalk2(stack, H5E_WALK_UPWARD, innermost, NULL);
+    return 0;
+}
+
 void h5_quiet(void) {
     H5open();
-    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    H5Eset_auto2(H5E_DEFAULT, note_failure, NULL);
     H5PLset_loading_state(0); // a filter id in a file must never load a library
+    reason[0] = 0;
 }
 
 const char *field_name(FieldId f) { return fields[f].name; }
@@ -110,27 +127,18 @@ int64_t shard_bytes_per_token(const ShardMeta *m) {
     return bytes;
 }
 
-// The innermost entry of the stack says what the system said ("No space left on device").
-static herr_t innermost(unsigned n, const H5E_error2_t *e, void *out) {
-    if (n == 0 && e->desc) snprintf(out, 300, "%s", e->desc);
-    return 0;
-}
-
 bool h5_failed(Err *err, ErrCode code, const char *fmt, ...) {
-    char why[300] = "", text[700];
-    H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, innermost, why);
+    char text[700];
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    const char *quoted = strstr(why, "error message = '");
-    if (quoted) {
-        memmove(why, quoted + 17, strlen(quoted + 17) + 1);
-        char *end = strchr(why, '\'');
-        if (end) *end = 0;
-    }
-    H5Eclear2(H5E_DEFAULT);
-    return err_set(err, code, "%s%s%s", text, why[0] ? ": " : "", why);
+    const char *quoted = strstr(reason, "error message = '"); // the system's part of a long line
+    const char *why = quoted ? quoted + 17 : reason;
+    const int n = (int)strcspn(why, quoted ? "'" : "");
+    err_set(err, code, "%s%s%.*s", text, n ? ": " : "", n, why);
+    reason[0] = 0;
+    return false;
 }
 
 static hid_t attribute_type(const MetaField *f) {

@@ -21,6 +21,7 @@ const MetaField meta_fields[META_FIELDS] = {
     {"kv_width_sliding", "sliding K/V width", offsetof(ShardMeta, kv_width[LAYER_SLIDING]), 0},
     {"kv_width_full", "full K/V width", offsetof(ShardMeta, kv_width[LAYER_FULL]), 0},
     {"window", "sliding window", offsetof(ShardMeta, window), 0},
+    {"vocab", "vocabulary", offsetof(ShardMeta, vocab), 0},
 };
 
 static const char *text_of(const ShardMeta *m, const MetaField *f) { return (const char *)m + f->offset; }
@@ -71,7 +72,7 @@ static bool read_meta(ShardMeta *m, const json_t *o, Err *err) {
         } else {
             int64_t v = -1;
             if (!json_get_i64(o, f->name, &v, err)) return false;
-            if (v < 1 || v > INT32_MAX)
+            if (v < (f->offset != offsetof(ShardMeta, vocab)) || v > INT32_MAX)
                 return err_set(err, ERR_INPUT, "\"%s\" is %lld", f->name, (long long)v);
             memcpy((char *)m + f->offset, &v, sizeof v);
         }

@@ -27,14 +27,15 @@ MUST_CHECK bool manifest_write(const Manifest *m, const char *dir, Err *err);
 void manifest_free(Manifest *m);
 
 // What of `want` is set must be what `have` says; `name` is the thing that holds `have`.
-MUST_CHECK bool shard_meta_match(const ShardMeta *have, const ShardMeta *want, const char *name, Err *err);
+MUST_CHECK bool shard_meta_match(const ShardMeta *have, const ShardMeta *want, const char *name,
+                                 Err *err);
 
 // The members of ShardMeta by name, for the manifest, the attributes of a shard and their comparison.
 typedef struct {
     const char *name, *what; // what: as a message calls it
     size_t offset, room;     // room 0: an int64_t
 } MetaField;
-enum { META_FIELDS = 10 };
+enum { META_FIELDS = 11 };
 extern const MetaField meta_fields[META_FIELDS];
 
 #endif
