@@ -1,4 +1,5 @@
-// train/checkpoint.c - the folder protocol: write aside, seal, rename, point, prune; verify before use.
+// train/checkpoint.c - the folder protocol: write aside, seal, rename, point, prune; verify before
+// use.
 #include "train/checkpoint.h"
 
 #include <errno.h>

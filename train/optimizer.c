@@ -1,4 +1,5 @@
-// train/optimizer.c - buffers, frozen parameters, clipping and the AdamW step, one tensor at a time.
+// train/optimizer.c - buffers, frozen parameters, clipping and the AdamW step, one tensor at a
+// time.
 #include "train/optimizer.h"
 
 #include <fnmatch.h>
@@ -36,7 +37,8 @@ static bool freeze_params(Optimizer *o, char *const *pattern, int n, Err *err) {
     o->trainable = 0;
     for (int p = 0; p < o->n; p++)
         if (!o->param[p].frozen) o->trainable += o->param[p].count;
-    if (o->trainable == 0) return err_set(err, ERR_USAGE, "train.freeze: no tensor is left to train");
+    if (o->trainable == 0)
+        return err_set(err, ERR_USAGE, "train.freeze: no tensor is left to train");
     return true;
 }
 
@@ -110,7 +112,9 @@ void optimizer_publish(Optimizer *o, Device *dev, bool average) {
         if (q->frozen) continue; // an average of equals may still differ from them in the last bit
         const Tensor t = tensor_view(tensor_cols(from, q->offset, q->count), q->rows, q->cols);
         // f32 weights are read in place: the pointer moves, not the numbers
-        if (q->use->dtype == DT_F32) *q->use = t;
-        else op_copy(dev, *q->use, t);
+        if (q->use->dtype == DT_F32)
+            *q->use = t;
+        else
+            op_copy(dev, *q->use, t);
     }
 }

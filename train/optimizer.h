@@ -1,7 +1,8 @@
-// train/optimizer.h - AdamW over flat f32 buffers: masters, both moments, gradients, weight average.
+// train/optimizer.h - AdamW over flat f32 buffers: masters, both moments, gradients, weight
+// average.
 //
-// All buffers hold the assistant's parameters in the order of assistant_params(). A frozen parameter
-// gets no update: neither its master nor what the forward pass reads ever changes.
+// All buffers hold the assistant's parameters in the order of assistant_params(). A frozen
+// parameter gets no update: neither its master nor what the forward pass reads ever changes.
 #ifndef TRAIN_OPTIMIZER_H
 #define TRAIN_OPTIMIZER_H
 
@@ -33,8 +34,8 @@ typedef struct {
 
 // Bytes the optimiser takes from the model arena.
 size_t optimizer_bytes(const AssistantConfig *c, const OptimizerOptions *opt);
-// Takes the buffers and fills the masters from a's weights. freeze: HF keys or fnmatch patterns; one
-// that matches no tensor is ERR_USAGE. With f32 weights, a->w is pointed at the masters.
+// Takes the buffers and fills the masters from a's weights. freeze: HF keys or fnmatch patterns;
+// one that matches no tensor is ERR_USAGE. With f32 weights, a->w is pointed at the masters.
 MUST_CHECK bool optimizer_open(Optimizer *o, Assistant *a, const OptimizerOptions *opt,
                                char *const *freeze, int nfreeze, Arena *arena, Err *err);
 // Zeroes what frozen parameters received, so that the flat buffer is what is summed and clipped.

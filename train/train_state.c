@@ -96,8 +96,10 @@ static bool save_tensors(const char *dir, const Optimizer *o, FetchCtx *f, Err *
         dev_download(f->dev, f->host, slice_named(o, t->name));
         ok = st_writer_data(w, f->host, t->bytes, err);
     }
-    if (ok) ok = st_writer_commit(w, err);
-    else st_writer_drop(w);
+    if (ok)
+        ok = st_writer_commit(w, err);
+    else
+        st_writer_drop(w);
     return ok;
 }
 
@@ -141,7 +143,8 @@ static bool read_state(const json_t *json, TrainState *s, const char *path, Err 
     if (ok && (s->step < 0 || json_array_size(match) != DRAFT_MAX))
         ok = err_set(err, ERR_INPUT, "step %lld with %zu match rates", (long long)s->step,
                      json_array_size(match));
-    for (int j = 0; ok && j < DRAFT_MAX; j++) s->match[j] = json_number_value(json_array_get(match, (size_t)j));
+    for (int j = 0; ok && j < DRAFT_MAX; j++)
+        s->match[j] = json_number_value(json_array_get(match, (size_t)j));
     return ok || err_wrap(err, "%s", path);
 }
 
@@ -155,7 +158,8 @@ bool state_peek(const char *dir, TrainState *s, Err *err) {
     return ok;
 }
 
-// The first field of `now` that `saved` has otherwise; NULL = all alike. Texts are the caller's to free.
+// The first field of `now` that `saved` has otherwise; NULL = all alike. Texts are the caller's to
+// free.
 static const char *first_difference(const json_t *saved, const json_t *now, char **was, char **is) {
     const char *key;
     json_t *value;

@@ -68,9 +68,10 @@ static bool fill_plan(const TrainerOptions *opt, const Batches *b, TrainPlan *p,
     const OptimizerOptions optimizer = trainer_optimizer_options(s);
     RolloutOptions rollout;
     *p = (TrainPlan){.sequences = opt->source->count, .per_epoch = batches_per_epoch(b)};
-    for (int64_t i = 0; i < p->sequences; i++) p->tokens += opt->source->length(opt->source->ctx, i);
-    p->steps = s->train.steps > 0 ? s->train.steps
-                                  : (int64_t)ceil(s->train.epochs * (double)p->per_epoch);
+    for (int64_t i = 0; i < p->sequences; i++)
+        p->tokens += opt->source->length(opt->source->ctx, i);
+    p->steps =
+        s->train.steps > 0 ? s->train.steps : (int64_t)ceil(s->train.epochs * (double)p->per_epoch);
     batches_limits(b, &p->max_rows, &p->max_tokens);
     if (!rollout_options(opt, p, &rollout, err)) return false;
     const int64_t count = assistant_layout(c, &(AssistantWeights){0}, NULL, DT_F32);
@@ -91,17 +92,21 @@ bool trainer_plan(const TrainerOptions *opt, TrainPlan *plan, Err *err) {
     return ok;
 }
 
-static double mib(size_t bytes) { return (double)bytes / 1048576.0; }
+static double mib(size_t bytes) {
+    return (double)bytes / 1048576.0;
+}
 
 void trainer_plan_print(FILE *out, const TrainPlan *p, const TrainerOptions *opt) {
     const Settings *s = opt->settings;
     const size_t all = p->weights + p->optimizer + p->features + p->rollout + p->simulator;
-    fprintf(out, "sequences       %lld (%lld tokens)\n", (long long)p->sequences, (long long)p->tokens);
-    fprintf(out, "steps           %lld (%lld an epoch of %lld sequences each)\n", (long long)p->steps,
-            (long long)p->per_epoch, (long long)s->train.batch_sequences);
+    fprintf(out, "sequences       %lld (%lld tokens)\n", (long long)p->sequences,
+            (long long)p->tokens);
+    fprintf(out, "steps           %lld (%lld an epoch of %lld sequences each)\n",
+            (long long)p->steps, (long long)p->per_epoch, (long long)s->train.batch_sequences);
     fprintf(out, "largest step    %lld anchors x %lld draft steps, %lld tokens\n",
             (long long)p->max_rows, (long long)s->train.k, (long long)p->max_tokens);
-    fprintf(out, "memory          %.1f MiB: weights %.1f, optimiser %.1f, features %.1f, rollout %.1f",
+    fprintf(out,
+            "memory          %.1f MiB: weights %.1f, optimiser %.1f, features %.1f, rollout %.1f",
             mib(all), mib(p->weights), mib(p->optimizer), mib(p->features), mib(p->rollout));
     fprintf(out, p->simulator ? ", visits %.1f\n" : "\n", mib(p->simulator));
     fprintf(out, "disk            %.1f MiB a checkpoint, up to %lld of them\n", mib(p->checkpoint),
@@ -112,7 +117,8 @@ static bool open_weighting(Trainer *t, Err *err) {
     const Settings *s = t->opt.settings;
     const int K = (int)s->train.k;
     const size_t rows = (size_t)t->plan.max_rows, tokens = (size_t)t->plan.max_tokens;
-    t->weighting = (Weighting){.K = K, .decay = s->train.step_decay, .smooth = s->train.reach_smooth};
+    t->weighting =
+        (Weighting){.K = K, .decay = s->train.step_decay, .smooth = s->train.reach_smooth};
     if (!weighting_kind(s->train.step_weights, &t->weighting.kind, err)) return false;
     t->weight = calloc(rows * (size_t)K + 1, sizeof *t->weight);
     if (t->weight == NULL) return err_set(err, ERR_FAILED, "out of memory");
@@ -143,8 +149,8 @@ static bool open_memory(Trainer *t, Err *err) {
     if ((t->step_block = dev_alloc(opt->dev, step_bytes, err)) == NULL) return false;
     arena_open(&step, t->step_block, step_bytes);
     features_take(&t->pack, opt->target, t->plan.max_tokens, DT_BF16, &step);
-    t->rollout = rollout_open(opt->assistant, opt->target, (float)opt->target->text.softcap, &rollout,
-                              &step, err);
+    t->rollout = rollout_open(opt->assistant, opt->target, (float)opt->target->text.softcap,
+                              &rollout, &step, err);
     return t->rollout != NULL && open_weighting(t, err);
 }
 
@@ -161,7 +167,9 @@ Trainer *trainer_open(const TrainerOptions *opt, Err *err) {
     path_join(t->root, s->output_dir, "ckpt");
     if ((t->batches = open_batches(opt, err)) == NULL) goto fail;
     if (!fill_plan(opt, t->batches, &t->plan, err) || !open_memory(t, err)) goto fail;
-    t->schedule = (Schedule){.lr = s->train.lr, .lr_end = s->train.lr_end, .steps = t->plan.steps,
+    t->schedule = (Schedule){.lr = s->train.lr,
+                             .lr_end = s->train.lr_end,
+                             .steps = t->plan.steps,
                              .warmup = (int64_t)ceil(s->train.warmup * (double)t->plan.steps)};
     if (!schedule_kind(s->train.schedule, &t->schedule.kind, err)) goto fail;
     return t;

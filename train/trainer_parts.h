@@ -20,17 +20,17 @@ struct Trainer {
     Optimizer optimizer;
     FeaturePack pack;
     Rollout *rollout;
-    Simulator *simulator;           // visit weights only
+    Simulator *simulator; // visit weights only
     Weighting weighting;
     Schedule schedule;
-    float *weight;                  // (K, rows) of the step at hand
-    int32_t *drafts;                // visit: (anchors, K) of one sequence
-    double *visit, *worth;          // visit: (anchors), (anchors, K)
+    float *weight;         // (K, rows) of the step at hand
+    int32_t *drafts;       // visit: (anchors, K) of one sequence
+    double *visit, *worth; // visit: (anchors), (anchors, K)
     TrainState state;
     Metrics *metrics;
-    char root[PATH_ROOM];           // OUTPUT/ckpt
-    int64_t saved_step;             // of the newest checkpoint on disk, -1 = none
-    double step_s;                  // duration of the last step
+    char root[PATH_ROOM]; // OUTPUT/ckpt
+    int64_t saved_step;   // of the newest checkpoint on disk, -1 = none
+    double step_s;        // duration of the last step
 };
 
 // Numbers of one step, for the log.

@@ -33,9 +33,9 @@ static void show(Trainer *t, Progress *p, const StepReport *r) {
     char note[200];
     const TrainState *s = &t->state;
     const int k = (int)t->opt.settings->eval.select_k;
-    snprintf(note, sizeof note, "loss %.4f, %.0f anchors/s, %.2f M tokens, tau(%d) %.3f (stock %.3f)",
-             r->stats.loss, (double)r->rows / t->step_s, (double)s->tokens * 1e-6, k, s->best_tau,
-             s->stock_tau);
+    snprintf(note, sizeof note,
+             "loss %.4f, %.0f anchors/s, %.2f M tokens, tau(%d) %.3f (stock %.3f)", r->stats.loss,
+             (double)r->rows / t->step_s, (double)s->tokens * 1e-6, k, s->best_tau, s->stock_tau);
     progress_at(p, s->step, note);
 }
 
@@ -97,8 +97,11 @@ bool trainer_run(Trainer *t, TrainResult *out, Err *err) {
                        "stopped by a signal at step %lld of %lld; the same command continues there",
                        (long long)t->state.step, (long long)t->plan.steps);
     summary(t, &t->state);
-    *out = (TrainResult){.steps = t->state.step, .best_step = t->state.best_step,
-                         .stock_tau = t->state.stock_tau, .best_tau = t->state.best_tau,
-                         .anchors = t->state.anchors, .tokens = t->state.tokens};
+    *out = (TrainResult){.steps = t->state.step,
+                         .best_step = t->state.best_step,
+                         .stock_tau = t->state.stock_tau,
+                         .best_tau = t->state.best_tau,
+                         .anchors = t->state.anchors,
+                         .tokens = t->state.tokens};
     return true;
 }

@@ -24,8 +24,8 @@ static bool write_checkpoint(Trainer *t, Err *err) {
     char tmp[PATH_ROOM];
     const int64_t step = t->state.step;
     if (!ckpt_begin(t->root, step, tmp, err)) return false;
-    if (!state_save(tmp, t->opt.settings->model.assistant_path, &t->state, &t->optimizer, t->opt.dev,
-                    t->opt.identity, t->opt.machine, err)) {
+    if (!state_save(tmp, t->opt.settings->model.assistant_path, &t->state, &t->optimizer,
+                    t->opt.dev, t->opt.identity, t->opt.machine, err)) {
         ckpt_abort(t->root, step);
         return false;
     }
@@ -35,20 +35,23 @@ static bool write_checkpoint(Trainer *t, Err *err) {
 
 bool trainer_save(Trainer *t, Err *err) {
     if (t->world.rank != 0) return true;
-    if (!write_checkpoint(t, err)) return err_wrap(err, "checkpoint of step %lld", (long long)t->state.step);
+    if (!write_checkpoint(t, err))
+        return err_wrap(err, "checkpoint of step %lld", (long long)t->state.step);
     t->saved_step = t->state.step;
     ckpt_prune(t->root, t->opt.settings->train.keep, t->state.best_step);
     return true;
 }
 
-// The best of the checkpoint that is resumed, unless its folder is gone; then what `best` points at.
+// The best of the checkpoint that is resumed, unless its folder is gone; then what `best` points
+// at.
 static bool restore_best(Trainer *t, Err *err) {
     char dir[PATH_ROOM];
     TrainState *s = &t->state;
     if (!dir_exists(ckpt_path(dir, t->root, s->best_step))) {
         const int64_t pointed = ckpt_pointed(t->root, "best");
         TrainState other = {.best_step = -1};
-        const bool known = pointed >= 0 && state_peek(ckpt_path(dir, t->root, pointed), &other, NULL);
+        const bool known =
+            pointed >= 0 && state_peek(ckpt_path(dir, t->root, pointed), &other, NULL);
         s->best_step = known ? other.best_step : s->step;
         s->best_tau = known ? other.best_tau : s->best_tau;
     }
@@ -62,11 +65,13 @@ bool trainer_resume(Trainer *t, bool *resumed, Err *err) {
     if (!ckpt_find(t->root, &step, err)) return false;
     if (step < 0) return true;
     ckpt_path(dir, t->root, step);
-    if (!state_load(dir, &t->state, &t->optimizer, t->opt.dev, t->opt.identity, t->opt.machine, err))
+    if (!state_load(dir, &t->state, &t->optimizer, t->opt.dev, t->opt.identity, t->opt.machine,
+                    err))
         return false;
     if (t->state.step != step || t->state.steps != t->plan.steps)
         return err_set(err, ERR_USAGE, "%s is step %lld of %lld, this run has %lld steps", dir,
-                       (long long)t->state.step, (long long)t->state.steps, (long long)t->plan.steps);
+                       (long long)t->state.step, (long long)t->state.steps,
+                       (long long)t->plan.steps);
     t->weighting.seen = t->state.match_seen;
     for (int j = 0; j < DRAFT_MAX; j++) t->weighting.match[j] = t->state.match[j];
     t->saved_step = step;
@@ -77,15 +82,16 @@ bool trainer_resume(Trainer *t, bool *resumed, Err *err) {
 }
 
 bool trainer_log(Trainer *t, const StepReport *r, Err *err) {
-    static const char *const plain[] = {"train/loss",          "train/lr",     "train/grad_norm",
-                                        "train/anchors_per_s", "train/tokens", "train/fkl",
-                                        "train/tv",            "train/route"};
+    static const char *const plain[] = {
+        "train/loss",   "train/lr",  "train/grad_norm", "train/anchors_per_s",
+        "train/tokens", "train/fkl", "train/tv",        "train/route"};
     enum { PLAIN = 8 };
     const char *names[PLAIN + 2 * DRAFT_MAX + 1];
     static char step_names[2 * DRAFT_MAX][24];
     double values[PLAIN + 2 * DRAFT_MAX + 1];
-    const double numbers[PLAIN] = {r->stats.loss, r->lr,        r->norm,     (double)r->rows / t->step_s,
-                                   (double)t->state.tokens, r->stats.fkl, r->stats.tv, r->stats.route};
+    const double numbers[PLAIN] = {
+        r->stats.loss,           r->lr,        r->norm,     (double)r->rows / t->step_s,
+        (double)t->state.tokens, r->stats.fkl, r->stats.tv, r->stats.route};
     int n = 0;
     for (; n < PLAIN; n++) names[n] = plain[n], values[n] = numbers[n];
     for (int j = 0; j < t->weighting.K; j++) {

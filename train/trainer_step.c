@@ -24,8 +24,8 @@ static bool weigh_by_visit(Trainer *t, const Batch *b, Err *err) {
         const Sample *s = &b->seq[i].sample;
         const int64_t anchors = s->n - s->prompt - 1;
         if (anchors <= 0) continue;
-        if (!simulator_drafts(t->simulator, a, &t->pack, i, s->ids, s->n, s->prompt, head, t->drafts,
-                              NULL, err))
+        if (!simulator_drafts(t->simulator, a, &t->pack, i, s->ids, s->n, s->prompt, head,
+                              t->drafts, NULL, err))
             return false;
         weighting_visits(&t->weighting, t->drafts, anchors, s->ids, s->n, s->prompt, t->visit,
                          t->worth);
@@ -40,9 +40,9 @@ static bool not_finite(const Trainer *t, const Batch *b, double loss, double nor
     size_t used = 0;
     int shown = 0;
     for (; shown < b->nseq && used + 140 < sizeof names; shown++)
-        used += (size_t)snprintf(names + used, sizeof names - used, "%s%s (#%lld)",
-                                 shown ? ", " : "", b->seq[shown].sample.id,
-                                 (long long)b->seq_index[shown]);
+        used +=
+            (size_t)snprintf(names + used, sizeof names - used, "%s%s (#%lld)", shown ? ", " : "",
+                             b->seq[shown].sample.id, (long long)b->seq_index[shown]);
     if (shown < b->nseq)
         snprintf(names + used, sizeof names - used, " and %d more", b->nseq - shown);
     return err_set(err, ERR_FAILED,
@@ -60,8 +60,10 @@ bool trainer_step(Trainer *t, StepReport *report, Err *err) {
     CHECK(b.rows <= t->plan.max_rows && b.tokens <= t->plan.max_tokens,
           "a step of %lld anchors, planned %lld", (long long)b.rows, (long long)t->plan.max_rows);
     pack_batch(t, &b);
-    if (t->weighting.kind != WEIGHTS_VISIT) weighting_fill(&t->weighting, &b, t->weight);
-    else if (!weigh_by_visit(t, &b, err)) return false;
+    if (t->weighting.kind != WEIGHTS_VISIT)
+        weighting_fill(&t->weighting, &b, t->weight);
+    else if (!weigh_by_visit(t, &b, err))
+        return false;
 
     op_zero(dev, t->optimizer.grad);
     memset(&report->stats, 0, sizeof report->stats);

@@ -8,23 +8,30 @@
 static const double KEEP = 0.9;
 
 bool weighting_kind(const char *name, WeightKind *out, Err *err) {
-    if (strcmp(name, "fixed") == 0) *out = WEIGHTS_FIXED;
-    else if (strcmp(name, "reach") == 0) *out = WEIGHTS_REACH;
-    else if (strcmp(name, "visit") == 0) *out = WEIGHTS_VISIT;
+    if (strcmp(name, "fixed") == 0)
+        *out = WEIGHTS_FIXED;
+    else if (strcmp(name, "reach") == 0)
+        *out = WEIGHTS_REACH;
+    else if (strcmp(name, "visit") == 0)
+        *out = WEIGHTS_VISIT;
     else
         return err_set(err, ERR_USAGE, "train.step_weights: '%s', expected fixed, reach or visit",
                        name);
     return true;
 }
 
-static double smoothed(const Weighting *w, double x) { return (1.0 - w->smooth) * x + w->smooth; }
+static double smoothed(const Weighting *w, double x) {
+    return (1.0 - w->smooth) * x + w->smooth;
+}
 
 void weighting_steps(const Weighting *w, double out[DRAFT_MAX]) {
     double product = 1.0;
     for (int j = 0; j < w->K; j++) {
         out[j] = product;
-        if (w->kind == WEIGHTS_FIXED) product *= w->decay;
-        else if (w->seen > 0) product *= smoothed(w, w->match[j]);
+        if (w->kind == WEIGHTS_FIXED)
+            product *= w->decay;
+        else if (w->seen > 0)
+            product *= smoothed(w, w->match[j]);
     }
 }
 
@@ -44,12 +51,13 @@ void weighting_fill(const Weighting *w, const Batch *b, float *weight) {
             weight[j * b->rows + r] = b->valid[j * b->rows + r] ? (float)step[j] : 0.0f;
 }
 
-void weighting_visits(const Weighting *w, const int32_t *drafts, int64_t anchors, const int32_t *ids,
-                      int64_t n, int64_t first, double *visit, double *out) {
+void weighting_visits(const Weighting *w, const int32_t *drafts, int64_t anchors,
+                      const int32_t *ids, int64_t n, int64_t first, double *visit, double *out) {
     memset(visit, 0, (size_t)anchors * sizeof *visit);
     if (anchors > 0) visit[0] = 1.0;
     for (int64_t t = 0; t < anchors; t++) {
-        const int64_t left = n - first - t - 1; // tokens after the bonus: drafts that can be matched
+        const int64_t left =
+            n - first - t - 1; // tokens after the bonus: drafts that can be matched
         const int steps = left < w->K ? (int)left : w->K;
         double a[DRAFT_MAX], worth[DRAFT_MAX + 1];
         for (int j = 0; j < steps; j++)
@@ -68,8 +76,8 @@ void weighting_visits(const Weighting *w, const int32_t *drafts, int64_t anchors
     }
 }
 
-void weighting_place(const Weighting *w, const Batch *b, int seq, const double *out, int64_t anchors,
-                     int64_t first, float *weight) {
+void weighting_place(const Weighting *w, const Batch *b, int seq, const double *out,
+                     int64_t anchors, int64_t first, float *weight) {
     double mean[DRAFT_MAX] = {0};
     for (int64_t t = 0; t < anchors; t++)
         for (int j = 0; j < w->K; j++) mean[j] += out[t * w->K + j] / (double)anchors;

@@ -1,7 +1,9 @@
 // train/world.c - a world of one rank: its mean is what it already has.
 #include "train/world.h"
 
-World world_open(void) { return (World){.rank = 0, .size = 1}; }
+World world_open(void) {
+    return (World){.rank = 0, .size = 1};
+}
 
 bool world_all_reduce(const World *w, Device *dev, Tensor grad, Err *err) {
     (void)dev;

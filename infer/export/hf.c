@@ -28,7 +28,8 @@ char **hf_weight_files(const char *dir, int *n, Err *err) {
     *n = 0;
     if (file_exists(path_join(path, dir, "model.safetensors")))
         return file_list_add(&list, n, "model.safetensors", err) ? list : NULL;
-    json_t *index = json_read_file(path_join(path, dir, "model.safetensors.index.json"), INDEX_LIMIT, err);
+    json_t *index =
+        json_read_file(path_join(path, dir, "model.safetensors.index.json"), INDEX_LIMIT, err);
     if (index == NULL) return NULL;
     json_t *map = json_object_get(index, "weight_map"), *file;
     const char *key;
@@ -82,7 +83,9 @@ static bool fetch_from_file(void *ctx, const StTensor *t, void *out, bool *have,
     return ok;
 }
 
-HfSource hf_source_file(StFile *drafter) { return (HfSource){drafter, fetch_from_file}; }
+HfSource hf_source_file(StFile *drafter) {
+    return (HfSource){drafter, fetch_from_file};
+}
 
 // The first 8 + N bytes of a file that st_open() has accepted.
 static char *read_header(const char *path, size_t *size, Err *err) {

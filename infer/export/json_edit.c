@@ -1,4 +1,5 @@
-// infer/export/json_edit.c - finds a member of the outermost object in JSON text and replaces its value.
+// infer/export/json_edit.c - finds a member of the outermost object in JSON text and replaces its
+// value.
 #include "infer/export/json_edit.h"
 
 #include <stdio.h>
@@ -15,13 +16,16 @@ typedef struct {
     size_t close;            // the closing brace
 } Scan;
 
-static size_t skip_string(const char *s, size_t i) { // i at the opening quote; behind the closing one
+static size_t skip_string(const char *s,
+                          size_t i) { // i at the opening quote; behind the closing one
     for (i++; s[i] != '"'; i++)
         if (s[i] == '\\') i++;
     return i + 1;
 }
 
-static int is_space(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
+static int is_space(char c) {
+    return c == ' ' || c == '\t' || c == '\n' || c == '\r';
+}
 
 // The text has been accepted by the parser: quotes and braces are known to match.
 static Scan scan(const char *s, size_t size, const char *key) {

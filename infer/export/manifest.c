@@ -22,13 +22,15 @@ bool manifest_seal(const char *dir, int64_t step, Err *err) {
         path_join(path, dir, names[i]);
         ok = file_size(path, &size, err) && sha256_file(&sha, path, err);
         if (ok)
-            json_object_set_new(files, names[i],
-                                json_pack("{s:I, s:s}", "size", (json_int_t)size, "sha256", sha.hex));
+            json_object_set_new(
+                files, names[i],
+                json_pack("{s:I, s:s}", "size", (json_int_t)size, "sha256", sha.hex));
     }
     dir_list_free(names, n);
     json_t *manifest = json_pack("{s:i, s:I, s:o}", "version", MANIFEST_VERSION, "step",
                                  (json_int_t)step, "files", files);
-    ok = ok && json_write_file(path_join(path, dir, MANIFEST_NAME), manifest, err) && dir_sync(dir, err);
+    ok = ok && json_write_file(path_join(path, dir, MANIFEST_NAME), manifest, err) &&
+         dir_sync(dir, err);
     json_decref(manifest);
     return ok;
 }
@@ -50,8 +52,8 @@ static bool verify_file(const char *dir, const char *name, const json_t *entry, 
                        (long long)size, (long long)want);
     if (!sha256_file(&sha, path, err)) return false;
     if (hex == NULL || strcmp(hex, sha.hex) != 0)
-        return err_set(err, ERR_INPUT, "%s: damaged: SHA-256 %s, its manifest says %s", path, sha.hex,
-                       hex ? hex : "nothing");
+        return err_set(err, ERR_INPUT, "%s: damaged: SHA-256 %s, its manifest says %s", path,
+                       sha.hex, hex ? hex : "nothing");
     return true;
 }
 
@@ -76,4 +78,3 @@ bool manifest_verify(const char *dir, const char *const *required, int n, int64_
     json_decref(manifest);
     return ok;
 }
-

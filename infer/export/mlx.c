@@ -1,4 +1,5 @@
-// infer/export/mlx.c - one safetensors file in the reference writer's order, and the index MLX writes.
+// infer/export/mlx.c - one safetensors file in the reference writer's order, and the index MLX
+// writes.
 #include "infer/export/mlx.h"
 
 #include <stdlib.h>
@@ -73,10 +74,11 @@ static bool write_index(const StFile *stock, const char *out_dir, int64_t total,
     }
     for (int i = 0; i < n; i++) names[i] = st_at(stock, i)->name;
     qsort(names, (size_t)n, sizeof *names, by_name);
-    for (int i = 0; i < n; i++) json_object_set_new(map, names[i], json_string("model.safetensors"));
+    for (int i = 0; i < n; i++)
+        json_object_set_new(map, names[i], json_string("model.safetensors"));
     free(names);
-    json_t *index = json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)total,
-                              "weight_map", map);
+    json_t *index =
+        json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)total, "weight_map", map);
     char *text = index ? json_dumps(index, JSON_INDENT(4)) : NULL;
     json_decref(index);
     if (text == NULL) return err_set(err, ERR_FAILED, "out of memory");
@@ -96,8 +98,10 @@ bool mlx_write(const char *stock_dir, const char *out_dir, const HfSource *src, 
     ok = ok && declare_all(stock, w, err);
     for (int i = 0; ok && i < st_writer_count(w); i++)
         ok = write_tensor(stock, st_writer_order(w, i)->name, w, src, &total, err);
-    if (ok) ok = st_writer_commit(w, err);
-    else st_writer_drop(w);
+    if (ok)
+        ok = st_writer_commit(w, err);
+    else
+        st_writer_drop(w);
     ok = ok && write_index(stock, out_dir, total, err);
     st_close(stock);
     return ok;

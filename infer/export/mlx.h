@@ -6,6 +6,7 @@
 
 // model.safetensors and its index in out_dir: the stock's keys and shapes, floats as they are,
 // token_ordering as I32, metadata format = mlx.
-MUST_CHECK bool mlx_write(const char *stock_dir, const char *out_dir, const HfSource *src, Err *err);
+MUST_CHECK bool mlx_write(const char *stock_dir, const char *out_dir, const HfSource *src,
+                          Err *err);
 
 #endif

@@ -25,7 +25,8 @@ static void make(const char *root, int64_t step) {
     Err err = {0};
     assert_ok(ckpt_begin(root, step, tmp, &err), err);
     for (int i = 0; i < 4; i++) {
-        const int n = snprintf(text, sizeof text, "{\"%s of step\": %lld}\n", NAMES[i], (long long)step);
+        const int n =
+            snprintf(text, sizeof text, "{\"%s of step\": %lld}\n", NAMES[i], (long long)step);
         assert_ok(file_write(path_join(path, tmp, NAMES[i]), text, (size_t)n, &err), err);
     }
     assert_ok(ckpt_commit(root, step, &err), err);
@@ -63,7 +64,8 @@ static void unfinished_folders_do_not_exist(void **state) {
     assert_int_equal(step, 5);
     ckpt_prune(root, 0, -1);
     assert_false(dir_exists(tmp));
-    // published but never acknowledged by `latest`: the acknowledged one counts, and N can be saved again
+    // published but never acknowledged by `latest`: the acknowledged one counts, and N can be saved
+    // again
     make(root, 6);
     assert_ok(ckpt_point(root, "latest", 5, &err), err);
     assert_ok(ckpt_find(root, &step, &err), err);

@@ -1,4 +1,5 @@
-// tests/train/weighting_test.c - step weights; visits against an enumeration of every decoding path.
+// tests/train/weighting_test.c - step weights; visits against an enumeration of every decoding
+// path.
 #include "tests/testing.h"
 
 #include <math.h>
