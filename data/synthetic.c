@@ -282,9 +282,12 @@ fail:
     return err_wrap(err, "%s", dir);
 }
 
+bool synthetic_target_config(const char *dir, const PairShape *s, Err *err) {
+    return dir_make(dir, err) && write_configs(dir, s, false, err);
+}
+
 bool synthetic_target(const char *dir, const PairShape *s, uint64_t seed, Err *err) {
-    return dir_make(dir, err) && write_configs(dir, s, false, err) &&
-           write_model(dir, s, false, seed, err);
+    return synthetic_target_config(dir, s, err) && write_model(dir, s, false, seed, err);
 }
 
 bool synthetic_assistant(const char *dir, const PairShape *s, uint64_t seed, Err *err) {
