@@ -22,7 +22,8 @@ const PairShape *pair_shape(const char *name); // NULL: no such shape
 // Writes dir/config.json, generation_config.json and model.safetensors (bf16), N(0, 0.02) matrices,
 // norms about 1. The same seed gives the same bytes.
 MUST_CHECK bool synthetic_target(const char *dir, const PairShape *shape, uint64_t seed, Err *err);
-MUST_CHECK bool synthetic_target_config(const char *dir, const PairShape *shape, Err *err); // no weights
+MUST_CHECK bool synthetic_target_config(const char *dir, const PairShape *shape,
+                                        Err *err); // no weights
 MUST_CHECK bool synthetic_assistant(const char *dir, const PairShape *shape, uint64_t seed,
                                     Err *err);
 

@@ -1,4 +1,5 @@
-// train/train_bench.c - rollout forward and backward, clip and AdamW on random weights at real shapes.
+// train/train_bench.c - rollout forward and backward, clip and AdamW on random weights at real
+// shapes.
 //
 // Operations are counted as the peers count them: matrix products of one teacher pass per row, and
 // forward plus backward of the assistant per anchor and step; what we recompute does not count.
@@ -60,8 +61,8 @@ static void *random_rows(int64_t rows, int64_t cols, uint64_t stream) {
     if (x == NULL) return NULL;
     for (int64_t i = 0; i < rows * cols; i++) {
         const uint64_t u = rng_u64(1, RNG_INIT, stream, (uint64_t)i);
-        const float sum = (float)(u & 0xffff) + (float)(u >> 16 & 0xffff) + (float)(u >> 32 & 0xffff) +
-                          (float)(u >> 48) - 131070.0f;
+        const float sum = (float)(u & 0xffff) + (float)(u >> 16 & 0xffff) +
+                          (float)(u >> 32 & 0xffff) + (float)(u >> 48) - 131070.0f;
         x[i] = bf16_from_f32(sum / 37837.0f);
     }
     return x;
@@ -72,8 +73,10 @@ static bool fill_pack(Bench *b, const BenchCase *c, Err *err) {
     bool ok = true;
     for (int64_t s = 0; ok && s < c->batch; s++) {
         void *rows[5];
-        const int64_t width[5] = {p->width, p->kv_width[0], p->kv_width[1], p->kv_width[0], p->kv_width[1]};
-        for (int i = 0; i < 5; i++) ok = (rows[i] = random_rows(c->seq, width[i], (uint64_t)(8 * s + i))) && ok;
+        const int64_t width[5] = {p->width, p->kv_width[0], p->kv_width[1], p->kv_width[0],
+                                  p->kv_width[1]};
+        for (int i = 0; i < 5; i++)
+            ok = (rows[i] = random_rows(c->seq, width[i], (uint64_t)(8 * s + i))) && ok;
         features_begin(p);
         const void *const k[2] = {rows[1], rows[2]}, *const v[2] = {rows[3], rows[4]};
         if (ok) features_load(p, b->dev, rows[0], k, v, c->seq);
@@ -117,24 +120,31 @@ static bool load_pair(Bench *b, const BenchCase *c, const char *dir, Err *err) {
     b->table_block = dev_alloc(b->dev, (size_t)(V * B) * dtype_size(c->dtype), err);
     if (b->table_block == NULL) return false;
     b->table = tensor_of(b->table_block, c->dtype, V, B);
-    bf16 *rows = random_rows(4096, B, 99); // repeated: the values of a table do not change its speed
+    bf16 *rows =
+        random_rows(4096, B, 99); // repeated: the values of a table do not change its speed
     if (rows == NULL) return err_set(err, ERR_FAILED, "out of memory");
     for (int64_t v = 0; v < V; v += 4096) {
         const int64_t n = V - v < 4096 ? V - v : 4096;
         op_copy(b->dev, tensor_rows(b->table, v, n), tensor_of(rows, DT_BF16, n, B));
     }
     free(rows);
-    const AssistantOptions opt = {.dir = draft, .dtype = c->dtype, .target_table = b->table,
-                                  .target_scale = sqrtf((float)B)};
+    const AssistantOptions opt = {
+        .dir = draft, .dtype = c->dtype, .target_table = b->table, .target_scale = sqrtf((float)B)};
     return (b->a = assistant_open(b->dev, &opt, err)) != NULL;
 }
 
 static bool bench_open(Bench *b, const BenchCase *c, const char *dir, Err *err) {
-    const OptimizerOptions adam = {.beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .decay = 0.01f, .clip = 1.0};
+    const OptimizerOptions adam = {
+        .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .decay = 0.01f, .clip = 1.0};
     if (!load_pair(b, c, dir, err) || !fill_batch(b, c, err)) return false;
-    const RolloutOptions opt = {.K = c->K, .loss = LOSS_FKL, .temperature = 1.0f, .max_rows = b->batch.rows,
-                                .max_tokens = b->batch.tokens, .max_seqs = (int)c->batch};
-    const size_t bytes = optimizer_bytes(&b->a->cfg, &adam) + features_bytes(&b->target, b->batch.tokens, DT_BF16) +
+    const RolloutOptions opt = {.K = c->K,
+                                .loss = LOSS_FKL,
+                                .temperature = 1.0f,
+                                .max_rows = b->batch.rows,
+                                .max_tokens = b->batch.tokens,
+                                .max_seqs = (int)c->batch};
+    const size_t bytes = optimizer_bytes(&b->a->cfg, &adam) +
+                         features_bytes(&b->target, b->batch.tokens, DT_BF16) +
                          rollout_bytes(b->a, &b->target, &opt) + 4 * ARENA_ALIGN;
     Arena arena;
     if ((b->block = dev_alloc(b->dev, bytes, err)) == NULL) return false;
@@ -150,7 +160,8 @@ static bool one_step(Bench *b, int64_t step, double *seconds, Err *err) {
     double norm;
     const double begin = now_s();
     op_zero(b->dev, b->optimizer.grad);
-    if (!rollout_run(b->rollout, b->a, &b->batch, &b->pack, b->weight, &b->optimizer.grads, &stats, err) ||
+    if (!rollout_run(b->rollout, b->a, &b->batch, &b->pack, b->weight, &b->optimizer.grads, &stats,
+                     err) ||
         !optimizer_norm(&b->optimizer, b->dev, &norm, err))
         return false;
     optimizer_step(&b->optimizer, b->dev, norm, 1e-4, step);
@@ -165,7 +176,8 @@ static double step_flop(const Bench *b, const BenchCase *c) {
     double body = 3.0 * (double)s->hidden * (double)t->hidden, attn = 0.0;
     for (int i = 0; i < t->layers; i++) {
         const double q = (double)(t->heads * layer_head_dim(t, i));
-        const double rows = t->kind[i] == LAYER_FULL ? (double)c->seq / 2 : fmin((double)t->window, (double)c->seq);
+        const double rows =
+            t->kind[i] == LAYER_FULL ? (double)c->seq / 2 : fmin((double)t->window, (double)c->seq);
         body += 2.0 * q * (double)t->hidden + 3.0 * (double)t->hidden * (double)layer_inter(t, i);
         attn += 4.0 * q * rows;
     }
@@ -177,8 +189,8 @@ static double step_flop(const Bench *b, const BenchCase *c) {
 static bool measure(const BenchCase *c, const Cli *cli, const char *dir, Err *err) {
     Bench b = {0};
     double best = 1e30, sum = 0.0, s;
-    bool ok = (b.dev = dev_open(cli->s.runtime.device, (int)cli->s.runtime.threads, err)) && bench_open(&b, c, dir, err) &&
-              one_step(&b, 1, &s, err); // warm-up
+    bool ok = (b.dev = dev_open(cli->s.runtime.device, (int)cli->s.runtime.threads, err)) &&
+              bench_open(&b, c, dir, err) && one_step(&b, 1, &s, err); // warm-up
     for (int i = 0; ok && i < c->repeat; i++) {
         ok = one_step(&b, i + 2, &s, err);
         sum += s;
@@ -187,16 +199,18 @@ static bool measure(const BenchCase *c, const Cli *cli, const char *dir, Err *er
     if (ok) {
         const double mean = sum / c->repeat, flop = step_flop(&b, c);
         const double ceiling = device_gemm_ceiling(b.dev, c->dtype, 2048, 2048, 2048);
-        printf("train    %-5s %-5s %lld x %lld, K %d   %9.1f ms   %8.1f GFLOP/s   %5.1f %% of GEMM %.1f GFLOP/s   "
+        printf("train    %-5s %-5s %lld x %lld, K %d   %9.1f ms   %8.1f GFLOP/s   %5.1f %% of GEMM "
+               "%.1f GFLOP/s   "
                "%.0f anchors/s",
-               c->shape->name, dtype_name(c->dtype), (long long)c->batch, (long long)c->seq, c->K, 1e3 * mean,
-               flop / mean / 1e9, 100.0 * flop / mean / 1e9 / ceiling, ceiling, (double)b.batch.rows / mean);
+               c->shape->name, dtype_name(c->dtype), (long long)c->batch, (long long)c->seq, c->K,
+               1e3 * mean, flop / mean / 1e9, 100.0 * flop / mean / 1e9 / ceiling, ceiling,
+               (double)b.batch.rows / mean);
         if (cli->s.bench.peers) {
             double peer = 0.0;
             char k[32];
             snprintf(k, sizeof k, "--k %d", c->K);
-            ok = peer_run(&cli->s, "rollout_torch.py", k, c->shape->name, c->dtype, c->batch, c->seq, "ms_per_step", &peer,
-                          err);
+            ok = peer_run(&cli->s, "rollout_torch.py", k, c->shape->name, c->dtype, c->batch,
+                          c->seq, "ms_per_step", &peer, err);
             if (ok) printf("   peer %.1f ms: %.2fx", peer, peer / (1e3 * mean));
         }
         printf("\n");
@@ -222,8 +236,10 @@ static bool run_shape(const Cli *cli, const char *name, int64_t batch, int64_t s
               synthetic_assistant(path_join(part, top, "assistant"), shape, 1, err);
     const DType dtypes[2] = {DT_F32, DT_BF16};
     for (int i = 0; ok && i < 2; i++) {
-        const bool chosen = strcmp(cli->s.train.dtype, "auto") == 0 || (strcmp(cli->s.train.dtype, "f32") == 0) == (i == 0);
-        const BenchCase c = {pair_shape(name), batch, seq, (int)cli->s.bench.k, dtypes[i], (int)cli->s.bench.repeat};
+        const bool chosen = strcmp(cli->s.train.dtype, "auto") == 0 ||
+                            (strcmp(cli->s.train.dtype, "f32") == 0) == (i == 0);
+        const BenchCase c = {pair_shape(name),    batch,     seq,
+                             (int)cli->s.bench.k, dtypes[i], (int)cli->s.bench.repeat};
         if (chosen) ok = measure(&c, cli, top, err);
     }
     Err ignored = {0};
@@ -235,4 +251,5 @@ static bool run(const Cli *cli, Err *err) {
     return run_shape(cli, "demo", 4, 512, err) && run_shape(cli, "e4b", 1, cli->s.bench.seq, err);
 }
 
-const Verb train_bench_verb = {.name = "bench", .summary = "speed of a training step", .usage = "", .run = run};
+const Verb train_bench_verb = {
+    .name = "bench", .summary = "speed of a training step", .usage = "", .run = run};
