@@ -66,22 +66,26 @@ static bool run_verb_line(const Verb *verb, int argc, char **argv, Err *err) {
     Cli cli;
     if (!cli_parse(&cli, verb, argc, argv, err)) return false;
     bool ok = true;
-    if (cli.help) cli_help(stdout, verb);
-    else ok = is_stage(verb) && !cli.dry_run ? run_locked(verb, &cli, err) : verb->run(&cli, err);
+    if (cli.help)
+        cli_help(stdout, verb);
+    else
+        ok = is_stage(verb) && !cli.dry_run ? run_locked(verb, &cli, err) : verb->run(&cli, err);
     cli_free(&cli);
     if (ok && fflush(stdout) != 0) return err_errno(err, "standard output");
     return ok;
 }
 
 static void print_verbs(FILE *out) {
-    fprintf(out, "draftsmith %s: retrains the drafter of a fine-tuned Gemma 4 target\n\n"
-                 "  draftsmith VERB [-c config.json] [section.field=value ...]\n\n",
+    fprintf(out,
+            "draftsmith %s: retrains the drafter of a fine-tuned Gemma 4 target\n\n"
+            "  draftsmith VERB [-c config.json] [section.field=value ...]\n\n",
             PROGRAM_VERSION);
     for (int i = 0; verb_at(i) != NULL; i++)
         fprintf(out, "  %-11s %s\n", verb_at(i)->name, verb_at(i)->summary);
-    fprintf(out, "\n`draftsmith VERB --help` tells more. Results go to stdout, progress to stderr.\n"
-                 "Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 bad input, 4 a gate "
-                 "failed,\n75 stopped with a checkpoint.\n");
+    fprintf(out,
+            "\n`draftsmith VERB --help` tells more. Results go to stdout, progress to stderr.\n"
+            "Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 bad input, 4 a gate "
+            "failed,\n75 stopped with a checkpoint.\n");
 }
 
 static const Verb *find_verb(const char *name, Err *err) {
@@ -90,8 +94,10 @@ static const Verb *find_verb(const char *name, Err *err) {
         if (!strcmp(verb_at(i)->name, name)) return verb_at(i);
         nearest_offer(name, verb_at(i)->name, &best);
     }
-    if (best) err_set(err, ERR_USAGE, "unknown verb \"%s\", did you mean \"%s\"?", name, best);
-    else err_set(err, ERR_USAGE, "unknown verb \"%s\" (draftsmith --help lists them)", name);
+    if (best)
+        err_set(err, ERR_USAGE, "unknown verb \"%s\", did you mean \"%s\"?", name, best);
+    else
+        err_set(err, ERR_USAGE, "unknown verb \"%s\" (draftsmith --help lists them)", name);
     return NULL;
 }
 

@@ -1,5 +1,5 @@
-// eval/acceptance_json.h - acceptance.json and the Markdown table made from it. Fields are added, never
-// renamed: other tools read this file.
+// eval/acceptance_json.h - acceptance.json and the Markdown table made from it. Fields are added,
+// never renamed: other tools read this file.
 #ifndef EVAL_ACCEPTANCE_JSON_H
 #define EVAL_ACCEPTANCE_JSON_H
 
@@ -20,7 +20,8 @@ typedef struct {
 } AcceptanceReport;
 
 json_t *acceptance_json(const AcceptanceReport *r); // new reference
-// The table of such an object: k = 1..K, stock, trained, gain, shares; the dense head's rows beside.
+// The table of such an object: k = 1..K, stock, trained, gain, shares; the dense head's rows
+// beside.
 void acceptance_markdown(FILE *out, const json_t *report);
 
 #endif

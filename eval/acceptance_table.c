@@ -1,9 +1,12 @@
 // eval/acceptance_table.c - the Markdown table of an acceptance.json object, whoever made it.
 #include "eval/acceptance_json.h"
 
-static double real_at(const json_t *array, size_t i) { return json_number_value(json_array_get(array, i)); }
+static double real_at(const json_t *array, size_t i) {
+    return json_number_value(json_array_get(array, i));
+}
 
-static const json_t *member(const json_t *report, const char *drafter, const char *head, const char *what) {
+static const json_t *member(const json_t *report, const char *drafter, const char *head,
+                            const char *what) {
     const json_t *d = json_object_get(json_object_get(report, "drafters"), drafter);
     return json_object_get(json_object_get(d, head), what);
 }
@@ -14,8 +17,8 @@ static const json_t *paired(const json_t *report, const char *head, const char *
 
 static void row(FILE *out, const json_t *report, const char *head, size_t i, bool two) {
     const json_t *ci = json_array_get(member(report, "stock", head, "tau_ci"), i);
-    fprintf(out, "| %zu | %.2f | %.2f – %.2f |", i + 1, real_at(member(report, "stock", head, "tau"), i),
-            real_at(ci, 0), real_at(ci, 1));
+    fprintf(out, "| %zu | %.2f | %.2f – %.2f |", i + 1,
+            real_at(member(report, "stock", head, "tau"), i), real_at(ci, 0), real_at(ci, 1));
     if (two) {
         const json_t *gain_ci = json_array_get(paired(report, head, "ci"), i);
         ci = json_array_get(member(report, "trained", head, "tau_ci"), i);
@@ -32,7 +35,8 @@ static void row(FILE *out, const json_t *report, const char *head, size_t i, boo
 static void table(FILE *out, const json_t *report, const char *head, size_t K, bool two) {
     const char *name = json_string_value(member(report, "stock", head, "head"));
     fprintf(out, "\n%s head%s\n\n", name, head[6] == '\0' ? " (deployed)" : "");
-    fputs(two ? "| k | stock | interval | trained | interval | gain | interval | u_k stock | u_k trained |\n"
+    fputs(two ? "| k | stock | interval | trained | interval | gain | interval | u_k stock | u_k "
+                "trained |\n"
                 "|---|---|---|---|---|---|---|---|---|\n"
               : "| k | stock | interval | u_k |\n|---|---|---|---|\n",
           out);
@@ -45,8 +49,10 @@ void acceptance_markdown(FILE *out, const json_t *report) {
     const json_t *boot = json_object_get(report, "bootstrap");
     const json_int_t prompts = json_integer_value(json_object_get(report, "prompts"));
     fprintf(out,
-            "Tokens per target step on %lld prompts (%lld tokens, text: %s), greedy drafts, bonus in (ceiling "
-            "k + 1), pooled; %.0f %% intervals: %sbootstrap over prompts. u_k: share of all anchors whose first k "
+            "Tokens per target step on %lld prompts (%lld tokens, text: %s), greedy drafts, bonus "
+            "in (ceiling "
+            "k + 1), pooled; %.0f %% intervals: %sbootstrap over prompts. u_k: share of all "
+            "anchors whose first k "
             "drafts match. Drafter dtype %s.\n",
             (long long)prompts, (long long)json_integer_value(json_object_get(report, "tokens")),
             json_string_value(json_object_get(report, "sampler")),
@@ -54,8 +60,9 @@ void acceptance_markdown(FILE *out, const json_t *report) {
             json_string_value(json_object_get(
                 json_object_get(json_object_get(report, "drafters"), "stock"), "dtype")));
     table(out, report, "greedy", K, two);
-    if (member(report, "stock", "greedy_dense", "tau") != NULL) table(out, report, "greedy_dense", K, two);
+    if (member(report, "stock", "greedy_dense", "tau") != NULL)
+        table(out, report, "greedy_dense", K, two);
     if (prompts < STATS_FEW_PROMPTS)
-        fprintf(out, "\nOnly %lld prompts: below %d an interval is not to be trusted.\n", (long long)prompts,
-                STATS_FEW_PROMPTS);
+        fprintf(out, "\nOnly %lld prompts: below %d an interval is not to be trusted.\n",
+                (long long)prompts, STATS_FEW_PROMPTS);
 }

@@ -1,4 +1,5 @@
-// eval/audit.h - live decoding beside the simulator: the same rounds, or a near tie that explains it.
+// eval/audit.h - live decoding beside the simulator: the same rounds, or a near tie that explains
+// it.
 #ifndef EVAL_AUDIT_H
 #define EVAL_AUDIT_H
 
@@ -13,25 +14,25 @@ typedef struct {
     const char *id;
     const int32_t *ids;
     int64_t n, first;
-    bool stopped;         // ended by itself
+    bool stopped; // ended by itself
     int K;
-    const int32_t *L;     // (n - first - 1)
-    const float *margin;  // (n - first - 1, K): of the drafter's two best logits
+    const int32_t *L;    // (n - first - 1)
+    const float *margin; // (n - first - 1, K): of the drafter's two best logits
 } AuditText;
 
 // Counts of one draft length. A round is compared as long as the live text is the text's own.
 typedef struct {
     int k;
     int64_t texts, texts_equal, texts_near, texts_differ; // live text against the given one
-    int64_t rounds, equal, near, mismatches;              // near: unequal, and the deciding gap is a near tie
-    int64_t near_rounds;                                  // rounds with such a gap at all
+    int64_t rounds, equal, near, mismatches; // near: unequal, and the deciding gap is a near tie
+    int64_t near_rounds;                     // rounds with such a gap at all
 } AuditRow;
 
 typedef struct {
     double near_tie;
     AuditRow row[DRAFT_MAX + 1]; // by k
     int K;
-    char first_mismatch[512];    // "" = none
+    char first_mismatch[512]; // "" = none
 } Audit;
 
 void audit_start(Audit *a, int K, double near_tie);

@@ -5,8 +5,9 @@
 #include <string.h>
 
 static EmbedScale scale_of(const char *name) {
-    return strcmp(name, "f32") == 0 ? EMBED_SCALE_F32 : strcmp(name, "bf16") == 0 ? EMBED_SCALE_BF16
-                                                                                 : EMBED_SCALE_AUTO;
+    return strcmp(name, "f32") == 0    ? EMBED_SCALE_F32
+           : strcmp(name, "bf16") == 0 ? EMBED_SCALE_BF16
+                                       : EMBED_SCALE_AUTO;
 }
 
 static DType dtype_of(const char *name, const Device *dev) {
@@ -18,8 +19,11 @@ bool pair_open(Pair *p, const Settings *s, int64_t max_rows, Err *err) {
     *p = (Pair){.max_rows = max_rows};
     if ((p->dev = dev_open(s->runtime.device, (int)s->runtime.threads, err)) == NULL) return false;
     p->dtype = dtype_of(s->runtime.dtype, p->dev);
-    const TargetOptions opt = {.dir = s->model.target_path, .adapter = s->model.adapter_path, .dtype = p->dtype,
-                               .scale = scale_of(s->model.embed_scale), .max_rows = max_rows};
+    const TargetOptions opt = {.dir = s->model.target_path,
+                               .adapter = s->model.adapter_path,
+                               .dtype = p->dtype,
+                               .scale = scale_of(s->model.embed_scale),
+                               .max_rows = max_rows};
     if ((p->target = target_open(p->dev, &opt, err)) != NULL) return true;
     pair_close(p);
     return false;

@@ -1,4 +1,5 @@
-// eval/pair.h - the models that the verbs of eval open: device, merged target, drafters on its embedding.
+// eval/pair.h - the models that the verbs of eval open: device, merged target, drafters on its
+// embedding.
 #ifndef EVAL_PAIR_H
 #define EVAL_PAIR_H
 
@@ -10,8 +11,8 @@
 typedef struct {
     Device *dev;
     Target *target;
-    DType dtype;         // runtime.dtype resolved: of weights, GEMM inputs and the target's cache
-    int64_t max_rows;    // of one target call
+    DType dtype;      // runtime.dtype resolved: of weights, GEMM inputs and the target's cache
+    int64_t max_rows; // of one target call
 } Pair;
 
 // max_rows: prompt rows and verified rows of one call.

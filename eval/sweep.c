@@ -36,22 +36,28 @@ static void merge_samples(Sweep *s) {
     s->n = kept;
 }
 
-bool sweep_run(Sweep *out, const char *name, const char *path, const Assistant *a, const TargetConfig *tc,
-               const SeqSource *src, int K, Err *err) {
-    *out = (Sweep){.deployed = assistant_deployed_head(&a->cfg), .K = K, .n = src->count,
-                   .sequences = src->count, .has = {[HEAD_DENSE] = true}};
+bool sweep_run(Sweep *out, const char *name, const char *path, const Assistant *a,
+               const TargetConfig *tc, const SeqSource *src, int K, Err *err) {
+    *out = (Sweep){.deployed = assistant_deployed_head(&a->cfg),
+                   .K = K,
+                   .n = src->count,
+                   .sequences = src->count,
+                   .has = {[HEAD_DENSE] = true}};
     snprintf(out->name, sizeof out->name, "%s", name);
     snprintf(out->path, sizeof out->path, "%s", path);
     snprintf(out->dtype, sizeof out->dtype, "%s", dtype_name(a->dtype));
     out->has[out->deployed] = true;
-    const MeasureOptions opt = {.K = K, .head = {out->has[0], out->has[1]}, .max_anchors = SWEEP_ANCHORS,
+    const MeasureOptions opt = {.K = K,
+                                .head = {out->has[0], out->has[1]},
+                                .max_anchors = SWEEP_ANCHORS,
                                 .pack_tokens = SWEEP_TOKENS};
     Measurer *m = NULL;
     if ((out->prompt = calloc((size_t)src->count + 1, sizeof *out->prompt)) == NULL) {
         err_set(err, ERR_FAILED, "no memory for %lld sequences", (long long)src->count);
         goto fail;
     }
-    if ((m = measurer_open(a, tc, src, &opt, err)) == NULL || !measurer_run(m, a, out->prompt, err)) goto fail;
+    if ((m = measurer_open(a, tc, src, &opt, err)) == NULL || !measurer_run(m, a, out->prompt, err))
+        goto fail;
     measurer_close(m);
     merge_samples(out);
     return true;
@@ -67,18 +73,22 @@ static bool same_prompts(const Sweep *a, const Sweep *b, Err *err) {
         return err_set(err, ERR_INPUT, "%s was measured on %lld prompts, %s on %lld", a->name,
                        (long long)a->n, b->name, (long long)b->n);
     for (int64_t i = 0; i < a->n; i++)
-        if (strcmp(a->prompt[i].id, b->prompt[i].id) != 0 || a->prompt[i].tokens != b->prompt[i].tokens)
-            return err_set(err, ERR_INPUT, "prompt %lld: %s has %s (%lld tokens), %s has %s (%lld tokens)",
-                           (long long)i, a->name, a->prompt[i].id, (long long)a->prompt[i].tokens, b->name,
-                           b->prompt[i].id, (long long)b->prompt[i].tokens);
+        if (strcmp(a->prompt[i].id, b->prompt[i].id) != 0 ||
+            a->prompt[i].tokens != b->prompt[i].tokens)
+            return err_set(err, ERR_INPUT,
+                           "prompt %lld: %s has %s (%lld tokens), %s has %s (%lld tokens)",
+                           (long long)i, a->name, a->prompt[i].id, (long long)a->prompt[i].tokens,
+                           b->name, b->prompt[i].id, (long long)b->prompt[i].tokens);
     return true;
 }
 
 // Series of (sweep d, head h, draft length k).
-static int64_t series_of(int d, int h, int k, int K) { return ((int64_t)d * 2 + h) * K + k - 1; }
+static int64_t series_of(int d, int h, int k, int K) {
+    return ((int64_t)d * 2 + h) * K + k - 1;
+}
 
-bool sweep_intervals(SweepIntervals *out, const Sweep *sweep, int n, int64_t resamples, double confidence,
-                     uint64_t seed, Err *err) {
+bool sweep_intervals(SweepIntervals *out, const Sweep *sweep, int n, int64_t resamples,
+                     double confidence, uint64_t seed, Err *err) {
     const int K = sweep[0].K;
     const int64_t prompts = sweep[0].n, series = (int64_t)n * 2 * K;
     *out = (SweepIntervals){0};
@@ -89,7 +99,8 @@ bool sweep_intervals(SweepIntervals *out, const Sweep *sweep, int n, int64_t res
     Bootstrap *b = NULL;
     bool ok = false;
     if (tokens == NULL || rounds == NULL) {
-        err_set(err, ERR_FAILED, "no memory for the bootstrap over %lld prompts", (long long)prompts);
+        err_set(err, ERR_FAILED, "no memory for the bootstrap over %lld prompts",
+                (long long)prompts);
         goto end;
     }
     for (int d = 0; d < n; d++)
@@ -100,13 +111,19 @@ bool sweep_intervals(SweepIntervals *out, const Sweep *sweep, int n, int64_t res
                     tokens[series_of(d, h, k, K) * prompts + i] = (double)a->tokens;
                     rounds[series_of(d, h, k, K) * prompts + i] = (double)a->rounds;
                 }
-    const BootstrapInput in = {.prompts = prompts, .series = series, .tokens = tokens, .rounds = rounds,
-                               .resamples = resamples, .confidence = confidence, .seed = seed};
+    const BootstrapInput in = {.prompts = prompts,
+                               .series = series,
+                               .tokens = tokens,
+                               .rounds = rounds,
+                               .resamples = resamples,
+                               .confidence = confidence,
+                               .seed = seed};
     if ((b = bootstrap_run(&in, err)) == NULL) goto end;
     for (int h = 0; h < 2; h++)
         for (int k = 1; k <= K; k++) {
             for (int d = 0; d < n; d++) out->tau[d][h][k] = bootstrap_tau(b, series_of(d, h, k, K));
-            if (n == 2) out->gain[h][k] = bootstrap_gain(b, series_of(1, h, k, K), series_of(0, h, k, K));
+            if (n == 2)
+                out->gain[h][k] = bootstrap_gain(b, series_of(1, h, k, K), series_of(0, h, k, K));
         }
     ok = true;
 end:

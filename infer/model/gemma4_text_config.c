@@ -45,7 +45,7 @@ static const struct {
     FIELD("num_hidden_layers", layers, 1, LAYERS_MAX, 30),
     FIELD("num_attention_heads", heads, 1, 4096, 8),
     FIELD("num_key_value_heads", kv_heads, 1, 4096, 4),
-    FIELD("head_dim", head_dim, 2, 8192, 256),
+    FIELD("head_dim", head_dim, 2, HEAD_DIM_MAX, 256),
     FIELD("num_kv_shared_layers", kv_shared, 0, LAYERS_MAX, 0),
     FIELD("hidden_size_per_layer_input", ple, 0, 1 << 16, 256),
     FIELD("vocab_size_per_layer_input", ple_vocab, 0, 1 << 24, 262144),
@@ -175,7 +175,7 @@ static bool read_per_layer(TextConfig *c, const json_t *map, Err *err) {
                                "num_key_value_heads",
                                i, name);
         }
-        if (!config_int(entry, "head_dim", 2, 8192, &hd[i], err) ||
+        if (!config_int(entry, "head_dim", 2, HEAD_DIM_MAX, &hd[i], err) ||
             !config_int(entry, "num_key_value_heads", 1, 4096, &kv[i], err))
             return false;
     }
@@ -203,7 +203,7 @@ static bool read_head_sizes(TextConfig *c, const json_t *text, Err *err) {
     if (map != NULL && !json_is_null(map))
         return read_per_layer(c, map, err) || err_wrap(err, "per_layer_config");
     int64_t kv = c->kv_heads;
-    if (!config_int(text, "global_head_dim", 2, 8192, &c->global_head_dim, err) ||
+    if (!config_int(text, "global_head_dim", 2, HEAD_DIM_MAX, &c->global_head_dim, err) ||
         !config_int(text, "num_global_key_value_heads", 1, 4096, &kv, err))
         return false;
     if (c->k_eq_v) c->global_kv_heads = kv; // the reference honours it only then
