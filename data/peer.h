@@ -11,4 +11,7 @@ MUST_CHECK bool peer_run(const Settings *s, const char *script, const char *extr
                          const char *shape, DType dtype, int64_t batch, int64_t seq,
                          const char *field, double *out, Err *err);
 
+// The general form: bench.python with the arguments as they are.
+MUST_CHECK bool peer_call(const Settings *s, const char *arguments, const char *field, double *out, Err *err);
+
 #endif
