@@ -117,7 +117,9 @@ static bool parameters(ChatText *c, const json_t *properties, bool filter_keys, 
 
 // type:... inside items: one name or a list of names.
 static bool items_type(ChatText *c, const json_t *v, Err *err) {
-    json_t *names = value_is_string(v) ? json_pack("[O]", v) : value_items(v);
+    json_t *names = value_is_string(v) ? json_pack("[O]", v)
+                    : value_true(v)    ? value_items(v)
+                                       : json_array(); // the filter map gives nothing for false values
     if (names == NULL) return err_set(err, ERR_INPUT, "\"type\" of a tool's items is not a name");
     chat_markup(c, "type:");
     if (!value_is_string(v)) chat_markup(c, "[");

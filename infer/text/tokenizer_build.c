@@ -218,3 +218,11 @@ bool build_added_index(Tokenizer *t, Err *err) {
     return true;
 }
 
+
+void build_finish(Tokenizer *t) {
+    if (!t->bytes_merge) return;
+    for (uint32_t a = 0; a < 128; a++)
+        for (uint32_t b = 0; b < 128; b++)
+            if (table_scalar(t, a) < 0 || table_scalar(t, b) < 0)
+                t->cross_ascii[a][b / 64] |= (uint64_t)1 << (b % 64);
+}

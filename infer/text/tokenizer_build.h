@@ -1,5 +1,5 @@
 // infer/text/tokenizer_build.h - the steps that fill a Tokenizer while its file is read, in this order:
-// pieces, added tokens, vocabulary index, index of added tokens, merges by rising rank.
+// pieces, added tokens, vocabulary index, index of added tokens, merges by rising rank, finish.
 #ifndef TEXT_TOKENIZER_BUILD_H
 #define TEXT_TOKENIZER_BUILD_H
 
@@ -20,5 +20,7 @@ MUST_CHECK bool build_added_index(Tokenizer *t, Err *err);
 // left and right: lengths of the halves, which lie one behind the other in `pair`.
 MUST_CHECK bool build_merge(Tokenizer *t, const char *pair, size_t left, size_t right, uint32_t rank,
                             Err *err);
+// After the last merge: where byte pieces merge, no cut is safe beside a scalar spelled in bytes.
+void build_finish(Tokenizer *t);
 
 #endif

@@ -131,8 +131,11 @@ static bool read_members(Tokenizer *t, Scan *s, Parts *parts, Err *err) {
 
 static bool read_all(Tokenizer *t, Scan *s, Parts *parts, Err *err) {
     if (!read_members(t, s, parts, err) || !scheme_check(parts->top, parts->model, err)) return false;
-    return build_added(t, json_object_get(parts->top, "added_tokens"), err) && build_vocab(t, err) &&
-           build_added_index(t, err) && read_merges(t, &parts->merges, err);
+    if (!build_added(t, json_object_get(parts->top, "added_tokens"), err) || !build_vocab(t, err) ||
+        !build_added_index(t, err) || !read_merges(t, &parts->merges, err))
+        return false;
+    build_finish(t);
+    return true;
 }
 
 Tokenizer *tokenizer_parse(const char *text, size_t size, Err *err) {
