@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "infer/base/file.h"
-#include "infer/base/json.h"
+#include "infer/text/chat_json.h"
 
 enum {
     BLOCK_BYTES = 64 << 10,
@@ -193,7 +193,7 @@ int corpus_next(Corpus *c, CorpusLine *out, Err *err) {
     place(c, out->where);
     out->line = c->number;
     Err why = {0};
-    c->value = json_read_text(c->line, c->size, &why);
+    c->value = chat_json_read(c->line, c->size, &why);
     if (!json_is_object(c->value)) {
         err_set(err, ERR_INPUT, "%s: not a JSON object%s%.300s", out->where, why.code ? ": " : "",
                 why.text);

@@ -94,6 +94,14 @@ static bool place(Job *j, bool held_out, Sample *s, uint64_t hash, const char *w
     return keep(j, held_out ? SPLIT_EVAL : split_of(j->s, hash), s, err);
 }
 
+// Dev is measured by the simulator, which is exact on the target's own text only.
+static void drop_answer(Sample *s) {
+    memset(s->kind, TOKEN_CONTEXT, (size_t)s->n);
+    s->n = s->prompt;
+    s->stopped = false;
+    s->sampler[0] = 0;
+}
+
 static bool read_input(Job *j, const char *path, bool held_out, Err *err) {
     PrepareCount *count = held_out ? &j->p->eval : &j->p->train;
     const bool reference = !held_out && !strcmp(j->s->regenerate.answers, "reference");
@@ -108,13 +116,7 @@ static bool read_input(Job *j, const char *path, bool held_out, Err *err) {
         n++;
         count->in++;
         if (prepare_item(&s, &hash, &line, path_base(path), j->tools, reference, &why)) {
-            if (reference && s.prompt < s.n && split_of(j->s, hash) == SPLIT_DEV) {
-                // dev is measured by the simulator, which is exact on the target's own text only
-                memset(s.kind, TOKEN_CONTEXT, (size_t)s.n);
-                s.n = s.prompt;
-                s.stopped = false;
-                s.sampler[0] = 0;
-            }
+            if (split_of(j->s, hash) == SPLIT_DEV) drop_answer(&s);
             if (!place(j, held_out, &s, hash, line.where, err)) rc = -1;
         } else if (why.code == ERR_INPUT) {
             if (count->failed++ == 0) log_warn("%s: %s", line.where, why.text);
