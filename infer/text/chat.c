@@ -1,6 +1,7 @@
 // infer/text/chat.c - conversations to ids with kinds; which template a model folder carries.
 #include "infer/text/chat.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,7 +27,16 @@ const char *chat_template_name(ChatTemplate t) {
     return TEMPLATES[t].name;
 }
 
-static const char *accepted(void) { return "auto, small-2026-07-09, large-2026-07-09, large-2026-04"; }
+typedef struct {
+    char text[128];
+} Names;
+
+static Names accepted(void) {
+    Names names = {"auto"};
+    for (size_t i = 0, n = strlen(names.text); i < N_TEMPLATES; i++)
+        n += (size_t)snprintf(names.text + n, sizeof names.text - n, ", %s", TEMPLATES[i].name);
+    return names;
+}
 
 bool chat_template_load(ChatTemplate *out, const char *dir, const char *name, Err *err) {
     const bool by_hash = strcmp(name, "auto") == 0;
@@ -37,7 +47,7 @@ bool chat_template_load(ChatTemplate *out, const char *dir, const char *name, Er
         char *text = file_read(path_join(path, dir, "chat_template.jinja"), TEMPLATE_LIMIT, &size, err);
         const bool ok = text != NULL && sha256_bytes(&hash, text, size, err);
         free(text);
-        if (!ok) return err_wrap(err, "data.chat_template auto (accepted: %s)", accepted());
+        if (!ok) return err_wrap(err, "data.chat_template auto (accepted: %s)", accepted().text);
     }
     for (int i = 0; i < N_TEMPLATES; i++) {
         if (strcmp(by_hash ? hash.hex : name, by_hash ? TEMPLATES[i].sha256 : TEMPLATES[i].name) != 0)
@@ -47,8 +57,8 @@ bool chat_template_load(ChatTemplate *out, const char *dir, const char *name, Er
     }
     if (by_hash)
         return err_set(err, ERR_INPUT, "%s: SHA-256 %s is no template known here; name the one to use "
-                       "in data.chat_template (%s)", path, hash.hex, accepted());
-    return err_set(err, ERR_USAGE, "data.chat_template is \"%s\"; accepted: %s", name, accepted());
+                       "in data.chat_template (%s)", path, hash.hex, accepted().text);
+    return err_set(err, ERR_USAGE, "data.chat_template is \"%s\"; accepted: %s", name, accepted().text);
 }
 
 void chat_tokens_free(ChatTokens *c) {

@@ -79,6 +79,21 @@ int byte_piece_value(const char *text, size_t size) {
     return value;
 }
 
+static void grow_merges(Tokenizer *t) {
+    const size_t old = t->merge ? t->merge_mask + 1 : 0, n = old ? 2 * old : 1 << 16;
+    Merge *from = t->merge;
+    t->merge = memory_for(NULL, n, sizeof *t->merge);
+    memset(t->merge, 0xFF, n * sizeof *t->merge);
+    t->merge_mask = n - 1;
+    for (size_t k = 0; k < old; k++) {
+        if (from[k].left == MERGE_EMPTY) continue;
+        size_t i = merge_hash(from[k].left, from[k].right) & t->merge_mask;
+        while (t->merge[i].left != MERGE_EMPTY) i = (i + 1) & t->merge_mask;
+        t->merge[i] = from[k];
+    }
+    free(from);
+}
+
 // Hash table, one-scalar pieces, byte pieces. Every id below n must have a piece by now.
 bool build_vocab(Tokenizer *t, Err *err) {
     const size_t slots = table_size((size_t)t->n);
@@ -86,6 +101,7 @@ bool build_vocab(Tokenizer *t, Err *err) {
     t->flag = calloc((size_t)t->n + 1, sizeof *t->flag);
     CHECK(t->slot != NULL && t->flag != NULL, "out of memory");
     t->slot_mask = slots - 1;
+    grow_merges(t); // an empty table, so that lookups need no test
     memset(t->byte_id, 0xFF, sizeof t->byte_id);
     for (int32_t id = 0; id < t->n; id++) {
         const Piece p = t->piece[id];
@@ -140,25 +156,10 @@ static int32_t known_piece(const Tokenizer *t, const char *text, size_t size, ui
     return id;
 }
 
-static void grow_merges(Tokenizer *t) {
-    const size_t old = t->merge ? t->merge_mask + 1 : 0, n = old ? 2 * old : 1 << 16;
-    Merge *from = t->merge;
-    t->merge = memory_for(NULL, n, sizeof *t->merge);
-    memset(t->merge, 0xFF, n * sizeof *t->merge);
-    t->merge_mask = n - 1;
-    for (size_t k = 0; k < old; k++) {
-        if (from[k].left == MERGE_EMPTY) continue;
-        size_t i = merge_hash(from[k].left, from[k].right) & t->merge_mask;
-        while (t->merge[i].left != MERGE_EMPTY) i = (i + 1) & t->merge_mask;
-        t->merge[i] = from[k];
-    }
-    free(from);
-}
-
 // left and right are the halves' lengths; they lie one behind the other in `pair`.
 bool build_merge(Tokenizer *t, const char *pair, size_t left, size_t right, uint32_t rank,
                  Err *err) {
-    if (t->merge == NULL || 2 * (t->merges + 1) > t->merge_mask) grow_merges(t);
+    if (2 * (t->merges + 1) > t->merge_mask) grow_merges(t);
     const int32_t l = known_piece(t, pair, left, rank, err);
     const int32_t r = l < 0 ? -1 : known_piece(t, pair + left, right, rank, err);
     const int32_t id = r < 0 ? -1 : known_piece(t, pair, left + right, rank, err);
