@@ -20,10 +20,16 @@ typedef struct {
     Err *err;
 } Render;
 
-static const json_t *message_at(const Render *r, size_t i) { return json_array_get(r->messages, i); }
-static const json_t *role_at(const Render *r, size_t i) { return value_get(message_at(r, i), "role"); }
+static const json_t *message_at(const Render *r, size_t i) {
+    return json_array_get(r->messages, i);
+}
+static const json_t *role_at(const Render *r, size_t i) {
+    return value_get(message_at(r, i), "role");
+}
 
-static bool refuse(Render *r, const char *why) { return err_set(r->err, ERR_INPUT, "%s", why); }
+static bool refuse(Render *r, const char *why) {
+    return err_set(r->err, ERR_INPUT, "%s", why);
+}
 
 static void trimmed(ChatText *c, const json_t *v) {
     Bytes text = {0};
@@ -35,7 +41,8 @@ static void trimmed(ChatText *c, const json_t *v) {
     free(text.text);
 }
 
-// A model's text without its <|channel>...<channel|> blocks, trimmed; a block never closed goes too.
+// A model's text without its <|channel>...<channel|> blocks, trimmed; a block never closed goes
+// too.
 static bool without_thinking(Render *r, const json_t *v) {
     if (!value_is_string(v)) return refuse(r, "the text of a model message is not a string");
     static const char OPEN[] = "<|channel>", CLOSE[] = "<channel|>";
@@ -65,8 +72,10 @@ static bool one_text(Render *r, const json_t *text, bool model) {
 
 // The placeholder of an image, audio or video part; NULL for other types.
 static const char *media(const json_t *type, bool april) {
-    if (value_equals(type, "image") || (!april && value_equals(type, "image_url"))) return "<|image|>";
-    if (value_equals(type, "audio") || (!april && value_equals(type, "input_audio"))) return "<|audio|>";
+    if (value_equals(type, "image") || (!april && value_equals(type, "image_url")))
+        return "<|image|>";
+    if (value_equals(type, "audio") || (!april && value_equals(type, "input_audio")))
+        return "<|audio|>";
     return value_equals(type, "video") ? "<|video|>" : NULL;
 }
 
@@ -99,8 +108,8 @@ static bool content(Render *r, const json_t *message, bool model) {
     return true;
 }
 
-// reasoning, else the first of reasoning_content, thinking, reasoning that is not null (transformers
-// copies those into reasoning_content before the template sees them).
+// reasoning, else the first of reasoning_content, thinking, reasoning that is not null
+// (transformers copies those into reasoning_content before the template sees them).
 static const json_t *reasoning_of(const json_t *message) {
     const json_t *own = value_get(message, "reasoning");
     if (value_true(own)) return own;
@@ -193,7 +202,8 @@ static bool own_responses(Render *r, const json_t *list) {
 // The name a tool message answers for: that of the last call with its id, else its own.
 static const json_t *response_name(const Render *r, const json_t *message, const json_t *follow,
                                    const json_t *unknown) {
-    const json_t *list = value_get(message, "tool_calls"), *wanted = value_get(follow, "tool_call_id");
+    const json_t *list = value_get(message, "tool_calls"),
+                 *wanted = value_get(follow, "tool_call_id");
     const json_t *name = value_get(follow, "name"), *none = json_null();
     if (r->april && name == NULL) name = none;
     if (!r->april && !value_true(name)) name = unknown;
@@ -214,11 +224,14 @@ static bool response_parts(Render *r, const json_t *name, const json_t *parts) {
     for (size_t i = 0; i < json_array_size(items) && ok; i++) {
         const json_t *part = json_array_get(items, i), *t = value_get(part, "text");
         if (!json_is_object(part)) {
-            ok = refuse(r, "the content of a tool message is a mapping, or one of its parts is not; "
-                           "give a string, or the mapping in tool_responses");
+            ok =
+                refuse(r, "the content of a tool message is a mapping, or one of its parts is not; "
+                          "give a string, or the mapping in tool_responses");
         } else if (value_equals(value_get(part, "type"), "text")) {
-            if (value_is_string(t)) bytes_add(&text, json_string_value(t), json_string_length(t));
-            else ok = refuse(r, "a text part of a tool message has no text");
+            if (value_is_string(t))
+                bytes_add(&text, json_string_value(t), json_string_length(t));
+            else
+                ok = refuse(r, "a text part of a tool message has no text");
         }
     }
     json_t *joined = json_stringn(text.text, text.size);
@@ -243,8 +256,10 @@ static bool following_responses(Render *r, const json_t *message, size_t i, bool
     for (size_t k = i + 1; k < r->n && ok && value_equals(role_at(r, k), "tool"); k++) {
         const json_t *follow = message_at(r, k), *body = value_get(follow, "content");
         const json_t *name = response_name(r, message, follow, unknown);
-        if (json_is_array(body) || json_is_object(body)) ok = response_parts(r, name, body);
-        else ok = response(r, name, body ? body : json_null());
+        if (json_is_array(body) || json_is_object(body))
+            ok = response_parts(r, name, body);
+        else
+            ok = response(r, name, body ? body : json_null());
         *any = true;
     }
     json_decref(unknown);
@@ -281,7 +296,8 @@ static void end_of_turn(Render *r, const json_t *message, size_t i, bool model, 
     if (r->april) {
         open = responded && !value_true(value_get(message, "content"));
     } else {
-        const bool continued = model && value_equals(next, "assistant") && (!has_calls || responded);
+        const bool continued =
+            model && value_equals(next, "assistant") && (!has_calls || responded);
         open = continued || (responded && !written_since(r->c, content_at) && next == NULL);
     }
     if (open) return;
@@ -299,8 +315,10 @@ static bool turn(Render *r, size_t i) {
     if (!model || !value_equals(neighbour_role(r, i, -1), "assistant")) {
         if (model) r->c->last_turn = r->c->size;
         chat_markup(r->c, "<|turn>");
-        if (model) chat_markup(r->c, "model");
-        else chat_content(r->c, json_string_value(role), json_string_length(role));
+        if (model)
+            chat_markup(r->c, "model");
+        else
+            chat_content(r->c, json_string_value(role), json_string_length(role));
         chat_markup(r->c, "\n");
     }
     if (model) r->c->kind = TOKEN_MODEL;
@@ -373,8 +391,13 @@ static void generation_prompt(Render *r) {
 
 bool render_conversation(ChatText *c, const json_t *messages, const json_t *tools, ChatOptions opt,
                          Err *err) {
-    Render r = {.c = c, .opt = opt, .april = opt.tmpl == CHAT_LARGE_2026_04, .messages = messages,
-                .n = json_array_size(messages), .last_user = -1, .err = err};
+    Render r = {.c = c,
+                .opt = opt,
+                .april = opt.tmpl == CHAT_LARGE_2026_04,
+                .messages = messages,
+                .n = json_array_size(messages),
+                .last_user = -1,
+                .err = err};
     if (!json_is_array(messages)) return refuse(&r, "messages is not a list");
     if (tools != NULL && !json_is_array(tools) && !json_is_null(tools))
         return refuse(&r, "tools is not a list");

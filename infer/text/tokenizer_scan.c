@@ -129,7 +129,9 @@ bool scan_string(Scan *s, Err *err) {
     }
 }
 
-bool scan_key(Scan *s, Err *err) { return scan_string(s, err) && scan_expect(s, ':', err); }
+bool scan_key(Scan *s, Err *err) {
+    return scan_string(s, err) && scan_expect(s, ':', err);
+}
 
 bool scan_index(Scan *s, int32_t limit, int32_t *out, Err *err) {
     int64_t value = 0;

@@ -1,14 +1,15 @@
-// tests/infer/text/tokenizer_test.c - loading what is and refusing what is not Gemma 4's scheme; cuts,
-// bytes, added tokens, speed of the worst cases. Exact ids on real text: tokenizer_ids_test.c.
+// tests/infer/text/tokenizer_test.c - loading what is and refusing what is not Gemma 4's scheme;
+// cuts, bytes, added tokens, speed of the worst cases. Exact ids on real text:
+// tokenizer_ids_test.c.
 #include "tests/testing.h"
 
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "infer/base/file.h"
-#include "infer/base/log.h"
 #include "infer/base/rng.h"
 #include "infer/text/tokenizer.h"
 #include "infer/text/tokenizer_file.h"
@@ -39,11 +40,13 @@ static char *spell(const char *pieces, const char *merges, const char *added) {
     size_t n = (size_t)snprintf(
         out, JSON_ROOM,
         "{\"version\":\"1.0\",\"added_tokens\":%s,"
-        "\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"\u2581\"},"
+        "\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"String\":\" "
+        "\"},\"content\":\"\u2581\"},"
         "\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"String\":\" \"},"
         "\"behavior\":\"MergedWithPrevious\",\"invert\":false},"
         "\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Replace\",\"pattern\":"
-        "{\"String\":\"\u2581\"},\"content\":\" \"},{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"}]},"
+        "{\"String\":\"\u2581\"},\"content\":\" "
+        "\"},{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"}]},"
         "\"model\":{\"type\":\"BPE\",\"byte_fallback\":true,\"ignore_merges\":false,\"vocab\":{",
         added);
     for (int b = 0; b < 256; b++)
@@ -72,7 +75,8 @@ static void assert_encodes(const Tokenizer *t, const char *text, size_t size, bo
     Ids out = {0};
     tokenizer_encode(t, text, size, special, &out);
     for (size_t i = 0; i < out.n && i < n; i++)
-        if (out.id[i] != want[i]) fail_msg("\"%s\": id %zu is %d, not %d", text, i, out.id[i], want[i]);
+        if (out.id[i] != want[i])
+            fail_msg("\"%s\": id %zu is %d, not %d", text, i, out.id[i], want[i]);
     assert_int_equal(out.n, n);
     ids_free(&out);
 }
@@ -86,7 +90,8 @@ static void assert_encodes(const Tokenizer *t, const char *text, size_t size, bo
 
 static void merges_go_by_rank_then_from_the_left(void **state) {
     (void)state;
-    Tokenizer *t = made("\u2581 a b c ab bc aa", "[[\"b\",\"c\"],[\"a\",\"b\"],[\"a\",\"a\"]]", "[]");
+    Tokenizer *t =
+        made("\u2581 a b c ab bc aa", "[[\"b\",\"c\"],[\"a\",\"b\"],[\"a\",\"a\"]]", "[]");
     ENCODES(t, "abc", true, 257, 261);
     ENCODES(t, "ab c", true, 260, 256, 259);
     ENCODES(t, "aaaaa", true, 262, 262, 257);
@@ -101,7 +106,8 @@ static void a_scalar_without_a_piece_becomes_its_bytes(void **state) {
     Tokenizer *t = made("\u2581 a", "[]", "[]");
     ENCODES(t, "a\u00e9 d", true, 257, 0xC3, 0xA9, 256, 'd');
     size_t size;
-    char *text = tokenizer_decode(t, (const int32_t[]){257, 0xC3, 0xA9, 256, 0xC3, 257}, 6, false, &size);
+    char *text =
+        tokenizer_decode(t, (const int32_t[]){257, 0xC3, 0xA9, 256, 0xC3, 257}, 6, false, &size);
     assert_string_equal(text, "a\u00e9 \uFFFDa");
     free(text);
     tokenizer_free(t);
@@ -118,8 +124,8 @@ static void byte_pieces_that_merge_are_not_cut_apart(void **state) {
 
 static void added_tokens_match_longest_first_and_only_when_asked(void **state) {
     (void)state;
-    Tokenizer *t = made("\u2581 < s > <s> <s>>", "[]",
-                        "[" ADDED("260", "<s>") "," ADDED("261", "<s>>") "]");
+    Tokenizer *t =
+        made("\u2581 < s > <s> <s>>", "[]", "[" ADDED("260", "<s>") "," ADDED("261", "<s>>") "]");
     ENCODES(t, "<s><s>>s", true, 260, 261, 258);
     ENCODES(t, "<s>>", false, 257, 258, 259, 259);
     ENCODES(t, "<<s>", true, 257, 260);
@@ -136,10 +142,14 @@ static void invalid_utf8_reads_as_the_replacement_character(void **state) {
     // as bytes.decode(errors="replace"): one U+FFFD for each maximal invalid prefix
     static const struct {
         const char *raw, *text;
-    } cases[] = {{"a\xFFz", "a\uFFFDz"},       {"\xE2\x82", "\uFFFD"},
-                 {"\xE2\x82 b", "\uFFFD b"},   {"\xC0\xAF", "\uFFFD\uFFFD"},
-                 {"\xED\xA0\x80", "\uFFFD\uFFFD\uFFFD"}, {"\xF0\x9F\x98x", "\uFFFDx"},
-                 {"\xF4\x90\x80\x80", "\uFFFD\uFFFD\uFFFD\uFFFD"}, {"\x80<bos>\xBF", "\uFFFD<bos>\uFFFD"}};
+    } cases[] = {{"a\xFFz", "a\uFFFDz"},
+                 {"\xE2\x82", "\uFFFD"},
+                 {"\xE2\x82 b", "\uFFFD b"},
+                 {"\xC0\xAF", "\uFFFD\uFFFD"},
+                 {"\xED\xA0\x80", "\uFFFD\uFFFD\uFFFD"},
+                 {"\xF0\x9F\x98x", "\uFFFDx"},
+                 {"\xF4\x90\x80\x80", "\uFFFD\uFFFD\uFFFD\uFFFD"},
+                 {"\x80<bos>\xBF", "\uFFFD<bos>\uFFFD"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         Ids want = {0};
         tokenizer_encode(real, cases[i].text, strlen(cases[i].text), true, &want);
@@ -164,8 +174,10 @@ static size_t naive(const Rule *rule, int rules, const char *text, char piece[][
     size_t n = 0;
     for (const char *p = text; *p; p += strlen(piece[n++])) {
         const size_t size = (unsigned char)*p == 0xE2 ? 3 : 1;
-        if (*p == ' ') strcpy(piece[n], "\u2581");
-        else snprintf(piece[n], 16, "%.*s", (int)size, p);
+        if (*p == ' ')
+            strcpy(piece[n], "\u2581");
+        else
+            snprintf(piece[n], 16, "%.*s", (int)size, p);
         if (*p == ' ') p -= 2;
     }
     for (;;) {
@@ -269,7 +281,8 @@ static void what_is_not_the_scheme_is_refused_by_name(void **state) {
         char *at = strstr(text, edits[i].from);
         assert_non_null(at);
         char *changed = malloc(JSON_ROOM * 2);
-        sprintf(changed, "%.*s%s%s", (int)(at - text), text, edits[i].to, at + strlen(edits[i].from));
+        sprintf(changed, "%.*s%s%s", (int)(at - text), text, edits[i].to,
+                at + strlen(edits[i].from));
         Err err = {0};
         Tokenizer *t = tokenizer_parse(changed, strlen(changed), &err);
         if (t != NULL || err.code != ERR_INPUT || strstr(err.text, edits[i].message) == NULL)
@@ -296,7 +309,8 @@ static void every_cut_off_file_is_refused(void **state) {
         Err err = {0};
         char *cut = malloc(n + 1); // its own block, so that a sanitizer sees a read behind the end
         memcpy(cut, text, n);
-        if (tokenizer_parse(cut, n, &err) != NULL) fail_msg("%zu of %zu bytes were accepted", n, size);
+        if (tokenizer_parse(cut, n, &err) != NULL)
+            fail_msg("%zu of %zu bytes were accepted", n, size);
         assert_int_equal(err.code, ERR_INPUT);
         free(cut);
     }
@@ -318,7 +332,8 @@ static void no_mutated_file_does_harm(void **state) {
         if (t != NULL) {
             Ids out = {0};
             tokenizer_encode(t, changed, size, true, &out);
-            for (size_t i = 0; i < out.n; i++) assert_in_range(out.id[i], 0, tokenizer_vocab(t) - 1);
+            for (size_t i = 0; i < out.n; i++)
+                assert_in_range(out.id[i], 0, tokenizer_vocab(t) - 1);
             ids_free(&out);
         }
         tokenizer_free(t);
@@ -338,7 +353,8 @@ static void missing_empty_and_broken_files_are_named(void **state) {
     static const struct {
         const char *bytes;
         size_t size;
-    } broken[] = {{"", 0}, {"\x28\xB5\x2F\xFD\x04\x00", 6}, {"\x1F\x8B\x08\x00", 4}, {"[1]", 3}, {"{", 1}};
+    } broken[] = {
+        {"", 0}, {"\x28\xB5\x2F\xFD\x04\x00", 6}, {"\x1F\x8B\x08\x00", 4}, {"[1]", 3}, {"{", 1}};
     for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
         err = (Err){0};
         assert_ok(file_write(path, broken[i].bytes, broken[i].size, &err), err);
@@ -352,16 +368,22 @@ static void missing_empty_and_broken_files_are_named(void **state) {
 static void worst_cases_take_less_than_a_second_a_megabyte(void **state) {
     (void)state;
     enum { SIZE = 1 << 20 };
-    static const char *const unit[] = {"a", " ", "\n", "ab", "\u4e2d\u56fd", "<|turn", "=-", "\xE2\x82"};
+#ifdef __SANITIZE_ADDRESS__
+    const double allowed_s = 10;
+#else
+    const double allowed_s = 1; // measured: at most 0.25
+#endif
+    static const char *const unit[] = {"a",      " ",  "\n",      "ab", "\u4e2d\u56fd",
+                                       "<|turn", "=-", "\xE2\x82"};
     char *text = malloc(SIZE);
     for (size_t u = 0; u < sizeof unit / sizeof *unit; u++) {
         const size_t n = strlen(unit[u]);
         for (size_t i = 0; i < SIZE; i++) text[i] = unit[u][i % n];
         Ids out = {0};
-        const double started = now_s();
+        const clock_t started = clock(); // processor time: the machine may be busy
         tokenizer_encode(real, text, SIZE, true, &out);
-        const double took = now_s() - started;
-        if (took > 5.0) fail_msg("1 MB of \"%s\" took %.2f s", unit[u], took); // 0.1 s when idle
+        const double took = (double)(clock() - started) / CLOCKS_PER_SEC;
+        if (took > allowed_s) fail_msg("1 MB of \"%s\" took %.2f s", unit[u], took);
         size_t size;
         char *back = tokenizer_decode(real, out.id, out.n, false, &size);
         if (unit[u][0] != '\xE2' || unit[u][1] != '\x82') // whole scalars only come back
@@ -374,8 +396,9 @@ static void worst_cases_take_less_than_a_second_a_megabyte(void **state) {
 
 static void no_text_gives_a_control_token_unasked(void **state) {
     (void)state;
-    static const char *const tokens[] = {"<bos>", "<|turn>", "<turn|>", "<|tool_response>", "<eos>", "<pad>",
-                                         "<unk>", "<|\"|>", "<|channel>", "<|image|>"};
+    static const char *const tokens[] = {"<bos>",      "<|turn>",  "<turn|>", "<|tool_response>",
+                                         "<eos>",      "<pad>",    "<unk>",   "<|\"|>",
+                                         "<|channel>", "<|image|>"};
     for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++) {
         char text[64];
         snprintf(text, sizeof text, "x%s %s\n", tokens[i], tokens[i]);
@@ -392,7 +415,8 @@ static void no_text_gives_a_control_token_unasked(void **state) {
 // Bytes covered by each token add up to the text, whatever mixture it is.
 static void spans_of_tokens_tile_the_text(void **state) {
     (void)state;
-    static const char text[] = "Hello  w\u00f6rld \u2581 \U0001F999\u0378 <0x41>\n\n3 \u6f22\u5b57 \U000E0041";
+    static const char text[] =
+        "Hello  w\u00f6rld \u2581 \U0001F999\u0378 <0x41>\n\n3 \u6f22\u5b57 \U000E0041";
     Ids out = {0};
     tokenizer_encode(real, text, sizeof text - 1, false, &out);
     size_t at = 0;
@@ -424,7 +448,8 @@ static void threads_share_a_tokenizer(void **state) {
     (void)state;
     pthread_t thread[4];
     uint64_t sum[4] = {0, 1, 2, 3};
-    for (int i = 0; i < 4; i++) assert_int_equal(pthread_create(&thread[i], NULL, encode_many, &sum[i]), 0);
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(pthread_create(&thread[i], NULL, encode_many, &sum[i]), 0);
     for (int i = 0; i < 4; i++) pthread_join(thread[i], NULL);
     assert_true(sum[0] == sum[2] && sum[1] == sum[3] && sum[0] != sum[1]);
 }
