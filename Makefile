@@ -1,45 +1,131 @@
-# draftsmith: make [CUDA=1] [MODE=release|debug|asan] [TARGET]      `make help` lists the targets.
+# draftsmith: make [CUDA=1] [MODE=release|debug|asan] [V=1] [TARGET]      `make help` lists the targets.
 MODE  ?= release
-CC    ?= gcc
+CC    := $(if $(filter default,$(origin CC)),gcc,$(CC))
+Q     := $(if $(V),,@)
 BUILD := build/$(MODE)-$(if $(CUDA),cuda,cpu)
 
+DEBS  := gcc make pkg-config libopenblas-openmp-dev libhdf5-dev libarchive-dev libjansson-dev \
+         libxxhash-dev libssl-dev librandom123-dev libcmocka-dev
+DEBS_OPTIONAL := libdnnl-dev
 PKGS  := hdf5-serial libarchive jansson libcrypto libxxhash
 DNNL  := $(shell test -f /usr/include/dnnl.h && echo 1)
-MPI   := $(if $(WITH_MPI),1)
 
 OPT_release := -O3 -g1
 OPT_debug   := -O0 -g
 OPT_asan    := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+OPT_fuzz    := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 # -ffp-contract=off: contraction changes bytes of the quantisers and bits between compilers.
-CFLAGS  += -std=gnu11 -D_GNU_SOURCE $(OPT_$(MODE)) -ffp-contract=off -fopenmp -Wall -Wextra -Wshadow -Wundef -Wvla \
-           -Wstrict-prototypes -Wmissing-prototypes $(if $(CI),-Werror) -I. $(shell pkg-config --cflags $(PKGS)) \
-           $(if $(DNNL),-DWITH_DNNL) $(if $(CUDA),-DWITH_CUDA)
-LDLIBS  += $(shell pkg-config --libs $(PKGS)) -lopenblas $(if $(DNNL),-ldnnl) -lm -lpthread -ldl
-LDFLAGS += -fopenmp $(if $(filter asan,$(MODE)),-fsanitize=address,undefined)
+CFLAGS  += -std=gnu11 -D_GNU_SOURCE $(OPT_$(MODE)) -ffp-contract=off -fopenmp -Wall -Wextra -Wshadow \
+           -Wundef -Wvla -Wstrict-prototypes -Wmissing-prototypes -Wno-psabi $(if $(CI),-Werror) -I. \
+           $(shell pkg-config --cflags $(PKGS) 2>/dev/null) $(if $(DNNL),-DWITH_DNNL) $(if $(CUDA),-DWITH_CUDA)
+LDLIBS  += $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lopenblas $(if $(DNNL),-ldnnl) -lm -lpthread -ldl
+LINK_asan   := -fsanitize=address,undefined
+LINK_fuzz   := $(LINK_asan)
+LDFLAGS += -fopenmp $(LINK_$(MODE))
+VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 
-SRC   := $(wildcard infer/*/*.c infer/tensor/cpu/*.c data/*.c train/*.c eval/*.c)
-OBJ   := $(SRC:%.c=$(BUILD)/%.o)
+# Fuzzing needs the readers, and clang does not take the kernels' gcc attributes.
+SRC   := $(wildcard infer/*/*.c $(if $(filter-out fuzz,$(MODE)),infer/tensor/cpu/*.c) data/*.c train/*.c eval/*.c)
 LIB   := $(BUILD)/libdraftsmith.a
-TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/*/*_test.c tests/*/*/*_test.c))
+# Tests by name: *_golden_test needs golden data, *_long_test belongs to check-long, *_e2e_test runs stages.
+ALL_TESTS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/*/*_test.c tests/*/*/*_test.c))
+TESTS     := $(filter-out %_long_test,$(ALL_TESTS))
+GOLDENS   := $(filter %_golden_test,$(TESTS))
+QUANT     := $(filter %_quant_test,$(TESTS))
+UNITS     := $(filter-out %_golden_test %_e2e_test %_ids_test %_cases_test,$(TESTS))
+SCRIPTS   := $(wildcard tests/pipeline.sh tests/invalid.sh tests/arrows.sh)
+FUZZERS   := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/fuzz/*_fuzz.c))
+FUZZ_SECONDS ?= 60
+GOLDEN    ?=
+IDS_TEST  := $(BUILD)/tests/infer/text/tokenizer_ids_test
+CASE_TEST := $(BUILD)/tests/infer/text/chat_cases_test
+CODE      := $(shell git ls-files -co --exclude-standard '*.c' '*.h' 2>/dev/null)
 
-.PHONY: all test clean format lint help
-all: draftsmith
+.SECONDARY:
+.PHONY: all deps ensure demo demo-smoke test tests units check check-long check-golden check-tokenizer \
+        check-template check-quant bench fuzz fuzz-run format lint clean help FORCE
+all: draftsmith ## build ./draftsmith
 
 draftsmith: $(BUILD)/draftsmith
-	cp $< $@
+	$(Q)cp $< $@.tmp && mv $@.tmp $@
 $(BUILD)/draftsmith: $(BUILD)/main.o $(LIB)
-	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
-$(LIB): $(OBJ)
-	rm -f $@ && ar rcs $@ $^
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+$(LIB): $(SRC:%.c=$(BUILD)/%.o)
+	$(Q)rm -f $@ && ar rcs $@ $^
 $(BUILD)/%.o: %.c
-	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
+	@mkdir -p $(@D); $(if $(V),:,echo "CC $<")
+	$(Q)$(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
+$(BUILD)/main.o: CFLAGS += -DVERSION='"$(VERSION)"'
+$(BUILD)/main.o: $(BUILD)/version
+$(BUILD)/version: FORCE
+	@mkdir -p $(@D); echo '$(VERSION)' | cmp -s - $@ || echo '$(VERSION)' > $@
+$(BUILD)/infer/base/settings_table.o: configs/demo.json
 $(BUILD)/tests/%_test: $(BUILD)/tests/%_test.o $(BUILD)/tests/testing.o $(LIB)
-	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
+$(BUILD)/tests/fuzz/%_fuzz: $(BUILD)/tests/fuzz/%_fuzz.o $(LIB)
+	$(Q)$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
 
-test: $(TESTS)
-	@set -e; for t in $(TESTS); do echo "== $$t"; $$t; done
-clean:
+deps: ## install the Debian packages (as root or through sudo)
+	@root=; test "$$(id -u)" = 0 || root=sudo; \
+	if test -n "$$root" && ! { command -v sudo && { sudo -n true || test -t 0; }; } >/dev/null 2>&1; then \
+	    echo "Not root and no sudo. Type as root:"; \
+	    echo "  apt-get update && apt-get install -y $(DEBS) $(DEBS_OPTIONAL)"; exit 1; fi; \
+	$$root apt-get update && $$root apt-get install -y --no-install-recommends $(DEBS) && \
+	{ $$root apt-get install -y --no-install-recommends $(DEBS_OPTIONAL) || \
+	  echo "no $(DEBS_OPTIONAL): built without oneDNN, bf16 will be slower"; }
+ensure:
+	@pkg-config --exists $(PKGS) && printf '#include <%s>\n' cblas.h Random123/philox.h setjmp.h stdarg.h \
+	    stddef.h stdint.h cmocka.h | $(CC) -E -x c - >/dev/null 2>&1 || $(MAKE) deps
+
+demo: ensure ## build, then the whole pipeline on the demo pair
+	@$(MAKE) all
+	./draftsmith run -c configs/demo.json
+demo-smoke: ensure ## the whole pipeline on a few prompts and steps, in runs/smoke
+	@$(MAKE) all
+	./draftsmith run -c tests/smoke.json --overwrite
+
+tests: $(TESTS)
+units: $(UNITS)
+test: tests ## unit and golden tests of this build
+	@tests/run.sh $(TESTS)
+check: ensure ## every test of an ordinary change; last line: N passed, N failed, N skipped
+	@$(MAKE) all tests
+	@$(MAKE) MODE=asan units
+	@tests/run.sh $(TESTS) $(subst $(BUILD),build/asan-$(if $(CUDA),cuda,cpu),$(UNITS)) $(SCRIPTS)
+check-long: ensure ## check, the long tests, goldens under sanitizers, fuzzing
+	@$(MAKE) all $(ALL_TESTS)
+	@$(MAKE) MODE=asan tests
+	@$(MAKE) fuzz
+	@tests/run.sh $(ALL_TESTS) $(subst $(BUILD),build/asan-$(if $(CUDA),cuda,cpu),$(TESTS)) $(SCRIPTS)
+check-golden: $(GOLDENS) ## GOLDEN=DIR [FAMILIES="e2b e4b"]: golden tests on any folder of that layout
+	@GOLDEN=$(GOLDEN) FAMILIES="$(FAMILIES)" tests/run.sh $(GOLDENS)
+check-tokenizer: $(IDS_TEST) ## TOKENIZER=tokenizer.json IDS=ids.jsonl.zst
+	@TOKENIZER=$(TOKENIZER) IDS=$(IDS) tests/run.sh $<
+check-template: $(CASE_TEST) ## CASES=file [TOKENIZER=tokenizer.json]
+	@CASES=$(CASES) TOKENIZER=$(or $(TOKENIZER),tests/golden/tokenizer/gemma4-tokenizer.json.zst) tests/run.sh $<
+check-quant: $(QUANT) ## GOLDEN=DIR: quantisers against golden rows
+	@test -n "$(QUANT)" || { echo "there is no quantiser test yet"; echo "0 passed, 1 failed, 0 skipped"; exit 1; }
+	@GOLDEN=$(GOLDEN) tests/run.sh $(QUANT)
+bench: all ## ceilings of this machine, and our rates beside them
+	./draftsmith bench
+fuzz: ## libFuzzer targets, FUZZ_SECONDS=60 each (needs clang)
+	@if command -v clang >/dev/null; then $(MAKE) MODE=fuzz CC=clang fuzz-run; else echo "skipped: no clang"; fi
+fuzz-run: $(FUZZERS)
+	@for f in $(FUZZERS); do seeds=tests/fuzz/seeds/$$(basename $$f _fuzz); mkdir -p $$f.corpus; \
+	    echo "== $$(basename $$f)"; $$f -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 \
+	    -verbosity=0 -print_final_stats=1 -artifact_prefix=$$f. $$f.corpus $$(test -d $$seeds && echo $$seeds) \
+	    2>$$f.log || { tail -n 40 $$f.log; exit 1; }; grep number_of_executed_units $$f.log; done
+format: ## clang-format on every C file
+	clang-format -i $(CODE)
+lint: ## formatting, include arrows, headers that compile alone, cppcheck
+	clang-format --dry-run -Werror $(CODE)
+	@for h in $(filter %.h,$(CODE)); do $(CC) $(CFLAGS) -fsyntax-only -x c $$h || exit 1; done
+	tests/arrows.sh
+	@! command -v cppcheck >/dev/null || cppcheck -q --std=c11 --enable=warning,portability --inline-suppr \
+	    --suppress=missingIncludeSystem --suppress=unknownMacro --error-exitcode=1 -I. $(SRC) main.c
+clean: ## remove what was built
 	rm -rf build draftsmith
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 18
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

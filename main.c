@@ -1,0 +1,136 @@
+// main.c - the table of verbs, and `run`, which is the stages one after the other.
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "eval/audit_cmd.h"
+#include "eval/doctor_cmd.h"
+#include "eval/eval_cmd.h"
+#include "eval/generate_cmd.h"
+#include "infer/base/file.h"
+#include "infer/base/json.h"
+#include "infer/base/log.h"
+#include "infer/base/nearest.h"
+#include "infer/export/export_cmd.h"
+#include "infer/export/inspect_cmd.h"
+#include "infer/tensor/device.h"
+
+#define PROGRAM_VERSION "0.1.0"
+
+// In pipeline order. Each skips itself when its output is there; each may be run alone.
+static const Verb *const stages[] = {&eval_verb, &export_verb};
+enum { STAGES = sizeof stages / sizeof stages[0] };
+
+static bool run_all(const Cli *cli, Err *err) {
+    for (int i = 0; i < STAGES; i++) {
+        log_info("%s", stages[i]->name);
+        if (!stages[i]->run(cli, err)) return err_wrap(err, "%s", stages[i]->name);
+    }
+    return true;
+}
+
+static const Verb run_verb = {
+    .name = "run",
+    .summary = "the whole pipeline from one configuration; finished stages are skipped",
+    .usage = "  draftsmith run -c configs/demo.json\n"
+             "  draftsmith run -c configs/demo.json model.adapter_path=A data.train=T data.eval=E "
+             "output_dir=O",
+    .run = run_all,
+};
+
+static const Verb *const others[] = {&generate_verb, &audit_verb, &inspect_verb, &doctor_verb};
+enum { OTHERS = sizeof others / sizeof others[0] };
+
+static const Verb *verb_at(int i) { // run, stages, others; NULL behind the last
+    if (i == 0) return &run_verb;
+    if (i <= STAGES) return stages[i - 1];
+    return i - 1 - STAGES < OTHERS ? others[i - 1 - STAGES] : NULL;
+}
+
+// What writes into output_dir holds its lock and leaves the resolved configuration there.
+static bool run_locked(const Verb *verb, const Cli *cli, Err *err) {
+    char lock[PATH_ROOM], config[PATH_ROOM];
+    if (!dir_make(cli->s.output_dir, err)) return false;
+    if (!lock_take(path_join(lock, cli->s.output_dir, "run.lock"), err)) return false;
+    json_t *resolved = settings_json(&cli->s);
+    const bool ok =
+        json_write_file(path_join(config, cli->s.output_dir, "config.json"), resolved, err) &&
+        verb->run(cli, err);
+    json_decref(resolved);
+    lock_release(lock);
+    return ok;
+}
+
+static bool is_stage(const Verb *verb) {
+    for (int i = 0; i < STAGES; i++)
+        if (stages[i] == verb) return true;
+    return verb == &run_verb;
+}
+
+static bool run_verb_line(const Verb *verb, int argc, char **argv, Err *err) {
+    Cli cli;
+    if (!cli_parse(&cli, verb, argc, argv, err)) return false;
+    bool ok = true;
+    if (cli.help)
+        cli_help(stdout, verb);
+    else
+        ok = is_stage(verb) && !cli.dry_run ? run_locked(verb, &cli, err) : verb->run(&cli, err);
+    cli_free(&cli);
+    if (ok && fflush(stdout) != 0) return err_errno(err, "standard output");
+    return ok;
+}
+
+static void print_verbs(FILE *out) {
+    fprintf(out,
+            "draftsmith %s: retrains the drafter of a fine-tuned Gemma 4 target\n\n"
+            "  draftsmith VERB [-c config.json] [section.field=value ...]\n\n",
+            PROGRAM_VERSION);
+    for (int i = 0; verb_at(i) != NULL; i++)
+        fprintf(out, "  %-11s %s\n", verb_at(i)->name, verb_at(i)->summary);
+    fprintf(out,
+            "\n`draftsmith VERB --help` tells more. Results go to stdout, progress to stderr.\n"
+            "Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 bad input, 4 a gate "
+            "failed,\n75 stopped with a checkpoint.\n");
+}
+
+static const Verb *find_verb(const char *name, Err *err) {
+    const char *best = NULL;
+    for (int i = 0; verb_at(i) != NULL; i++) {
+        if (!strcmp(verb_at(i)->name, name)) return verb_at(i);
+        nearest_offer(name, verb_at(i)->name, &best);
+    }
+    if (best)
+        err_set(err, ERR_USAGE, "unknown verb \"%s\", did you mean \"%s\"?", name, best);
+    else
+        err_set(err, ERR_USAGE, "unknown verb \"%s\" (draftsmith --help lists them)", name);
+    return NULL;
+}
+
+// One line, whatever a file put into it.
+static int report(const char *verb, Err *err) {
+    for (char *p = err->text; *p; p++)
+        if (iscntrl((unsigned char)*p)) *p = ' ';
+    fprintf(stderr, "draftsmith%s%s: %s\n", *verb ? " " : "", verb, err->text);
+    return err->code != ERR_NONE ? (int)err->code : ERR_FAILED;
+}
+
+int main(int argc, char **argv) {
+    blas_core_guard(argv);
+    signals_install();
+    Err err = {0};
+    if (argc < 2) {
+        print_verbs(stderr);
+        return ERR_USAGE;
+    }
+    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
+        print_verbs(stdout);
+        return 0;
+    }
+    if (!strcmp(argv[1], "--version")) {
+        printf("draftsmith %s (%s)\n", PROGRAM_VERSION, VERSION);
+        return 0;
+    }
+    const Verb *verb = find_verb(argv[1], &err);
+    if (verb == NULL) return report("", &err);
+    return run_verb_line(verb, argc - 2, argv + 2, &err) ? 0 : report(verb->name, &err);
+}

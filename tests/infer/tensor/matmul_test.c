@@ -1,0 +1,111 @@
+// tests/infer/tensor/matmul_test.c - every transposition, type mix, beta and row gap; bits repeat.
+#include "tests/infer/tensor/op_testing.h"
+
+static const DType FLOATS[] = {DT_F32, DT_BF16};
+typedef void (*Product)(Device *, Tensor, Tensor, Tensor, float);
+
+static Product product(int op) {
+    const Ops *o = test_env()->dev->ops;
+    return op == 0 ? o->matmul_nt : op == 1 ? o->matmul_nn : o->matmul_tn;
+}
+
+static double a_of(int op, Tensor a, int64_t i, int64_t p) {
+    return op == 2 ? test_get(a, p, i) : test_get(a, i, p);
+}
+static double b_of(int op, Tensor b, int64_t p, int64_t j) {
+    return op == 0 ? test_get(b, j, p) : test_get(b, p, j);
+}
+
+static Tensor operand(int op, int which, DType t, int64_t m, int64_t n, int64_t k) {
+    if (which == 0) return op == 2 ? strided(t, k, m) : strided(t, m, k);
+    return op == 0 ? strided(t, n, k) : strided(t, k, n);
+}
+
+// |error| of a sum of k products stays well below 1e-6 of the sum of magnitudes.
+static void expect_product(int op, Tensor c, Tensor a, Tensor b, Tensor old, float beta) {
+    const int64_t k = op == 2 ? a.rows : a.cols;
+    for (int64_t i = 0; i < c.rows; i++)
+        for (int64_t j = 0; j < c.cols; j++) {
+            double sum = beta == 0.0f ? 0.0 : test_get(old, i, j), size = fabs(sum);
+            for (int64_t p = 0; p < k; p++) {
+                const double v = a_of(op, a, i, p) * b_of(op, b, p, j);
+                sum += v, size += fabs(v);
+            }
+            const double allowed = 1e-6 * size + (c.dtype == DT_BF16 ? fabs(sum) / 256 : 0.0);
+            if (!(fabs(test_get(c, i, j) - sum) <= allowed))
+                fail_msg(
+                    "op %d, %s = %s x %s, %lld x %lld x %lld at (%lld, %lld): %.9g, expected %.9g",
+                    op, dtype_name(c.dtype), dtype_name(a.dtype), dtype_name(b.dtype),
+                    (long long)c.rows, (long long)c.cols, (long long)k, (long long)i, (long long)j,
+                    test_get(c, i, j), sum);
+        }
+}
+
+static void every_product_matches_a_double_sum(void **state) {
+    (void)state;
+    const int64_t shape[][3] = {{1, 1, 1},    {1, 257, 50},  {2, 50, 257},
+                                {3, 17, 130}, {4, 130, 64},  {5, 64, 300},
+                                {17, 50, 33}, {33, 129, 96}, {64, 64, 64}};
+    for (size_t s = 0; s < sizeof shape / sizeof *shape; s++)
+        for (int i = 0; i < 3 * 8 * 2; i++) {
+            const int op = i % 3, mix = i / 3 % 8;
+            const int64_t m = shape[s][0], n = shape[s][1], k = shape[s][2];
+            const float beta = i / 24 ? 1.0f : 0.0f;
+            Tensor a = operand(op, 0, FLOATS[mix & 1], m, n, k);
+            Tensor b = operand(op, 1, FLOATS[mix >> 1 & 1], m, n, k);
+            Tensor c = strided(FLOATS[mix >> 2], m, n);
+            if (beta == 0.0f) set_float(c, 0, 0, NAN);
+            const Tensor old = same_copy(c);
+            product(op)(test_env()->dev, c, a, b, beta);
+            expect_product(op, c, a, b, old, beta);
+        }
+}
+
+static void products_keep_to_their_view(void **state) {
+    (void)state;
+    for (int t = 0; t < 2; t++) {
+        Tensor whole = test_random(FLOATS[t], 5, 40), before = same_copy(whole);
+        Tensor a = test_random(FLOATS[t], 5, 64), b = test_random(FLOATS[t], 30, 64);
+        op_matmul_nt(test_env()->dev, tensor_cols(whole, 5, 30), a, b, 0.0f);
+        assert_same_bits("left", tensor_cols(whole, 0, 5), tensor_cols(before, 0, 5));
+        assert_same_bits("right", tensor_cols(whole, 35, 5), tensor_cols(before, 35, 5));
+    }
+}
+
+static void an_empty_sum_is_zero(void **state) {
+    (void)state;
+    Tensor c = test_random(DT_F32, 3, 7), a = test_zeros(DT_F32, 3, 0),
+           b = test_zeros(DT_F32, 7, 0);
+    op_matmul_nt(test_env()->dev, c, a, b, 1.0f);
+    assert_true(test_get(c, 1, 1) != 0.0f);
+    op_matmul_nt(test_env()->dev, c, a, b, 0.0f);
+    assert_true(test_get(c, 1, 1) == 0.0f);
+}
+
+static void products_repeat_on_any_number_of_threads(void **state) {
+    (void)state;
+    const int64_t shape[][3] = {
+        {1, 512, 256}, {4, 300, 256}, {6, 512, 100}, {70, 257, 300}, {256, 256, 256}};
+    for (size_t s = 0; s < sizeof shape / sizeof *shape; s++)
+        for (int i = 0; i < 12; i++) {
+            const int op = i % 3;
+            const int64_t m = shape[s][0], n = shape[s][1], k = shape[s][2];
+            Tensor a = operand(op, 0, FLOATS[i / 3 & 1], m, n, k);
+            Tensor b = operand(op, 1, FLOATS[i / 6], m, n, k), c[3];
+            for (int run = 0; run < 3; run++) {
+                c[run] = test_zeros(DT_F32, m, n);
+                product(op)(device_with(run ? 2 : 1), c[run], a, b, 0.0f);
+                assert_same_bits("product", c[run], c[0]);
+            }
+        }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_product_matches_a_double_sum),
+        cmocka_unit_test(products_keep_to_their_view),
+        cmocka_unit_test(an_empty_sum_is_zero),
+        cmocka_unit_test(products_repeat_on_any_number_of_threads),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
