@@ -83,7 +83,4 @@ void dev_describe(Device *dev, void (*line)(void *ctx, const char *name, const c
     cpu_describe(dev, line, ctx);
 }
 
-bool dev_prefers_bf16(const Device *dev) {
-    (void)dev;
-    return false;
-}
+bool dev_prefers_bf16(const Device *dev) { return cpu_prefers_bf16(dev); }
