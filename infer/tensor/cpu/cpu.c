@@ -7,6 +7,7 @@
 #include <omp.h>
 
 #include "infer/tensor/cpu/cpu.h"
+#include "infer/tensor/cpu/gemm.h"
 
 extern char *openblas_get_corename(void);
 
@@ -41,13 +42,29 @@ const Ops cpu_ops = {
     .sumsq = cpu_sumsq,
 };
 
+// Processors this process may use: those it may run on, cut to a container's quota. More threads
+// than that would wait for each other in turns of the scheduler.
+static int processors(void) {
+    int n = omp_get_num_procs();
+    long quota = 0, period = 0;
+    FILE *f = fopen("/sys/fs/cgroup/cpu.max", "r");
+    if (f == NULL) return n;
+    if (fscanf(f, "%ld %ld", &quota, &period) == 2 && quota > 0 && period > 0) {
+        const long whole = quota / period > 0 ? quota / period : 1;
+        if (whole < n) n = (int)whole;
+    }
+    fclose(f);
+    return n;
+}
+
 bool cpu_open(Device *dev, int threads, Err *err) {
     if (threads < 0 || threads > CPU_THREADS_MAX)
         return err_set(err, ERR_USAGE, "%d threads: expected 0 (all) to %d", threads,
                        CPU_THREADS_MAX);
-    const int all = omp_get_num_procs();
+    const int all = processors();
     Cpu *cpu = calloc(1, sizeof *cpu);
     if (cpu == NULL) return err_set(err, ERR_FAILED, "no memory for a CPU device");
+    cpu->dnnl = dnnl_gemm_open();
     *dev = (Device){.ops = &cpu_ops, .kind = "cpu", .impl = cpu};
     dev->threads = threads ? threads : all < CPU_THREADS_MAX ? all : CPU_THREADS_MAX;
     return true;
@@ -57,6 +74,7 @@ void cpu_close(Device *dev) {
     Cpu *cpu = dev->impl;
     if (cpu == NULL) return;
     for (int i = 0; i < SCRATCH_THREAD + CPU_THREADS_MAX; i++) free(cpu->scratch[i].data);
+    dnnl_gemm_close(cpu->dnnl);
     free(cpu);
     dev->impl = NULL;
 }
@@ -71,6 +89,11 @@ void *cpu_scratch(Device *dev, int id, size_t bytes) {
     CHECK(s->data != NULL, "(no memory for %zu bytes of scratch)", size);
     s->size = size;
     return s->data;
+}
+
+bool cpu_prefers_bf16(const Device *dev) {
+    const Cpu *cpu = dev->impl;
+    return cpu->dnnl != NULL && dnnl_gemm_bf16(cpu->dnnl);
 }
 
 static void cpu_model(char *name, size_t size) {
@@ -89,10 +112,14 @@ static void cpu_model(char *name, size_t size) {
 
 void cpu_describe(Device *dev, void (*line)(void *ctx, const char *name, const char *value),
                   void *ctx) {
+    const Cpu *cpu = dev->impl;
     char text[256];
     cpu_model(text, sizeof text);
     line(ctx, "CPU", text);
-    snprintf(text, sizeof text, "%d of %d", dev->threads, omp_get_num_procs());
+    snprintf(text, sizeof text, "%d of %d", dev->threads, processors());
     line(ctx, "threads", text);
     line(ctx, "OpenBLAS core", openblas_get_corename());
+    line(ctx, "oneDNN kernels", cpu->dnnl ? dnnl_gemm_name(cpu->dnnl) : "none for this CPU");
+    line(ctx, "f32 products", cpu->dnnl ? "oneDNN" : "OpenBLAS");
+    line(ctx, "bf16 products", cpu_prefers_bf16(dev) ? "oneDNN, in bf16" : "converted to f32");
 }

@@ -22,11 +22,12 @@ typedef struct {
 
 typedef struct {
     Scratch scratch[SCRATCH_THREAD + CPU_THREADS_MAX];
-    struct Dnnl *dnnl; // NULL: no bf16 kernels on this machine
+    struct Dnnl *dnnl; // NULL: not built in, or nothing for this CPU
 } Cpu;
 
 MUST_CHECK bool cpu_open(Device *dev, int threads, Err *err);
 void cpu_close(Device *dev);
+bool cpu_prefers_bf16(const Device *dev);
 void cpu_describe(Device *dev, void (*line)(void *ctx, const char *name, const char *value),
                   void *ctx);
 void *cpu_scratch(Device *dev, int id,

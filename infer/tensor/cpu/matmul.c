@@ -1,42 +1,74 @@
 // infer/tensor/cpu/matmul.c - C = A op B + beta C for every mix of F32 and BF16.
-#include <cblas.h>
-
+//
+// Two BF16 operands go to bf16 kernels where the CPU has them: products are exact, sums f32. In
+// every other mix the BF16 operand is converted, exactly, and the product is f32.
 #include "infer/tensor/cpu/cpu.h"
+#include "infer/tensor/cpu/gemm.h"
 
-extern void openblas_set_num_threads(int n);
+enum { SMALL_PRODUCT = 1 << 17, BLOCK_ELEMENTS = 1 << 20 };
 
-// An operand as f32: itself, or converted once into scratch.
-static Tensor as_f32(Device *dev, Tensor x, ScratchId id, bool contents) {
-    CHECK_FLOAT(x);
-    if (x.dtype == DT_F32) return x;
-    const size_t bytes = (size_t)tensor_count(x) * sizeof(float);
-    const Tensor y = tensor_of(cpu_scratch(dev, id, bytes), DT_F32, x.rows, x.cols);
+// x as the kernels take it: of type t, and without gaps for oneDNN. Else a copy in scratch.
+static Tensor ready(Device *dev, Tensor x, DType t, ScratchId id, bool contents) {
+    if (x.rows <= 1) x.ld = x.cols;
+    if (x.dtype == t && (x.ld == x.cols || ((Cpu *)dev->impl)->dnnl == NULL)) return x;
+    const size_t bytes = (size_t)tensor_count(x) * dtype_size(t);
+    const Tensor y = tensor_of(cpu_scratch(dev, id, bytes), t, x.rows, x.cols);
     if (contents) cpu_copy(dev, y, x);
     return y;
 }
 
-static void matmul(Device *dev, Tensor c, Tensor a, Tensor b, float beta, bool ta, bool tb) {
-    const int64_t m = c.rows, n = c.cols, k = ta ? a.rows : a.cols;
-    CHECK_SHAPE(a, ta ? k : m, ta ? m : k);
-    CHECK_SHAPE(b, tb ? n : k, tb ? k : n);
-    CHECK(beta == 0.0f || beta == 1.0f);
+// B is usually a weight and large: if it has to be copied, then by blocks that stay in the cache.
+static int64_t block_columns(Device *dev, const Gemm *g, DType t) {
+    const bool as_is =
+        g->b.dtype == t && (g->b.ld == g->b.cols || ((Cpu *)dev->impl)->dnnl == NULL);
+    const int64_t columns = BLOCK_ELEMENTS / (gemm_k(g) + 1) / 64 * 64;
+    return as_is ? g->c.cols : columns < 64 ? 64 : columns;
+}
+
+// The product with operands of type t; false (nothing done) when there are no kernels for it.
+static bool matmul_as(Device *dev, Gemm g, DType t) {
+    const Tensor b = g.b, c = g.c;
+    const int64_t block = block_columns(dev, &g, t);
+    g.a = ready(dev, g.a, t, SCRATCH_A, true);
+    for (int64_t n = 0; n < c.cols; n += block) {
+        const int64_t width = c.cols - n < block ? c.cols - n : block;
+        const Tensor to = tensor_cols(c, n, width);
+        g.b = ready(dev, g.tb ? tensor_rows(b, n, width) : tensor_cols(b, n, width), t, SCRATCH_B,
+                    true);
+        g.c = ready(dev, to, t == DT_BF16 ? c.dtype : DT_F32, SCRATCH_C, g.beta != 0.0f);
+        if (t == DT_F32)
+            gemm_f32(dev, &g);
+        else if (!dnnl_gemm_run(((Cpu *)dev->impl)->dnnl, &g)) {
+            CHECK(n == 0);
+            return false;
+        }
+        if (g.c.data != to.data) cpu_copy(dev, to, g.c);
+    }
+    return true;
+}
+
+static void matmul(Device *dev, Gemm g) {
+    const int64_t m = g.c.rows, n = g.c.cols, k = gemm_k(&g);
+    CHECK_SHAPE(g.a, g.ta ? k : m, g.ta ? m : k);
+    CHECK_SHAPE(g.b, g.tb ? n : k, g.tb ? k : n);
+    CHECK(g.beta == 0.0f || g.beta == 1.0f);
     CHECK(m <= INT32_MAX && n <= INT32_MAX && k <= INT32_MAX);
+    CHECK_FLOAT(g.a);
+    CHECK_FLOAT(g.b);
+    CHECK_FLOAT(g.c);
     if (m == 0 || n == 0) return;
-    const Tensor af = as_f32(dev, a, SCRATCH_A, true), bf = as_f32(dev, b, SCRATCH_B, true);
-    const Tensor cf = as_f32(dev, c, SCRATCH_C, beta != 0.0f);
-    openblas_set_num_threads(dev->threads);
-    cblas_sgemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans,
-                (int)m, (int)n, (int)k, 1.0f, af.data, (int)af.ld, bf.data, (int)bf.ld, beta,
-                cf.data, (int)cf.ld);
-    if (c.dtype != DT_F32) cpu_copy(dev, c, cf);
+    g.threads = m * n < SMALL_PRODUCT / (k + 1) ? 1 : dev->threads;
+    const bool both =
+        g.a.dtype == DT_BF16 && g.b.dtype == DT_BF16 && k > 0 && cpu_prefers_bf16(dev);
+    if (!both || !matmul_as(dev, g, DT_BF16)) matmul_as(dev, g, DT_F32);
 }
 
 void cpu_matmul_nt(Device *dev, Tensor c, Tensor a, Tensor b, float beta) {
-    matmul(dev, c, a, b, beta, false, true);
+    matmul(dev, (Gemm){.c = c, .a = a, .b = b, .tb = true, .beta = beta});
 }
 void cpu_matmul_nn(Device *dev, Tensor c, Tensor a, Tensor b, float beta) {
-    matmul(dev, c, a, b, beta, false, false);
+    matmul(dev, (Gemm){.c = c, .a = a, .b = b, .beta = beta});
 }
 void cpu_matmul_tn(Device *dev, Tensor c, Tensor a, Tensor b, float beta) {
-    matmul(dev, c, a, b, beta, true, false);
+    matmul(dev, (Gemm){.c = c, .a = a, .b = b, .ta = true, .beta = beta});
 }

@@ -1,0 +1,32 @@
+// infer/tensor/cpu/gemm.h - one product of plain matrices by whichever library does it best here.
+#ifndef CPU_GEMM_H
+#define CPU_GEMM_H
+
+#include "infer/tensor/device.h"
+
+// C (m, n) = op(A) op(B) + beta C; ta/tb: the operand is stored transposed. threads 1 or
+// dev->threads: inside a parallel region it must be 1, and every thread has its own kernels and
+// scratch.
+typedef struct {
+    Tensor c, a, b;
+    bool ta, tb;
+    float beta; // 0 or 1
+    int threads;
+} Gemm;
+
+static inline int64_t gemm_k(const Gemm *g) {
+    return g->ta ? g->a.rows : g->a.cols;
+}
+
+// All three F32. With oneDNN's AVX-512 kernels a row's bits do not depend on the other rows.
+void gemm_f32(Device *dev, const Gemm *g);
+
+// oneDNN, optional at build (dnnl_gemm.c). open returns NULL where it is not built in or has no
+// kernels for this CPU that are worth having. run returns false when it has none for this product.
+struct Dnnl *dnnl_gemm_open(void);
+void dnnl_gemm_close(struct Dnnl *d);
+bool dnnl_gemm_run(struct Dnnl *d, const Gemm *g);
+bool dnnl_gemm_bf16(const struct Dnnl *d);        // the CPU multiplies bf16 by itself
+const char *dnnl_gemm_name(const struct Dnnl *d); // for people: "2.6.3, AVX512-BF16"
+
+#endif
