@@ -82,7 +82,7 @@ demo: ensure ## build, then the whole pipeline on the demo pair
 	./draftsmith run -c configs/demo.json
 demo-smoke: ensure ## the whole pipeline on a few prompts and steps, in runs/smoke
 	@$(MAKE) all
-	SMOKE_DIR=runs/smoke tests/pipeline.sh
+	./draftsmith run -c tests/smoke.json --overwrite
 
 tests: $(TESTS)
 units: $(UNITS)
