@@ -3,18 +3,23 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "eval/audit_cmd.h"
 #include "eval/doctor_cmd.h"
+#include "eval/eval_cmd.h"
+#include "eval/generate_cmd.h"
 #include "infer/base/file.h"
 #include "infer/base/json.h"
 #include "infer/base/log.h"
 #include "infer/base/nearest.h"
+#include "infer/export/export_cmd.h"
+#include "infer/export/inspect_cmd.h"
 #include "infer/tensor/device.h"
 
 #define PROGRAM_VERSION "0.1.0"
 
 // In pipeline order. Each skips itself when its output is there; each may be run alone.
-static const Verb *const stages[] = {NULL};
-enum { STAGES = 0 };
+static const Verb *const stages[] = {&eval_verb, &export_verb};
+enum { STAGES = sizeof stages / sizeof stages[0] };
 
 static bool run_all(const Cli *cli, Err *err) {
     for (int i = 0; i < STAGES; i++) {
@@ -33,7 +38,7 @@ static const Verb run_verb = {
     .run = run_all,
 };
 
-static const Verb *const others[] = {&doctor_verb};
+static const Verb *const others[] = {&generate_verb, &audit_verb, &inspect_verb, &doctor_verb};
 enum { OTHERS = sizeof others / sizeof others[0] };
 
 static const Verb *verb_at(int i) { // run, stages, others; NULL behind the last
@@ -66,22 +71,26 @@ static bool run_verb_line(const Verb *verb, int argc, char **argv, Err *err) {
     Cli cli;
     if (!cli_parse(&cli, verb, argc, argv, err)) return false;
     bool ok = true;
-    if (cli.help) cli_help(stdout, verb);
-    else ok = is_stage(verb) && !cli.dry_run ? run_locked(verb, &cli, err) : verb->run(&cli, err);
+    if (cli.help)
+        cli_help(stdout, verb);
+    else
+        ok = is_stage(verb) && !cli.dry_run ? run_locked(verb, &cli, err) : verb->run(&cli, err);
     cli_free(&cli);
     if (ok && fflush(stdout) != 0) return err_errno(err, "standard output");
     return ok;
 }
 
 static void print_verbs(FILE *out) {
-    fprintf(out, "draftsmith %s: retrains the drafter of a fine-tuned Gemma 4 target\n\n"
-                 "  draftsmith VERB [-c config.json] [section.field=value ...]\n\n",
+    fprintf(out,
+            "draftsmith %s: retrains the drafter of a fine-tuned Gemma 4 target\n\n"
+            "  draftsmith VERB [-c config.json] [section.field=value ...]\n\n",
             PROGRAM_VERSION);
     for (int i = 0; verb_at(i) != NULL; i++)
         fprintf(out, "  %-11s %s\n", verb_at(i)->name, verb_at(i)->summary);
-    fprintf(out, "\n`draftsmith VERB --help` tells more. Results go to stdout, progress to stderr.\n"
-                 "Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 bad input, 4 a gate "
-                 "failed,\n75 stopped with a checkpoint.\n");
+    fprintf(out,
+            "\n`draftsmith VERB --help` tells more. Results go to stdout, progress to stderr.\n"
+            "Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 bad input, 4 a gate "
+            "failed,\n75 stopped with a checkpoint.\n");
 }
 
 static const Verb *find_verb(const char *name, Err *err) {
@@ -90,8 +99,10 @@ static const Verb *find_verb(const char *name, Err *err) {
         if (!strcmp(verb_at(i)->name, name)) return verb_at(i);
         nearest_offer(name, verb_at(i)->name, &best);
     }
-    if (best) err_set(err, ERR_USAGE, "unknown verb \"%s\", did you mean \"%s\"?", name, best);
-    else err_set(err, ERR_USAGE, "unknown verb \"%s\" (draftsmith --help lists them)", name);
+    if (best)
+        err_set(err, ERR_USAGE, "unknown verb \"%s\", did you mean \"%s\"?", name, best);
+    else
+        err_set(err, ERR_USAGE, "unknown verb \"%s\" (draftsmith --help lists them)", name);
     return NULL;
 }
 

@@ -9,9 +9,11 @@
 typedef struct SeqSource {
     void *ctx;
     int64_t count;
+    int64_t bytes_per_token; // prices the cache of read sequences; 0: none is kept
     int64_t (*length)(void *ctx, int64_t i);
     bool (*read)(void *ctx, int64_t i, CapturedSeq *out, Err *err);
 } SeqSource;
+SeqSource shards_source(ShardSet *s); // borrows s
 
 typedef struct {
     int64_t sequences;   // per step
@@ -22,7 +24,8 @@ typedef struct {
 
 // Host view of one step. Anchor r: sequence seq_of[r] of the batch, T[r]; both ascending. token[j * rows + r]
 // = x_{T+j} (-1 past the end). Step j's teacher row is pack row start[seq] + T + j, its label x_{T+j+1};
-// weight 0 where the label is missing or not supervised.
+// weight 0 where the label is missing or not supervised: valid is 0 from the first such label on, since a
+// round of drafts ends with the model's turn. T is an anchor when x_T and x_{T+1} are supervised.
 typedef struct {
     int nseq;
     CapturedSeq seq[PACK_SEQS_MAX];

@@ -14,9 +14,12 @@ typedef struct {
 } CorpusLine;
 
 typedef struct Corpus Corpus;
-MUST_CHECK Corpus *corpus_open(const char *path, Err *err); // .jsonl, .gz, .zst, .xz
+// .jsonl, plain or .gz, .zst, .xz, or in a .tar or .zip (its regular files, in order). Limits: 64 MiB a
+// line, 256 GiB in all, 1000 : 1 after the first 64 MiB. A truncated stream is an error.
+MUST_CHECK Corpus *corpus_open(const char *path, Err *err);
 // 1 = a line, 0 = the end, -1 = error (a line that is not a JSON object: ERR_INPUT with file:line).
 int corpus_next(Corpus *c, CorpusLine *out, Err *err);
+int64_t corpus_skipped(const Corpus *c); // members that are not regular files
 void corpus_close(Corpus *c);
 
 #endif

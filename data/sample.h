@@ -1,7 +1,7 @@
 // data/sample.h - one tokenised item as it flows prepare -> regenerate -> capture, one JSON line each.
 //
 // {"id", "category", "source", "sampler", "sample", "prompt": tokens of ids before the answer,
-//  "ids": [...], "kinds": [[kind, count], ...], "margin": ...}; prepare writes conversations whose model turns
+//  "stopped", "margin", "ids": [...], "kinds": [[kind, count], ...]}; prepare writes conversations whose model turns
 // may be missing (prompt == number of ids), regenerate writes the target's own answers.
 #ifndef DATA_SAMPLE_H
 #define DATA_SAMPLE_H
@@ -24,10 +24,12 @@ typedef struct {
 } Sample;
 
 void sample_free(Sample *s);
+json_t *sample_json(const Sample *s); // new reference; NULL: a text is not UTF-8
 void sample_write(OutFile *f, const Sample *s);
 MUST_CHECK bool sample_read(Sample *s, const json_t *line, int32_t vocab, const char *where, Err *err);
 // Reads a whole file of samples; caller frees with samples_free.
 MUST_CHECK bool samples_load(const char *path, int32_t vocab, Sample **out, int64_t *n, Err *err);
+MUST_CHECK bool samples_save(const char *path, const Sample *s, int64_t n, Err *err); // atomic
 void samples_free(Sample *s, int64_t n);
 
 #endif

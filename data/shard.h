@@ -13,6 +13,7 @@
 typedef struct {
     char target[65], tokenizer[65], chat_template[65], config[65]; // fingerprints (hex)
     int64_t hidden, kv_width[2], window;
+    int64_t vocab;       // ids are below it; 0: not checked
     char dtype[8];       // "BF16"
     char sampler[64];    // how the answers were made
 } ShardMeta;

@@ -14,6 +14,7 @@ typedef struct {
     bool route_detached, detach_feature;
     int64_t max_rows, max_tokens; // anchors and packed tokens of the largest batch
     int max_seqs;
+    size_t head_bytes;            // memory for vocabulary logits; 0 = LOSS_HEAD_BYTES
 } RolloutOptions;
 
 typedef struct {

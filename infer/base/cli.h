@@ -1,4 +1,5 @@
-// infer/base/cli.h - `draftsmith VERB [-c config.json] [section.field=value ...] [--field value] [args]`.
+// infer/base/cli.h - `draftsmith VERB [-c config.json] [section.field=value ...] [--field value]
+// [args]`.
 #ifndef BASE_CLI_H
 #define BASE_CLI_H
 
@@ -9,8 +10,8 @@ typedef struct {
     Settings s;
     const char *config_path; // NULL: embedded default
     bool dry_run, json, quiet, overwrite, help;
-    int64_t show;            // prepare --show N
-    char **args;             // positional arguments that are not overrides (borrowed from argv)
+    int64_t show; // prepare --show N
+    char **args;  // positional arguments that are not overrides (borrowed from argv)
     int nargs;
 } Cli;
 
@@ -18,7 +19,7 @@ typedef struct {
 // which returns false with err set. Results go to stdout.
 typedef struct {
     const char *name, *summary, *usage;
-    int max_args;            // positional arguments accepted
+    int max_args; // positional arguments accepted
     bool (*run)(const Cli *cli, Err *err);
 } Verb;
 

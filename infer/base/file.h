@@ -1,4 +1,5 @@
-// infer/base/file.h - whole files in, whole files out: what we write appears complete or not at all.
+// infer/base/file.h - whole files in, whole files out: what we write appears complete or not at
+// all.
 #ifndef BASE_FILE_H
 #define BASE_FILE_H
 
@@ -43,8 +44,9 @@ MUST_CHECK bool out_open(OutFile *f, const char *path, Err *err);
 void out_write(OutFile *f, const void *data, size_t size);
 void out_printf(OutFile *f, const char *fmt, ...) PRINTF_LIKE(2, 3);
 MUST_CHECK bool out_commit(OutFile *f, Err *err);
-void out_drop(OutFile *f);                                                     // fine on a closed file
-MUST_CHECK bool file_write(const char *path, const void *data, size_t size, Err *err); // open+write+commit
+void out_drop(OutFile *f); // fine on a closed file
+MUST_CHECK bool file_write(const char *path, const void *data, size_t size,
+                           Err *err); // open+write+commit
 MUST_CHECK bool dir_sync(const char *path, Err *err);
 // rename(2) of a finished folder or file, then fsync of the parent folder.
 MUST_CHECK bool path_publish(const char *tmp, const char *final, Err *err);

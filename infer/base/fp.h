@@ -24,6 +24,8 @@ static inline bf16 bf16_from_f32(float f) {
     return (bf16){(uint16_t)((u + 0x7fffu + ((u >> 16) & 1u)) >> 16)};
 }
 
-static inline float round_bf16(float f) { return bf16_to_f32(bf16_from_f32(f)); }
+static inline float round_bf16(float f) {
+    return bf16_to_f32(bf16_from_f32(f));
+}
 
 #endif

@@ -1,4 +1,5 @@
-// infer/base/json.h - jansson with our errors: duplicate keys refused, every refusal names the file.
+// infer/base/json.h - jansson with our errors: duplicate keys refused, every refusal names the
+// file.
 #ifndef BASE_JSON_H
 #define BASE_JSON_H
 
@@ -15,6 +16,7 @@ MUST_CHECK bool json_write_file(const char *path, const json_t *value, Err *err)
 MUST_CHECK bool json_get_i64(const json_t *o, const char *key, int64_t *out, Err *err);
 MUST_CHECK bool json_get_f64(const json_t *o, const char *key, double *out, Err *err);
 MUST_CHECK bool json_get_bool(const json_t *o, const char *key, bool *out, Err *err);
-MUST_CHECK bool json_get_str(const json_t *o, const char *key, const char **out, Err *err); // borrowed
+MUST_CHECK bool json_get_str(const json_t *o, const char *key, const char **out,
+                             Err *err); // borrowed
 
 #endif

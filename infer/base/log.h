@@ -14,9 +14,9 @@ void log_warn(const char *fmt, ...) PRINTF_LIKE(1, 2); // "warning: ..."
 // A tqdm-like line: redrawn at most 10 times a second on a terminal, a full line every 30 s else
 // (NO_COLOR, TERM=dumb and CI count as "not a terminal"). The rate is that of a moving window.
 typedef struct {
-    const char *what;  // "capture"
-    const char *unit;  // "tok"
-    int64_t total;     // 0: unknown
+    const char *what; // "capture"
+    const char *unit; // "tok"
+    int64_t total;    // 0: unknown
     double started, shown;
     double first_t; // the first progress_at: what a resumed job had already done is no speed
     int64_t first_done;

@@ -103,9 +103,8 @@ static bool apply_object(Settings *s, json_t *o, Err *err) {
 }
 
 static bool apply_config(Settings *s, const char *path, Err *err) {
-    json_t *o =
-        path ? json_read_file(path, CONFIG_BYTES, err)
-             : json_read_text(settings_demo, (size_t)(settings_demo_end - settings_demo), err);
+    json_t *o = path ? json_read_file(path, CONFIG_BYTES, err)
+                     : json_read_text(settings_demo, strlen(settings_demo), err);
     const bool ok = o != NULL && apply_object(s, o, err);
     json_decref(o);
     if (ok) return true;

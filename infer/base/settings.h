@@ -19,108 +19,106 @@ typedef struct {
 } StrList;
 
 typedef struct {
-    double *item;
-    int n;
-} RealList;
-
-typedef struct {
     char *output_dir;
     struct {
         char *target_path, *adapter_path, *assistant_path; // folders; adapter "" = none
-        int64_t pos_offset, window_extra; // parity switches of the assistant (design 1): -1..0, -1..1
-        char *embed_scale;                // auto | f32 | bf16: sqrt(hidden) as stored by the runtime
+        int64_t pos_offset,
+            window_extra;  // parity switches of the assistant (design 1): -1..0, -1..1
+        char *embed_scale; // auto | f32 | bf16: sqrt(hidden) as stored by the runtime
     } model;
     struct {
-        StrList train, eval;   // JSONL files, plain or compressed
-        double dev_fraction;   // share of the training prompts held out by hash for checkpoint choice
-        int64_t max_length;    // tokens of a whole sample; longer ones are skipped and counted
-        int64_t max_samples;   // prompts taken per split, 0 = all
-        int64_t eval_samples;  // prompts taken from data.eval, 0 = all
-        int64_t dev_samples;   // cap on dev prompts, 0 = all
-        char *chat_template;   // auto | small-2026-07-09 | large-2026-07-09 | large-2026-04 ("data.template")
+        StrList train, eval; // JSONL files, plain or compressed
+        double dev_fraction; // share of the training prompts held out by hash for checkpoint choice
+        int64_t max_length;  // tokens of a whole sample; longer ones are skipped and counted
+        int64_t max_samples; // prompts taken per split, 0 = all
+        int64_t eval_samples; // prompts taken from data.eval, 0 = all
+        int64_t dev_samples;  // cap on dev prompts, 0 = all
+        char *chat_template;  // auto | small-2026-07-09 | large-2026-07-09 | large-2026-04
+                              // ("data.template")
         int64_t seed;
     } data;
     struct {
-        char *answers;          // target: regenerate | reference: keep the answers given in the data
+        char *answers; // target: regenerate | reference: keep the answers given in the data
         int64_t max_new_tokens;
-        int64_t batch;          // sequences decoded at once
-        double temperature;     // 0 = greedy
+        int64_t batch;      // sequences decoded at once
+        double temperature; // 0 = greedy
         int64_t top_k;
         double top_p;
-        int64_t samples;        // answers per prompt (must be 1 when greedy)
+        int64_t samples; // answers per prompt (must be 1 when greedy)
     } regenerate;
     struct {
-        int64_t shard_mib;  // size aimed at per shard
-        int64_t chunk;      // prefill rows at once
+        int64_t shard_mib; // size aimed at per shard
+        int64_t chunk;     // prefill rows at once
     } capture;
     struct {
-        bool stream;              // capture feeds the trainer without shards on disk
-        int64_t k;                // rollout depth
-        char *loss;               // fkl | ce_argmax | ce_label | tv | hybrid
-        double hybrid_kl;         // hybrid = hybrid_kl * fkl + (1 - hybrid_kl) * tv
-        double route;             // weight of the centroid routing loss, 0 = off
-        bool route_detached;      // routing loss trains the centroids only
-        double temperature;       // of teacher and student softmax
-        bool detach_feature;      // cut the gradient between draft steps
-        char *step_weights;       // fixed | reach | visit
-        double step_decay;        // fixed: weight of step j = step_decay^j
-        double reach_smooth;      // reach and visit: c_i -> (1 - s) c_i + s
-        StrList freeze;           // tensor names or fnmatch patterns that stay as they are
-        char *schedule;           // cosine | linear | constant
+        bool stream;               // capture feeds the trainer without shards on disk
+        int64_t k;                 // rollout depth
+        char *loss;                // fkl | ce_argmax | ce_label | tv | hybrid
+        double hybrid_kl;          // hybrid = hybrid_kl * fkl + (1 - hybrid_kl) * tv
+        double route;              // weight of the centroid routing loss, 0 = off
+        bool route_detached;       // routing loss trains the centroids only
+        double temperature;        // of teacher and student softmax
+        bool detach_feature;       // cut the gradient between draft steps
+        char *step_weights;        // fixed | reach | visit
+        double step_decay;         // fixed: weight of step j = step_decay^j
+        double reach_smooth;       // reach and visit: c_i -> (1 - s) c_i + s
+        StrList freeze;            // tensor names or fnmatch patterns that stay as they are
+        char *schedule;            // cosine | linear | constant
         double lr, lr_end, warmup; // lr_end and warmup: fractions of lr and of all steps
         double beta1, beta2, eps, weight_decay, clip;
-        double ema;               // 0 = off; else decay of the weight average that is evaluated
-        int64_t steps;            // 0 = by epochs
+        double ema;    // 0 = off; else decay of the weight average that is evaluated
+        int64_t steps; // 0 = by epochs
         double epochs;
         int64_t batch_sequences;
-        int64_t anchors;          // per sequence and visit, 0 = every supervised position
-        char *dtype;              // auto | f32 | bf16: storage of what enters the GEMMs
-        int64_t dev_every;        // steps between evaluations on the dev split, 0 = only at the end
-        int64_t save_every;       // steps between checkpoints
-        int64_t keep;             // checkpoints kept beside best and newest two
+        int64_t anchors;    // per sequence and visit, 0 = every supervised position
+        char *dtype;        // auto | f32 | bf16: storage of what enters the GEMMs
+        int64_t dev_every;  // steps between evaluations on the dev split, 0 = only at the end
+        int64_t save_every; // steps between checkpoints
+        int64_t keep;       // checkpoints kept beside best and newest two
         int64_t seed;
     } train;
     struct {
-        int64_t draft_tokens;   // largest k measured
-        int64_t select_k;       // k whose simulated tau chooses the best checkpoint
-        int64_t bootstrap;      // resamples
-        double confidence;      // 0.95
-        int64_t audit_prompts;  // prompts decoded live beside the simulator
-        char *drafter;          // path of a trained drafter for `eval` alone; "" = best checkpoint
+        int64_t draft_tokens;  // largest k measured
+        int64_t select_k;      // k whose simulated tau chooses the best checkpoint
+        int64_t bootstrap;     // resamples
+        double confidence;     // 0.95
+        int64_t audit_prompts; // prompts decoded live beside the simulator
+        char *drafter;         // path of a trained drafter for `eval` alone; "" = best checkpoint
         int64_t seed;
     } eval;
     struct {
-        StrList to;             // hf, mlx, target-hf
-        int64_t draft_tokens;   // num_assistant_tokens; 0 = the stock's
-        bool force;             // export even when below stock
-        char *checkpoint;       // "" = best
-    } export_;                  // "export" in JSON
+        StrList to;           // hf, mlx, target-hf
+        int64_t draft_tokens; // num_assistant_tokens; 0 = the stock's
+        bool force;           // export even when below stock
+        char *checkpoint;     // "" = best
+    } export_;                // "export" in JSON
     struct {
-        char *prompt;           // a user turn
+        char *prompt; // a user turn
         int64_t max_new_tokens;
-        int64_t draft_tokens;   // 0 = no drafter
-        char *drafter;          // "" = the stock assistant
-        bool raw;               // prompt is already rendered text
+        int64_t draft_tokens; // 0 = no drafter
+        char *drafter;        // "" = the stock assistant
+        bool raw;             // prompt is already rendered text
     } generate;
     struct {
-        char *shapes;           // demo | e4b | all
+        char *shapes; // demo | e4b | all
         int64_t seq, k;
         int64_t repeat;
-        bool peers;             // also run the PyTorch peers named by bench.peer_path
+        bool peers; // also run the PyTorch peers named by bench.peer_path
         char *peer_path, *python;
     } bench;
     struct {
-        char *device;           // auto | cpu | cuda[:n]
-        int64_t threads;        // 0 = all cores
-        char *dtype;            // auto | f32 | bf16: of inference
+        char *device;    // auto | cpu | cuda[:n]
+        int64_t threads; // 0 = all cores
+        char *dtype;     // auto | f32 | bf16: of inference
     } runtime;
 } Settings;
 
 // Defaults, then the file (path NULL: the embedded demo configuration), then `overrides` in order.
-MUST_CHECK bool settings_load(Settings *s, const char *path, char *const *overrides, int n, Err *err);
+MUST_CHECK bool settings_load(Settings *s, const char *path, char *const *overrides, int n,
+                              Err *err);
 // Whether `name` is a field ("train.lr") or the unique short form of one ("lr"); full name in out.
 MUST_CHECK bool settings_find(const char *name, char out[96], Err *err);
-json_t *settings_json(const Settings *s);       // new reference: the resolved configuration
+json_t *settings_json(const Settings *s); // new reference: the resolved configuration
 void settings_help(FILE *out, const char *section_or_null);
 void settings_free(Settings *s);
 

@@ -4,8 +4,7 @@
 __asm__(".section .rodata\n"
         ".global settings_demo\n"
         "settings_demo: .incbin \"configs/demo.json\"\n"
-        ".global settings_demo_end\n"
-        "settings_demo_end: .byte 0\n"
+        ".byte 0\n"
         ".previous\n");
 
 #define INT(name, member, initial, min, max, help)                                                 \

@@ -9,7 +9,7 @@
 typedef enum { FIELD_INT, FIELD_REAL, FIELD_BOOL, FIELD_STR, FIELD_STRS } FieldType;
 
 typedef struct {
-    const char *name;    // "train.lr"
+    const char *name; // "train.lr"
     FieldType type;
     size_t offset;       // in Settings
     const char *initial; // as on the command line
@@ -21,7 +21,7 @@ typedef struct {
 extern const Field settings_fields[];
 extern const int settings_field_count;
 
-// The configuration compiled into the program: configs/demo.json.
-extern const char settings_demo[], settings_demo_end[];
+// The configuration compiled into the program: configs/demo.json, 0-terminated.
+extern const char settings_demo[];
 
 #endif

@@ -6,15 +6,24 @@
 
 #include "infer/decode/generate.h"
 
-// A distribution over its survivors, ids ascending by probability rank; probabilities sum to 1.
+typedef struct {
+    double x;
+    int64_t at;
+} DistOrder;
+
+// A distribution over its survivors, ids ascending; probabilities sum to 1. Zero-initialise; reused
+// by the next dist_from_logits().
 typedef struct {
     int64_t n, room;
     int32_t *id;
     double *p;
+    DistOrder *order; // scratch (room)
 } Dist;
 void dist_free(Dist *d);
-// Temperature > 0. logits (V), tie rules of ../reference sampling "rules".
+// logits (vocab); temperature > 0. Top-k keeps every token tied with the k-th. Top-p cuts the
+// smallest tokens while their mass is <= 1 - top_p, among equals the lowest ids first; the largest
+// always stays. A logit that is NaN or +infinity leaves n = 0.
 void dist_from_logits(Dist *d, const float *logits, int64_t vocab, const Sampler *s);
-int32_t dist_pick(const Dist *d, double uniform); // uniform in [0, 1)
+int32_t dist_pick(const Dist *d, double uniform); // uniform in [0, 1), n > 0
 
 #endif

@@ -33,7 +33,11 @@ int st_count(const StFile *f);
 const StTensor *st_at(const StFile *f, int i);                  // in file order
 const StTensor *st_find(const StFile *f, const char *name);     // NULL = absent
 const char *st_metadata(const StFile *f, const char *key);      // of the first file; NULL = absent
+// The i-th pair of the first file's __metadata__; false past the end.
+bool st_metadata_at(const StFile *f, int i, const char **key, const char **value);
 const char *st_path(const StFile *f);
+int st_shards(const StFile *f);
+const char *st_shard_path(const StFile *f, int i); // StTensor.file counts these
 MUST_CHECK bool st_read(const StFile *f, const StTensor *t, void *out, Err *err); // raw bytes
 // Part of a tensor: bytes [first, first + size).
 MUST_CHECK bool st_read_part(const StFile *f, const StTensor *t, int64_t first, int64_t size, void *out,

@@ -12,7 +12,7 @@
 #include "infer/base/err.h"
 #include "infer/base/hash.h"
 
-enum { LAYERS_MAX = 256, STOP_MAX = 16 };
+enum { LAYERS_MAX = 256, STOP_MAX = 16, HEAD_DIM_MAX = 1024 };
 
 typedef enum { LAYER_SLIDING = 0, LAYER_FULL = 1 } LayerKind;
 

@@ -27,7 +27,9 @@ void kv_reserve(KvCache *kv, int slot, int64_t n);
 KvView kv_rows(const KvCache *kv, int slot, int layer, int64_t first, int64_t n); // absolute rows
 KvView kv_view(const KvCache *kv, int slot, int layer); // everything still held, reserved rows included
 void kv_commit(KvCache *kv, int slot);                   // reserved rows count from now on
-void kv_rewind(KvCache *kv, int slot, int64_t length);   // drop rows from `length` on (rejected drafts)
+// Drops rows from `length` on (rejected drafts); always possible back to the length before the last
+// kv_reserve, further only while the sliding rows are still there.
+void kv_rewind(KvCache *kv, int slot, int64_t length);
 void kv_clear(KvCache *kv, int slot);
 
 #endif

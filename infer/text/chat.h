@@ -8,6 +8,7 @@
 
 #include <jansson.h>
 
+#include "infer/text/chat_json.h"
 #include "infer/text/tokenizer.h"
 
 // What a token is; the loss is on every kind from TOKEN_MODEL up. Stored in shards: never renumber.
@@ -37,8 +38,13 @@ typedef struct {
     bool generation_prompt; // end with an opened model turn
     bool thinking;
     bool last_turn_only;    // only the last model turn counts as TOKEN_MODEL
+    bool preserve_thinking; // July templates: reasoning of earlier turns that call tools stays
 } ChatOptions;
 
+// Replaces what `out` held. A token's kind is that of the span that wrote its first byte; the ids are
+// those of the whole rendered string, except that added tokens spelled inside content stay text.
+// Model turns: text and <turn|> TOKEN_MODEL (the line break behind it is context), the reasoning channel
+// with its brackets TOKEN_THOUGHT, calls and the first <|tool_response> behind them TOKEN_CALL.
 // messages: JSON array of {role, content}; tools: JSON array or NULL. What the template refuses is
 // ERR_INPUT with its reason.
 MUST_CHECK bool chat_encode(ChatTokens *out, const Tokenizer *tok, const json_t *messages,

@@ -32,6 +32,11 @@ void ids_free(Ids *ids);
 // Appends the ids of text. special: occurrences of the added tokens become their ids; without it they
 // stay text (user content is always encoded so).
 void tokenizer_encode(const Tokenizer *t, const char *text, size_t size, bool special, Ids *out);
+// The longest added token that text begins with: its id, and its bytes in *length; -1 = none.
+int32_t tokenizer_added(const Tokenizer *t, const char *text, size_t size, size_t *length);
+// Bytes that id covers when it is the first token of text; text: valid UTF-8 at the place where the
+// token was found. A scalar spelled in byte pieces counts one byte a piece.
+size_t tokenizer_span(const Tokenizer *t, int32_t id, const char *text, size_t size);
 // UTF-8 text of ids, 0-terminated, caller frees; *size without the 0. skip_special drops added tokens.
 char *tokenizer_decode(const Tokenizer *t, const int32_t *ids, size_t n, bool skip_special, size_t *size);
 bool tokenizer_is_special(const Tokenizer *t, int32_t id);

@@ -1,0 +1,213 @@
+// data/batch.c - epochs are permutations of the sequences; anchors are drawn from the supervised ones.
+#include "data/batch.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "infer/base/rng.h"
+#include "infer/text/chat.h"
+
+enum { K_MAX = 64 };
+#define CACHE_BYTES ((int64_t)2 << 30) // epochs of a set that fits are read from disk once
+
+struct Batches {
+    SeqSource src;
+    BatchOptions opt;
+    int64_t per_epoch, epoch;    // order is that of this epoch; -1: none yet
+    int64_t *order;              // (src.count)
+    CapturedSeq *kept;           // (src.count); sample.n 0 = not kept
+    int64_t kept_bytes;
+    CapturedSeq loose[PACK_SEQS_MAX]; // of the present batch, not kept
+    int nloose;
+    int64_t room;                // anchors that the arrays below hold
+    int32_t *T, *seq_of, *token, *label;
+    uint8_t *valid;
+    int64_t *pick, pick_room;    // eligible positions of one sequence, then a permutation of them
+};
+
+static int64_t source_length(void *ctx, int64_t i) { return shards_length(ctx, i); }
+static bool source_read(void *ctx, int64_t i, CapturedSeq *out, Err *err) { return shards_read(ctx, i, out, err); }
+
+SeqSource shards_source(ShardSet *s) {
+    return (SeqSource){.ctx = s, .count = shards_count(s), .length = source_length, .read = source_read,
+                       .bytes_per_token = shard_bytes_per_token(shards_meta(s))};
+}
+
+Batches *batches_open(const SeqSource *src, const BatchOptions *opt, Err *err) {
+    CHECK(opt->K >= 1 && opt->K <= K_MAX && opt->anchors >= 0);
+    if (src->count < 1) {
+        err_set(err, ERR_INPUT, "no captured sequences to learn from");
+        return NULL;
+    }
+    if (opt->sequences < 1 || opt->sequences > PACK_SEQS_MAX) {
+        err_set(err, ERR_USAGE, "%lld sequences a step, allowed 1 to %d", (long long)opt->sequences,
+                (int)PACK_SEQS_MAX);
+        return NULL;
+    }
+    Batches *b = calloc(1, sizeof *b);
+    if (b) {
+        b->order = malloc((size_t)src->count * sizeof *b->order);
+        b->kept = calloc((size_t)src->count, sizeof *b->kept);
+    }
+    if (!b || !b->order || !b->kept) {
+        batches_close(b);
+        err_set(err, ERR_FAILED, "out of memory for %lld sequences", (long long)src->count);
+        return NULL;
+    }
+    b->src = *src;
+    b->opt = *opt;
+    b->epoch = -1;
+    b->per_epoch = (src->count + opt->sequences - 1) / opt->sequences;
+    return b;
+}
+
+static void drop_loose(Batches *b) {
+    while (b->nloose > 0) captured_free(&b->loose[--b->nloose]);
+}
+
+void batches_close(Batches *b) {
+    if (!b) return;
+    drop_loose(b);
+    for (int64_t i = 0; i < b->src.count; i++) captured_free(&b->kept[i]);
+    free(b->order);
+    free(b->kept);
+    free(b->T);
+    free(b->seq_of);
+    free(b->token);
+    free(b->label);
+    free(b->valid);
+    free(b->pick);
+    free(b);
+}
+
+int64_t batches_per_epoch(const Batches *b) { return b->per_epoch; }
+
+static int descending(const void *a, const void *b) {
+    const int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x < y) - (x > y);
+}
+
+void batches_limits(const Batches *b, int64_t *rows, int64_t *tokens) {
+    int64_t *length = malloc((size_t)b->src.count * sizeof *length);
+    CHECK(length != NULL);
+    for (int64_t i = 0; i < b->src.count; i++) length[i] = b->src.length(b->src.ctx, i);
+    qsort(length, (size_t)b->src.count, sizeof *length, descending);
+    *rows = *tokens = 0;
+    for (int64_t i = 0; i < b->opt.sequences && i < b->src.count; i++) {
+        const int64_t most = length[i] > 2 ? length[i] - 2 : 0; // T from 1 to n - 2
+        *tokens += length[i];
+        *rows += b->opt.anchors > 0 && b->opt.anchors < most ? b->opt.anchors : most;
+    }
+    free(length);
+}
+
+// A borrowed view of sequence i, read if need be; kept while the budget lasts.
+static bool take_sequence(Batches *b, int64_t i, CapturedSeq *out, Err *err) {
+    CapturedSeq *kept = &b->kept[i];
+    if (kept->sample.n == 0) {
+        CapturedSeq c;
+        if (!b->src.read(b->src.ctx, i, &c, err)) return false;
+        const int64_t bytes = c.sample.n * b->src.bytes_per_token;
+        if (bytes == 0 || b->kept_bytes + bytes > CACHE_BYTES) {
+            *out = b->loose[b->nloose++] = c;
+            return true;
+        }
+        b->kept_bytes += bytes;
+        *kept = c;
+    }
+    *out = *kept;
+    return true;
+}
+
+static bool supervised(const Sample *s, int64_t t) { return t < s->n && s->kind[t] >= TOKEN_MODEL; }
+
+static int ascending(const void *a, const void *b) { return -descending(a, b); }
+
+// Positions T of one sequence into b->pick, ascending; their number, or -1 when memory is out.
+static int64_t pick_anchors(Batches *b, const Sample *s, int64_t step, int slot) {
+    if (b->pick_room < 2 * s->n) {
+        int64_t *more = realloc(b->pick, (size_t)(2 * s->n) * sizeof *more);
+        if (!more) return -1;
+        b->pick = more;
+        b->pick_room = 2 * s->n;
+    }
+    int64_t n = 0;
+    for (int64_t t = 1; t + 1 < s->n; t++)
+        if (supervised(s, t) && supervised(s, t + 1)) b->pick[n++] = t;
+    const int64_t want = b->opt.anchors;
+    if (want == 0 || n <= want) return n;
+    int64_t *perm = b->pick + n;
+    rng_permutation(b->opt.seed, RNG_ANCHORS, (uint64_t)(step * PACK_SEQS_MAX + slot), perm, n);
+    qsort(perm, (size_t)want, sizeof *perm, ascending);
+    for (int64_t i = 0; i < want; i++) b->pick[i] = b->pick[perm[i]];
+    return want;
+}
+
+static bool grow(Batches *b, int64_t rows, Err *err) {
+    if (rows <= b->room) return true;
+    const size_t room = (size_t)rows * 2, all = room * (size_t)b->opt.K;
+    int32_t *T = realloc(b->T, room * sizeof *T);
+    if (T) b->T = T;
+    int32_t *seq_of = realloc(b->seq_of, room * sizeof *seq_of);
+    if (seq_of) b->seq_of = seq_of;
+    int32_t *token = realloc(b->token, all * sizeof *token);
+    if (token) b->token = token;
+    int32_t *label = realloc(b->label, all * sizeof *label);
+    if (label) b->label = label;
+    uint8_t *valid = realloc(b->valid, all);
+    if (valid) b->valid = valid;
+    if (!T || !seq_of || !token || !label || !valid)
+        return err_set(err, ERR_FAILED, "out of memory for %lld anchors", (long long)rows);
+    b->room = (int64_t)room;
+    return true;
+}
+
+// Tokens and labels of anchor r, steps 0 .. K-1.
+static void fill_anchor(const Batches *b, const Batch *out, int64_t r) {
+    const Sample *s = &out->seq[b->seq_of[r]].sample;
+    bool open = true;
+    for (int64_t j = 0; j < b->opt.K; j++) {
+        const int64_t t = b->T[r] + j, at = j * out->rows + r;
+        b->token[at] = t < s->n ? s->ids[t] : -1;
+        b->label[at] = t + 1 < s->n ? s->ids[t + 1] : -1;
+        open = open && supervised(s, t + 1);
+        b->valid[at] = open;
+    }
+}
+
+static bool add_anchors(Batches *b, Batch *out, int64_t step, int slot, Err *err) {
+    const Sample *s = &out->seq[slot].sample;
+    const int64_t n = pick_anchors(b, s, step, slot);
+    if (n < 0 || !grow(b, out->rows + n, err)) return err_set(err, ERR_FAILED, "out of memory");
+    for (int64_t i = 0; i < n; i++) {
+        b->T[out->rows + i] = (int32_t)b->pick[i];
+        b->seq_of[out->rows + i] = slot;
+    }
+    out->rows += n;
+    out->tokens += s->n;
+    return true;
+}
+
+bool batches_get(Batches *b, int64_t step, Batch *out, Err *err) {
+    CHECK(step >= 0);
+    const int64_t epoch = step / b->per_epoch, first = step % b->per_epoch * b->opt.sequences;
+    const int64_t left = b->src.count - first;
+    drop_loose(b);
+    memset(out, 0, sizeof *out);
+    if (epoch != b->epoch)
+        rng_permutation(b->opt.seed, RNG_SHUFFLE, (uint64_t)epoch, b->order, b->src.count);
+    b->epoch = epoch;
+    for (int slot = 0; slot < b->opt.sequences && slot < left; slot++) {
+        out->seq_index[slot] = b->order[first + slot];
+        if (!take_sequence(b, out->seq_index[slot], &out->seq[slot], err)) return false;
+        out->nseq++;
+        if (!add_anchors(b, out, step, slot, err)) return false;
+    }
+    out->T = b->T;
+    out->seq_of = b->seq_of;
+    out->token = b->token;
+    out->label = b->label;
+    out->valid = b->valid;
+    for (int64_t r = 0; r < out->rows; r++) fill_anchor(b, out, r);
+    return true;
+}

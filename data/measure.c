@@ -1,0 +1,189 @@
+// data/measure.c - captured sequences are packed, rolled out together and counted one by one.
+#include "data/measure.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { HEADS = 2 };
+
+struct Measurer {
+    Device *dev;
+    MeasureOptions opt;
+    SeqSource src;
+    Simulator *sim;
+    void *block; // of the pack
+    FeaturePack pack;
+    // The group being packed
+    int n;
+    int64_t index[PACK_SEQS_MAX], anchors;
+    CapturedSeq seq[PACK_SEQS_MAX];
+    SimulateJob job[PACK_SEQS_MAX];
+    int32_t *drafts[HEADS], *L; // (room, K) and (room): never more anchors than rows
+};
+
+static int64_t longest(const SeqSource *src) {
+    int64_t n = 1;
+    for (int64_t i = 0; i < src->count; i++) {
+        const int64_t len = src->length(src->ctx, i);
+        if (len > n) n = len;
+    }
+    return n;
+}
+
+static int64_t pack_room(const SeqSource *src, const MeasureOptions *opt) {
+    const int64_t n = longest(src);
+    return n > opt->pack_tokens ? n : opt->pack_tokens;
+}
+
+size_t measurer_bytes(const Assistant *a, const TargetConfig *tc, const SeqSource *src,
+                      const MeasureOptions *opt) {
+    return simulator_bytes(a, opt->max_anchors) + features_bytes(tc, pack_room(src, opt), DT_BF16);
+}
+
+Measurer *measurer_open(const Assistant *a, const TargetConfig *tc, const SeqSource *src,
+                        const MeasureOptions *opt, Err *err) {
+    CHECK(opt->K >= 1 && opt->K <= DRAFT_MAX &&
+          (opt->head[HEAD_DENSE] || opt->head[HEAD_CENTROID]));
+    const int64_t room = pack_room(src, opt);
+    const size_t bytes = features_bytes(tc, room, DT_BF16);
+    Arena arena;
+    Measurer *m = calloc(1, sizeof *m);
+    if (m == NULL) goto memory;
+    m->dev = a->dev;
+    m->opt = *opt;
+    m->src = *src;
+    m->L = malloc((size_t)room * sizeof *m->L);
+    if (m->L == NULL) goto memory;
+    for (int h = 0; h < HEADS; h++) {
+        if (!opt->head[h]) continue;
+        m->drafts[h] = malloc((size_t)(room * opt->K) * sizeof *m->drafts[h]);
+        if (m->drafts[h] == NULL) goto memory;
+    }
+    if ((m->sim = simulator_open(a, opt->max_anchors, opt->K, err)) == NULL) goto fail;
+    if ((m->block = dev_alloc(m->dev, bytes, err)) == NULL) goto fail;
+    arena_open(&arena, m->block, bytes);
+    features_take(&m->pack, tc, room, DT_BF16, &arena);
+    return m;
+memory:
+    err_set(err, ERR_FAILED, "no memory for %lld rows", (long long)room);
+fail:
+    err_wrap(err, "measuring acceptance");
+    measurer_close(m);
+    return NULL;
+}
+
+static void drop_group(Measurer *m) {
+    for (int i = 0; i < m->n; i++) captured_free(&m->seq[i]);
+    m->n = 0;
+    m->anchors = 0;
+    features_clear(&m->pack);
+}
+
+void measurer_close(Measurer *m) {
+    if (m == NULL) return;
+    drop_group(m);
+    simulator_close(m->sim);
+    if (m->block != NULL) dev_free(m->dev, m->block);
+    for (int h = 0; h < HEADS; h++) free(m->drafts[h]);
+    free(m->L);
+    free(m);
+}
+
+static int64_t anchors_of(const Sample *s) {
+    return s->n - s->prompt - 1 > 0 ? s->n - s->prompt - 1 : 0;
+}
+
+static bool load(Measurer *m, const CapturedSeq *c, Err *err) {
+    const Sample *s = &c->sample;
+    if (s->prompt < 1 || s->prompt > s->n || s->n > m->pack.room - m->pack.rows)
+        return err_set(err, ERR_INPUT, "sequence %s: %lld tokens, prompt %lld, room for %lld",
+                       s->id, (long long)s->n, (long long)s->prompt,
+                       (long long)(m->pack.room - m->pack.rows));
+    features_begin(&m->pack);
+    features_load(&m->pack, m->dev, c->hidden, (const void *const *)c->k, (const void *const *)c->v,
+                  s->n);
+    return true;
+}
+
+static void count(const Measurer *m, const SimulateJob *job, const Sample *s, Measured *out) {
+    const int64_t anchors = anchors_of(s);
+    *out = (Measured){.tokens = anchors};
+    snprintf(out->id, sizeof out->id, "%s", s->id);
+    snprintf(out->category, sizeof out->category, "%s", s->category);
+    for (int h = 0; h < HEADS; h++) {
+        if (!m->opt.head[h]) continue;
+        acceptance_lengths(m->L, job->drafts[h], anchors, m->opt.K, s->ids, s->n, s->prompt);
+        for (int k = 0; k <= m->opt.K; k++) acceptance_walk(&out->k[h][k], m->L, anchors, k, NULL);
+        acceptance_reach(&out->all[h], m->L, anchors, m->opt.K);
+    }
+}
+
+// Rolls out the packed group and counts its sequences.
+static bool run_group(Measurer *m, const Assistant *a, Measured *out, Err *err) {
+    if (m->n > 0 && !simulator_run(m->sim, a, &m->pack, m->job, m->n, err)) return false;
+    for (int i = 0; i < m->n; i++) count(m, &m->job[i], &m->seq[i].sample, &out[m->index[i]]);
+    drop_group(m);
+    return true;
+}
+
+static bool fits(const Measurer *m, int64_t tokens) {
+    return m->n < PACK_SEQS_MAX && m->pack.rows + tokens <= m->pack.room;
+}
+
+bool measurer_run(Measurer *m, const Assistant *a, Measured *out, Err *err) {
+    drop_group(m);
+    for (int64_t i = 0; i < m->src.count; i++) {
+        if (!fits(m, m->src.length(m->src.ctx, i)) && !run_group(m, a, out, err)) return false;
+        CapturedSeq *c = &m->seq[m->n];
+        *c = (CapturedSeq){0};
+        if (!m->src.read(m->src.ctx, i, c, err)) return false;
+        m->index[m->n] = i;
+        SimulateJob *job = &m->job[m->n];
+        *job = (SimulateJob){
+            .seq = m->n, .ids = c->sample.ids, .n = c->sample.n, .first = c->sample.prompt};
+        m->n++; // from here on drop_group frees it
+        if (!load(m, c, err)) return false;
+        for (int h = 0; h < HEADS; h++)
+            if (m->opt.head[h]) job->drafts[h] = m->drafts[h] + m->anchors * m->opt.K;
+        m->anchors += anchors_of(&c->sample);
+    }
+    return run_group(m, a, out, err);
+}
+
+bool measurer_lengths(Measurer *m, const Assistant *a, const CapturedSeq *c, Head head, int32_t *L,
+                      int32_t *drafts, float *margin, Err *err) {
+    const Sample *s = &c->sample;
+    drop_group(m);
+    if (!load(m, c, err)) return false;
+    if (!simulator_drafts(m->sim, a, &m->pack, 0, s->ids, s->n, s->prompt, head, drafts, margin,
+                          err))
+        return false;
+    acceptance_lengths(L, drafts, anchors_of(s), m->opt.K, s->ids, s->n, s->prompt);
+    return true;
+}
+
+Acceptance measured_pool(const Measured *m, int64_t n, Head head, int k) {
+    Acceptance sum = {0};
+    CHECK(k >= 0 && k <= DRAFT_MAX);
+    for (int64_t i = 0; i < n; i++) acceptance_merge(&sum, &m[i].k[head][k]);
+    return sum;
+}
+
+AnchorReach measured_reach(const Measured *m, int64_t n, Head head) {
+    AnchorReach sum = {0};
+    for (int64_t i = 0; i < n; i++) acceptance_reach_merge(&sum, &m[i].all[head]);
+    return sum;
+}
+
+static int64_t shard_length(void *ctx, int64_t i) {
+    return shards_length(ctx, i);
+}
+static bool shard_read(void *ctx, int64_t i, CapturedSeq *out, Err *err) {
+    return shards_read(ctx, i, out, err);
+}
+
+SeqSource measure_source(ShardSet *s) {
+    return (SeqSource){
+        .ctx = s, .count = shards_count(s), .length = shard_length, .read = shard_read};
+}

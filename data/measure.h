@@ -1,0 +1,47 @@
+// data/measure.h - the simulator over captured sequences: counts per sequence for every draft
+// length.
+//
+// Used by the trainer (choice of the best checkpoint on the dev split) and by eval: one code, one
+// number.
+#ifndef DATA_MEASURE_H
+#define DATA_MEASURE_H
+
+#include "data/batch.h"
+#include "infer/decode/simulate.h"
+
+typedef struct {
+    int K;               // largest draft length
+    bool head[2];        // by Head: which to measure; both cost one pass
+    int64_t max_anchors; // anchors of one call
+    int64_t pack_tokens; // tokens loaded at once (a longer sequence gets what it needs)
+} MeasureOptions;
+
+// Counts of one sequence. k[head][i] for draft length i = 0..K.
+typedef struct {
+    char id[128], category[64];
+    int64_t tokens; // generated after the first
+    Acceptance k[2][DRAFT_MAX + 1];
+    AnchorReach all[2];
+} Measured;
+
+typedef struct Measurer Measurer; // buffers; device memory priced by measurer_bytes
+size_t measurer_bytes(const Assistant *a, const TargetConfig *tc, const SeqSource *src,
+                      const MeasureOptions *opt);
+MUST_CHECK Measurer *measurer_open(const Assistant *a, const TargetConfig *tc, const SeqSource *src,
+                                   const MeasureOptions *opt, Err *err);
+void measurer_close(Measurer *m);
+// Measures the weights that `a` (of the same configuration) has now. out (src->count), in the order
+// of the source.
+MUST_CHECK bool measurer_run(Measurer *m, const Assistant *a, Measured *out, Err *err);
+// The same for one sequence, with what it was counted from: drafts and margins (n - prompt - 1, K)
+// and first rejections L of one head. margin may be NULL. The audit compares live rounds with
+// these.
+MUST_CHECK bool measurer_lengths(Measurer *m, const Assistant *a, const CapturedSeq *c, Head head,
+                                 int32_t *L, int32_t *drafts, float *margin, Err *err);
+
+// Pools sequences: the counts of one head and draft length.
+Acceptance measured_pool(const Measured *m, int64_t n, Head head, int k);
+AnchorReach measured_reach(const Measured *m, int64_t n, Head head);
+SeqSource measure_source(ShardSet *s); // borrows s
+
+#endif

@@ -1,0 +1,257 @@
+// eval/audit_cmd.c - prompts are decoded live, simulated from captured features, and rolled out as
+// in training: three shapes of one forward, which have to agree.
+#include "eval/audit_cmd.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "data/corpus.h"
+#include "eval/audit.h"
+#include "eval/pair.h"
+#include "eval/wiring.h"
+#include "infer/base/log.h"
+#include "infer/decode/simulate.h"
+#include "infer/text/chat.h"
+
+enum { WIRING_ANCHORS = 64 };
+
+typedef struct {
+    const Settings *s;
+    int K;
+    int64_t capacity;
+    Pair pair;
+    Assistant *drafter;
+    Head head;
+    Tokenizer *tok;
+    ChatOptions chat;
+    Speculator *spec;
+    Simulator *sim;
+    KvCache *kv; // of the capture beside the live decoder
+    void *block;
+    FeaturePack pack;
+    Tensor hidden; // (max_rows, B)
+    Audit audit;
+    Wiring wiring;
+    int64_t prompts, skipped;
+} Run;
+
+static bool open_models(Run *r, const char *dir, Err *err) {
+    char path[PATH_ROOM];
+    const Settings *s = r->s;
+    const int64_t rows = s->capture.chunk > r->K + 1 ? s->capture.chunk : r->K + 1;
+    r->tok = tokenizer_load(path_join(path, s->model.target_path, "tokenizer.json"), err);
+    r->chat.generation_prompt = true;
+    return r->tok != NULL &&
+           chat_template_load(&r->chat.tmpl, s->model.target_path, s->data.chat_template, err) &&
+           pair_open(&r->pair, s, rows, err) &&
+           (r->drafter = pair_drafter(&r->pair, s, dir, err)) != NULL;
+}
+
+static bool open_buffers(Run *r, Err *err) {
+    const TargetConfig *tc = target_config(r->pair.target);
+    const SpeculatorOptions so = {.k_max = r->K,
+                                  .capacity = r->capacity,
+                                  .chunk = r->pair.max_rows,
+                                  .feature_dtype = DT_BF16,
+                                  .kv_dtype = r->pair.dtype};
+    Arena arena;
+    r->head = assistant_deployed_head(&r->drafter->cfg);
+    arena_open(&arena, NULL, 0);
+    for (int pass = 0; pass < 2; pass++) { // priced, then filled
+        features_take(&r->pack, tc, r->capacity, DT_BF16, &arena);
+        r->hidden = tensor_take(&arena, DT_F32, r->pair.max_rows, tc->text.hidden);
+        if (pass == 1) break;
+        if ((r->block = dev_alloc(r->pair.dev, arena.peak, err)) == NULL) return false;
+        arena_open(&arena, r->block, arena.peak);
+    }
+    return (r->kv = kv_open(r->pair.dev, &tc->text, 1, r->capacity, r->pair.max_rows, false,
+                            r->pair.dtype, err)) &&
+           (r->spec = speculator_open(r->pair.target, r->drafter, &so, err)) &&
+           (r->sim = simulator_open(r->drafter, 1024, r->K, err));
+}
+
+static void close_run(Run *r) {
+    simulator_close(r->sim);
+    speculator_close(r->spec);
+    kv_close(r->kv);
+    if (r->block != NULL) dev_free(r->pair.dev, r->block);
+    assistant_close(r->drafter);
+    pair_close(&r->pair);
+    tokenizer_free(r->tok);
+}
+
+// What a capture of this text holds, in r->pack.
+static void capture(Run *r, const int32_t *ids, int64_t n) {
+    kv_clear(r->kv, 0);
+    features_clear(&r->pack);
+    features_begin(&r->pack);
+    for (int64_t at = 0; at < n; at += r->pair.max_rows) {
+        const TargetPiece piece = {.count = n - at < r->pair.max_rows ? n - at : r->pair.max_rows};
+        const Tensor hidden = tensor_rows(r->hidden, 0, piece.count);
+        target_forward(r->pair.target, r->kv, &piece, 1, ids + at, hidden, NULL);
+        features_append(&r->pack, r->pair.dev, r->pair.target, r->kv, 0, at, piece.count, hidden);
+    }
+}
+
+// Simulates the plain text and compares it with live rounds and with the training forward.
+static bool check_text(Run *r, const char *id, const SpeculateResult *plain, Err *err) {
+    const int64_t anchors = plain->n - plain->first - 1;
+    if (anchors < 1) return true;
+    const size_t cells = (size_t)(anchors * r->K);
+    int32_t *L = malloc((size_t)anchors * sizeof *L), *drafts = malloc(cells * sizeof *drafts);
+    float *margin = malloc(cells * sizeof *margin);
+    bool ok = L && drafts && margin;
+    if (!ok) err_set(err, ERR_FAILED, "no memory for %lld anchors", (long long)anchors);
+    if (ok) capture(r, plain->ids, plain->n);
+    ok = ok && simulator_drafts(r->sim, r->drafter, &r->pack, 0, plain->ids, plain->n, plain->first,
+                                r->head, drafts, margin, err);
+    if (ok) acceptance_lengths(L, drafts, anchors, r->K, plain->ids, plain->n, plain->first);
+    const AuditText text = {.id = id,
+                            .ids = plain->ids,
+                            .n = plain->n,
+                            .first = plain->first,
+                            .stopped = plain->stopped,
+                            .K = r->K,
+                            .L = L,
+                            .margin = margin};
+    ok = ok && audit_decode(&r->audit, r->spec, &text, r->head, err) &&
+         wiring_compare(&r->wiring, r->drafter, &r->pack, plain->ids, plain->n, plain->first, r->K,
+                        WIRING_ANCHORS, r->audit.near_tie, err);
+    free(L);
+    free(drafts);
+    free(margin);
+    return ok;
+}
+
+static bool check_prompt(Run *r, const CorpusLine *line, Err *err) {
+    const json_t *messages = json_object_get(line->value, "messages"),
+                 *tools = json_object_get(line->value, "tools");
+    const char *id = json_string_value(json_object_get(line->value, "id"));
+    json_t *turns = json_copy((json_t *)messages);
+    ChatTokens chat = {0};
+    SpeculateResult plain = {0};
+    const size_t n = json_array_size(turns);
+    const char *last =
+        n ? json_string_value(json_object_get(json_array_get(turns, n - 1), "role")) : NULL;
+    if (last != NULL && (!strcmp(last, "assistant") || !strcmp(last, "model")))
+        json_array_remove(turns, n - 1);
+    bool ok = json_array_size(turns) > 0 || err_set(err, ERR_INPUT, "no \"messages\"");
+    ok = ok && chat_encode(&chat, r->tok, turns, tools, r->chat, err);
+    const int64_t room = r->s->data.max_length - (int64_t)chat.ids.n,
+                  most = r->s->regenerate.max_new_tokens;
+    if (ok && room < 1) {
+        r->skipped++;
+    } else if (ok) {
+        const SpeculateOptions opt = {.max_new_tokens = room < most ? room : most};
+        ok = speculate(r->spec, &opt, chat.ids.id, (int64_t)chat.ids.n, &plain, err) &&
+             check_text(r, id ? id : line->where, &plain, err);
+        r->prompts += ok;
+    }
+    if (!ok) err_wrap(err, "%s", line->where);
+    speculate_result_free(&plain);
+    chat_tokens_free(&chat);
+    json_decref(turns);
+    return ok;
+}
+
+static bool check_files(Run *r, Err *err) {
+    Progress p;
+    const int64_t want = r->s->eval.audit_prompts;
+    bool ok = true;
+    progress_start(&p, "audit", "prompts", want);
+    for (int i = 0; ok && i < r->s->data.eval.n && r->prompts < want; i++) {
+        CorpusLine line;
+        int got = 0;
+        Corpus *c = corpus_open(r->s->data.eval.item[i], err);
+        ok = c != NULL;
+        while (ok && r->prompts < want && (got = corpus_next(c, &line, err)) > 0) {
+            ok = check_prompt(r, &line, err);
+            progress_at(&p, r->prompts, "");
+            if (ok && stop_requested()) ok = err_set(err, ERR_STOPPED, "stopped");
+        }
+        ok = ok && got >= 0;
+        corpus_close(c);
+    }
+    progress_end(&p, r->prompts, "");
+    return ok && (r->prompts > 0 || err_set(err, ERR_INPUT, "data.eval holds no usable prompt"));
+}
+
+static bool wiring_passed(const Run *r) {
+    return r->wiring.worst <= wiring_tolerance(r->pair.dtype) && r->wiring.choices_differ == 0;
+}
+
+static void print_audit(const Cli *cli, const Run *r, const char *dir) {
+    json_t *live = audit_json(&r->audit, r->head == HEAD_CENTROID ? "centroid" : "dense");
+    json_t *o = json_pack("{ss ss s{sI sf sf sI sI sb} sO}", "drafter", dir, "dtype",
+                          dtype_name(r->pair.dtype), "training_forward", "values",
+                          (json_int_t)r->wiring.values, "worst", r->wiring.worst, "tolerance",
+                          wiring_tolerance(r->pair.dtype), "choices", (json_int_t)r->wiring.choices,
+                          "choices_differ", (json_int_t)r->wiring.choices_differ, "passed",
+                          wiring_passed(r), "live", live);
+    if (cli->json) {
+        json_dumpf(o, stdout, JSON_INDENT(2));
+        putchar('\n');
+    } else {
+        printf("Audit of %s, %s, %lld prompts (%lld too long)\n\n"
+               "Training forward beside single-anchor inference: %lld values, largest difference "
+               "%.2g (allowed %.0e); "
+               "%lld choices, %lld differ: %s\n",
+               dir, dtype_name(r->pair.dtype), (long long)r->prompts, (long long)r->skipped,
+               (long long)r->wiring.values, r->wiring.worst, wiring_tolerance(r->pair.dtype),
+               (long long)r->wiring.choices, (long long)r->wiring.choices_differ,
+               wiring_passed(r) ? "passed" : "FAILED");
+        audit_markdown(stdout, live);
+    }
+    json_decref(o);
+    json_decref(live);
+}
+
+static bool gates(const Run *r, Err *err) {
+    if (!wiring_passed(r))
+        return err_set(
+            err, ERR_GATE,
+            "training forward: largest difference from inference %.3g, allowed %.0e; %lld of "
+            "%lld choices differ",
+            r->wiring.worst, wiring_tolerance(r->pair.dtype), (long long)r->wiring.choices_differ,
+            (long long)r->wiring.choices);
+    return audit_gate(&r->audit, err);
+}
+
+static bool audit_run(const Cli *cli, Err *err) {
+    char dir[PATH_ROOM];
+    Run *r = calloc(1, sizeof *r);
+    CHECK(r != NULL);
+    r->s = &cli->s;
+    r->K = (int)cli->s.eval.draft_tokens;
+    r->capacity = cli->s.data.max_length + r->K;
+    bool ok = pair_trained_path(&cli->s, dir, err);
+    if (ok && dir[0] == '\0') snprintf(dir, sizeof dir, "%s", cli->s.model.assistant_path);
+    if (ok && (dir[0] == '\0' || cli->s.data.eval.n == 0))
+        ok = err_set(err, ERR_USAGE,
+                     "audit needs a drafter (model.assistant_path) and prompts (data.eval)");
+    if (ok && cli->dry_run) {
+        printf("audit: %lld prompts, k = 0..%d, drafter %s\n", (long long)cli->s.eval.audit_prompts,
+               r->K, dir);
+    } else if (ok) {
+        ok = open_models(r, dir, err) && open_buffers(r, err);
+        if (ok) audit_start(&r->audit, r->K, audit_near_tie(r->pair.dtype));
+        ok = ok && check_files(r, err);
+        if (ok) print_audit(cli, r, dir);
+        ok = ok && gates(r, err);
+    }
+    close_run(r);
+    free(r);
+    return ok;
+}
+
+const Verb audit_verb = {
+    .name = "audit",
+    .summary =
+        "wiring and exactness gates on a given pair: training forward, simulator, live decoding",
+    .usage = "  draftsmith audit -c configs/demo.json                       the best checkpoint, "
+             "else the stock\n"
+             "  draftsmith audit eval.drafter=DIR eval.audit_prompts=50     another drafter, more "
+             "prompts",
+    .run = audit_run,
+};

@@ -1,0 +1,158 @@
+// eval/generate_cmd.c - one prompt in, text out; speed and acceptance on stderr.
+#include "eval/generate_cmd.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "eval/pair.h"
+#include "infer/base/log.h"
+#include "infer/decode/speculate.h"
+#include "infer/text/chat.h"
+
+enum { PREFILL_ROWS = 512 };
+
+typedef struct {
+    const Settings *s;
+    const char *prompt;
+    int k; // drafts a round
+    Pair pair;
+    Assistant *drafter; // NULL when k = 0
+    Tokenizer *tok;
+    Ids ids; // of the prompt
+} Job;
+
+static bool encode_turn(Job *j, Err *err) {
+    ChatTokens turn = {0};
+    ChatOptions opt = {.generation_prompt = true};
+    const char *dir = j->s->model.target_path;
+    if (!chat_template_load(&opt.tmpl, dir, j->s->data.chat_template, err)) return false;
+    json_t *messages = json_pack("[{ss ss}]", "role", "user", "content", j->prompt);
+    if (messages == NULL) return err_set(err, ERR_INPUT, "the prompt is not UTF-8 text");
+    const bool ok = chat_encode(&turn, j->tok, messages, NULL, opt, err);
+    for (size_t i = 0; ok && i < turn.ids.n; i++) ids_push(&j->ids, turn.ids.id[i]);
+    json_decref(messages);
+    chat_tokens_free(&turn);
+    return ok;
+}
+
+static bool encode_prompt(Job *j, Err *err) {
+    char path[PATH_ROOM];
+    j->tok = tokenizer_load(path_join(path, j->s->model.target_path, "tokenizer.json"), err);
+    if (j->tok == NULL) return false;
+    if (j->s->generate.raw)
+        tokenizer_encode(j->tok, j->prompt, strlen(j->prompt), true, &j->ids);
+    else if (!encode_turn(j, err))
+        return false;
+    return j->ids.n > 0 || err_set(err, ERR_INPUT, "the prompt has no token");
+}
+
+static bool open_models(Job *j, Err *err) {
+    const Settings *s = j->s;
+    if (!pair_open(&j->pair, s, PREFILL_ROWS, err)) return false;
+    const int64_t vocab = target_config(j->pair.target)->text.vocab;
+    if (tokenizer_vocab(j->tok) > vocab)
+        return err_set(err, ERR_INPUT, "the tokenizer of %s has %d ids, the target %lld",
+                       s->model.target_path, tokenizer_vocab(j->tok), (long long)vocab);
+    if (j->k == 0) return true;
+    const char *dir = s->generate.drafter[0] ? s->generate.drafter : s->model.assistant_path;
+    return (j->drafter = pair_drafter(&j->pair, s, dir, err)) != NULL;
+}
+
+static void print_speed(const Job *j, const SpeculateResult *r) {
+    const double seconds = r->target_s + r->drafter_s;
+    const int64_t tokens = r->n - r->first;
+    log_info("%lld prompt tokens in %.2f s; %lld tokens in %.2f s (%.1f tok/s)%s",
+             (long long)r->first, r->prefill_s, (long long)tokens, seconds,
+             seconds > 0 ? (double)(tokens - 1) / seconds : 0.0,
+             r->stopped ? "" : ", cut at generate.max_new_tokens");
+    if (j->k == 0) return;
+    Acceptance a = {0};
+    speculate_count(&a, r, j->k);
+    log_info("%d drafts a round: %.2f tokens per target step over %lld rounds (bonus in), %lld of "
+             "%lld drafts "
+             "accepted; target %.2f s, drafter %.2f s",
+             j->k, acceptance_tau(&a), (long long)a.rounds, (long long)a.accepted,
+             (long long)a.drafted, r->target_s, r->drafter_s);
+}
+
+static json_t *result_json(const Job *j, const SpeculateResult *r, const char *text) {
+    Acceptance a = {0};
+    speculate_count(&a, r, j->k);
+    return json_pack("{ss sI sI si sI sf sI sI sf sf sf sb}", "text", text, "prompt_tokens",
+                     (json_int_t)r->first, "tokens", (json_int_t)(r->n - r->first), "draft_tokens",
+                     j->k, "rounds", (json_int_t)a.rounds, "tokens_per_target_step",
+                     acceptance_tau(&a), "drafted", (json_int_t)a.drafted, "accepted",
+                     (json_int_t)a.accepted, "prefill_s", r->prefill_s, "target_s", r->target_s,
+                     "drafter_s", r->drafter_s, "stopped", r->stopped);
+}
+
+static bool print_result(const Cli *cli, const Job *j, const SpeculateResult *r, Err *err) {
+    size_t size;
+    char *text =
+        tokenizer_decode(j->tok, r->ids + r->first, (size_t)(r->n - r->first), true, &size);
+    if (text == NULL) return err_set(err, ERR_FAILED, "no memory for the text");
+    if (cli->json) {
+        json_t *o = result_json(j, r, text);
+        json_dumpf(o, stdout, JSON_INDENT(2));
+        putchar('\n');
+        json_decref(o);
+    } else {
+        fwrite(text, 1, size, stdout);
+        putchar('\n');
+    }
+    free(text);
+    print_speed(j, r);
+    return true;
+}
+
+static bool decode(const Cli *cli, Job *j, Err *err) {
+    const int64_t n = (int64_t)j->ids.n, most = j->s->generate.max_new_tokens;
+    const SpeculatorOptions so = {.k_max = j->k,
+                                  .capacity = n + most + j->k,
+                                  .chunk = PREFILL_ROWS,
+                                  .feature_dtype = DT_BF16,
+                                  .kv_dtype = j->pair.dtype};
+    const SpeculateOptions opt = {.k = j->k,
+                                  .max_new_tokens = most,
+                                  .head = j->k ? assistant_deployed_head(&j->drafter->cfg)
+                                               : HEAD_DENSE};
+    SpeculateResult r = {0};
+    Speculator *s = speculator_open(j->pair.target, j->drafter, &so, err);
+    const bool ok =
+        s != NULL && speculate(s, &opt, j->ids.id, n, &r, err) && print_result(cli, j, &r, err);
+    speculate_result_free(&r);
+    speculator_close(s);
+    return ok;
+}
+
+static bool generate_cmd_run(const Cli *cli, Err *err) {
+    Job j = {.s = &cli->s,
+             .prompt = cli->nargs > 0 ? cli->args[0] : cli->s.generate.prompt,
+             .k = (int)cli->s.generate.draft_tokens};
+    if (j.prompt[0] == '\0')
+        return err_set(err, ERR_USAGE, "no prompt: give it as an argument or as generate.prompt");
+    if (cli->s.model.assistant_path[0] == '\0' && cli->s.generate.drafter[0] == '\0') j.k = 0;
+    bool ok = encode_prompt(&j, err);
+    if (ok && cli->dry_run)
+        printf("generate: %zu prompt tokens, at most %lld new ones, %d drafts a round\n", j.ids.n,
+               (long long)cli->s.generate.max_new_tokens, j.k);
+    else
+        ok = ok && open_models(&j, err) && decode(cli, &j, err);
+    assistant_close(j.drafter);
+    pair_close(&j.pair);
+    tokenizer_free(j.tok);
+    ids_free(&j.ids);
+    return ok;
+}
+
+const Verb generate_verb = {
+    .name = "generate",
+    .summary = "text from the target, greedy, with or without a drafter",
+    .usage =
+        "  draftsmith generate \"Gib als JSON aus: paket.\"              with the stock assistant\n"
+        "  draftsmith generate generate.draft_tokens=0 \"Hallo\"        the target alone\n"
+        "  draftsmith generate generate.drafter=runs/demo/export/hf \"Hallo\"",
+    .max_args = 1,
+    .run = generate_cmd_run,
+};

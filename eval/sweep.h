@@ -1,0 +1,35 @@
+// eval/sweep.h - one drafter over the captured evaluation set: counts per prompt for every draft
+// length and both heads, from one pass.
+#ifndef EVAL_SWEEP_H
+#define EVAL_SWEEP_H
+
+#include "data/measure.h"
+#include "eval/stats.h"
+
+typedef struct {
+    char name[32];   // "stock", "trained"
+    char path[1024]; // the drafter's folder
+    char dtype[8];   // of what entered its GEMMs
+    Head deployed;   // by its config.json
+    bool has[2];     // heads measured
+    int K;
+    int64_t n;         // prompts, by id ascending; several samples of one prompt are one entry
+    int64_t sequences; // captured texts
+    Measured *prompt;
+} Sweep;
+
+// Measures the deployed head and, where that is the centroid one, the dense head beside it.
+MUST_CHECK bool sweep_run(Sweep *out, const char *name, const char *path, const Assistant *a,
+                          const TargetConfig *tc, const SeqSource *src, int K, Err *err);
+void sweep_free(Sweep *s);
+
+// Intervals of every sweep, head and draft length k = 1..K from the same resamples. Sweeps hold the
+// same prompts (checked: ERR_INPUT names the first that differs).
+typedef struct {
+    Interval tau[2][2][DRAFT_MAX + 1]; // [sweep][head][k]
+    Interval gain[2][DRAFT_MAX + 1];   // [head][k]: sweep 1 over sweep 0
+} SweepIntervals;
+MUST_CHECK bool sweep_intervals(SweepIntervals *out, const Sweep *sweep, int n, int64_t resamples,
+                                double confidence, uint64_t seed, Err *err);
+
+#endif

@@ -1,0 +1,78 @@
+// infer/model/assistant_head.c - the two best tokens of each row, by the dense or the centroid
+// head.
+#include "infer/model/assistant.h"
+
+// Logits live in a tile of at most this many bytes, whatever V and the number of rows.
+enum { HEAD_TILE_BYTES = 64 << 20, HEAD_COLS_MIN = 256 };
+
+static int64_t least(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+static int64_t dense_cols(const Assistant *a, int64_t rows) {
+    const int64_t fit = HEAD_TILE_BYTES / 4 / rows / 64 * 64;
+    return least(fit < HEAD_COLS_MIN ? HEAD_COLS_MIN : fit, a->cfg.text.vocab);
+}
+
+static int64_t dense_rows(int64_t rows) {
+    return least(rows, HEAD_TILE_BYTES / 4 / HEAD_COLS_MIN);
+}
+
+// Floats and ids of the chosen clusters' tokens, and the centroid logits.
+static int64_t centroid_rows(const Assistant *a, int64_t rows) {
+    const int64_t chosen = a->cfg.cluster_topk * (a->cfg.text.vocab / a->cfg.clusters);
+    const int64_t fit = HEAD_TILE_BYTES / 4 / (2 * chosen + a->cfg.clusters);
+    return least(rows, fit < 1 ? 1 : fit);
+}
+
+static void top2_dense(const Assistant *a, Tensor best, Tensor id, Tensor y, Arena *scratch) {
+    const int64_t cols = dense_cols(a, y.rows);
+    const Tensor room = tensor_take(scratch, DT_F32, 1, y.rows * cols);
+    for (int64_t v0 = 0; room.data != NULL && v0 < a->w.table.rows; v0 += cols) {
+        const int64_t n = least(cols, a->w.table.rows - v0);
+        const Tensor z = tensor_of(room.data, DT_F32, y.rows, n);
+        op_matmul_nt(a->dev, z, y, tensor_rows(a->w.table, v0, n), 0.0f);
+        op_top2(a->dev, best, id, z, NO_TENSOR, v0);
+    }
+}
+
+static void top2_centroid(const Assistant *a, Tensor best, Tensor id, Tensor y, Arena *scratch) {
+    const int k = (int)a->cfg.cluster_topk;
+    const Tensor c = tensor_take(scratch, DT_F32, y.rows, a->cfg.clusters);
+    const Tensor idx = tensor_take(scratch, DT_I32, y.rows, k);
+    const Tensor z = tensor_take(scratch, DT_F32, y.rows, k * a->ordering.cols);
+    const Tensor token = tensor_take(scratch, DT_I32, y.rows, k * a->ordering.cols);
+    if (z.data == NULL) return;
+    op_matmul_nt(a->dev, c, y, a->w.centroids, 0.0f);
+    op_topk(a->dev, idx, c, k);
+    op_cluster_logits(a->dev, z, token, y, a->w.table, a->ordering, idx);
+    op_top2(a->dev, best, id, z, token, 0);
+}
+
+size_t assistant_head_bytes(const Assistant *a, int64_t rows) {
+    Arena count;
+    arena_open(&count, NULL, 0);
+    const Tensor y = {.rows = dense_rows(rows)};
+    top2_dense(a, NO_TENSOR, NO_TENSOR, y, &count);
+    arena_reset(&count, 0);
+    const Tensor yc = {.rows = a->cfg.ordered ? centroid_rows(a, rows) : 0};
+    if (a->cfg.ordered) top2_centroid(a, NO_TENSOR, NO_TENSOR, yc, &count);
+    return count.peak;
+}
+
+void assistant_top2(const Assistant *a, Head head, Tensor best, Tensor id, Tensor y,
+                    Arena *scratch) {
+    CHECK(head == HEAD_DENSE || a->cfg.ordered, "(the assistant has no centroid head)");
+    const int64_t block = head == HEAD_DENSE ? dense_rows(y.rows) : centroid_rows(a, y.rows);
+    for (int64_t r = 0; r < y.rows; r += block) {
+        const int64_t n = least(block, y.rows - r);
+        const size_t mark = arena_mark(scratch);
+        (head == HEAD_DENSE ? top2_dense : top2_centroid)(
+            a, tensor_rows(best, r, n), tensor_rows(id, r, n), tensor_rows(y, r, n), scratch);
+        arena_reset(scratch, mark);
+    }
+}
+
+Head assistant_deployed_head(const AssistantConfig *c) {
+    return c->ordered ? HEAD_CENTROID : HEAD_DENSE;
+}

@@ -1,0 +1,178 @@
+// infer/model/target.c - opening and closing a target: config, memory plan, weights, fingerprint.
+#include "infer/model/target.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "infer/base/file.h"
+#include "infer/base/log.h"
+#include "infer/model/target_parts.h"
+
+static int64_t larger(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
+
+static void acts_take(const TextConfig *c, DType dtype, int64_t rows, TargetActs *a, Arena *arena) {
+    int64_t qkv = 0, q = 0, kv = 0, inter = 0;
+    for (int l = 0; l < c->layers; l++) {
+        const QkvRows n = target_qkv_rows(c, l);
+        qkv = larger(qkv, n.q + n.k + n.v);
+        q = larger(q, n.q);
+        kv = larger(kv, n.k);
+        inter = larger(inter, layer_inter(c, l));
+    }
+    *a = (TargetActs){0};
+    a->ids = tensor_take(arena, DT_I32, 1, rows);
+    a->pos = tensor_take(arena, DT_I32, 1, rows);
+    a->end = tensor_take(arena, DT_I32, 1, rows);
+    a->cs[LAYER_SLIDING] = tensor_take(arena, DT_F32, rows, c->head_dim);
+    a->cs[LAYER_FULL] = tensor_take(arena, DT_F32, rows, c->global_head_dim);
+    a->x = tensor_take(arena, DT_F32, rows, c->hidden);
+    a->in = tensor_take(arena, dtype, rows, c->hidden);
+    a->qkv = tensor_take(arena, DT_F32, rows, qkv);
+    a->q = tensor_take(arena, dtype, rows, q);
+    a->k = tensor_take(arena, DT_F32, rows, kv);
+    a->v = tensor_take(arena, DT_F32, rows, kv);
+    a->o = tensor_take(arena, dtype, rows, q);
+    a->proj = tensor_take(arena, DT_F32, rows, c->hidden);
+    a->gate_up = tensor_take(arena, dtype, rows, 2 * inter);
+    a->mid = tensor_take(arena, dtype, rows, inter);
+    a->logits = tensor_take(arena, DT_F32, rows, VOCAB_TILE);
+    if (c->ple == 0) return;
+    a->ple = tensor_take(arena, DT_F32, rows, c->layers * c->ple);
+    a->ple_in = tensor_take(arena, DT_F32, rows, c->layers * c->ple);
+    a->ple_gate = tensor_take(arena, DT_F32, rows, c->ple);
+    a->ple_mid = tensor_take(arena, dtype, rows, c->ple);
+}
+
+// Both arenas are priced before either is taken, and the plan is said before it can fail.
+static bool allocate(Target *t, DType ple, const char *dir, Err *err) {
+    Arena weights, acts;
+    arena_open(&weights, NULL, 0);
+    arena_open(&acts, NULL, 0);
+    target_weights_take(&t->cfg.text, t->dtype, ple, &t->w, &weights);
+    acts_take(&t->cfg.text, t->dtype, t->max_rows, &t->acts, &acts);
+    log_info("target %s: %.1f MiB of weights (%s), %.1f MiB for %lld rows at once", dir,
+             (double)weights.used / 1048576.0, dtype_name(t->dtype), (double)acts.used / 1048576.0,
+             (long long)t->max_rows);
+    t->weight_block = dev_alloc(t->dev, weights.used, err);
+    t->act_block = t->weight_block != NULL ? dev_alloc(t->dev, acts.used, err) : NULL;
+    if (t->act_block == NULL) return err_wrap(err, "target %s", dir);
+    arena_open(&weights, t->weight_block, weights.used);
+    arena_open(&acts, t->act_block, acts.used);
+    target_weights_take(&t->cfg.text, t->dtype, ple, &t->w, &weights);
+    acts_take(&t->cfg.text, t->dtype, t->max_rows, &t->acts, &acts);
+    const size_t rows = (size_t)t->max_rows;
+    t->pos_host = malloc(rows * sizeof *t->pos_host);
+    t->end_host = malloc(rows * sizeof *t->end_host);
+    t->seg = malloc(rows * sizeof *t->seg);
+    if (t->pos_host == NULL || t->end_host == NULL || t->seg == NULL)
+        return err_set(err, ERR_FAILED, "out of memory for %lld rows", (long long)t->max_rows);
+    return true;
+}
+
+static void upload_frequencies(Target *t) {
+    const TextConfig *c = &t->cfg.text;
+    for (int k = 0; k < 2; k++) {
+        const int64_t hd = k == LAYER_FULL ? c->global_head_dim : c->head_dim;
+        float f[HEAD_DIM_MAX / 2];
+        rope_frequencies(&c->rope[k], hd, f);
+        dev_upload(t->dev, t->w.inv_freq[k], f);
+    }
+}
+
+static bool is_bf16(const TargetSource *s, const char *name) {
+    const StTensor *t = weight_map_find(s->map, name);
+    return t != NULL && strcmp(t->dtype, "BF16") == 0;
+}
+
+static void set_scales(Target *t, EmbedScale scale, bool bf16_file) {
+    const bool rounded = scale == EMBED_SCALE_BF16 || (scale == EMBED_SCALE_AUTO && bf16_file);
+    const float ple = (float)sqrt((double)t->cfg.text.ple);
+    t->embed_scale = (float)(rounded ? t->cfg.embed_scale_bf16 : t->cfg.embed_scale_f32);
+    t->ple_scale = rounded ? round_bf16(ple) : ple;
+}
+
+static bool hash_file(Hasher *h, const char *path, Err *err) {
+    Sha256 one;
+    if (!sha256_file(&one, path, err)) return false;
+    hasher_add(h, one.hex, sizeof one.hex);
+    return true;
+}
+
+// Hashes of the files, in order: the merged weights are a function of them.
+static bool set_fingerprint(Target *t, const TargetSource *s, const char *adapter, Err *err) {
+    static const char *const FILES[] = {"adapter_config.json", "adapter_model.safetensors"};
+    Hasher *h = hasher_new();
+    if (h == NULL) return err_set(err, ERR_FAILED, "out of memory");
+    hasher_add(h, t->cfg.hash.hex, sizeof t->cfg.hash.hex);
+    bool ok = true;
+    for (int i = 0; ok && i < st_shards(s->file); i++)
+        ok = hash_file(h, st_shard_path(s->file, i), err);
+    for (int i = 0; ok && i < 2 && adapter_modules(s->adapter) > 0; i++) {
+        char path[PATH_ROOM];
+        ok = hash_file(h, path_join(path, adapter, FILES[i]), err);
+    }
+    hasher_finish(h, &t->fingerprint);
+    return ok;
+}
+
+static bool open_target(Target *t, const TargetOptions *opt, TargetSource *s, Err *err) {
+    if (!target_config_load(&t->cfg, opt->dir, err)) return false;
+    if (t->cfg.text.moe)
+        return err_set(err, ERR_INPUT, "%s: enable_moe_block is not supported yet", opt->dir);
+    if (!target_source_open(s, opt->dir, opt->adapter, err)) return false;
+    // The per-layer table is the largest tensor and only looked up: a bf16 file stays bf16.
+    const bool small = t->dtype == DT_BF16 || is_bf16(s, "embed_tokens_per_layer.weight");
+    if (!allocate(t, small ? DT_BF16 : DT_F32, opt->dir, err)) return false;
+    if (!target_weights_read(t, s, err)) return false;
+    upload_frequencies(t);
+    set_scales(t, opt->scale, is_bf16(s, "embed_tokens.weight"));
+    return set_fingerprint(t, s, opt->adapter, err) && dev_sync(t->dev, err);
+}
+
+Target *target_open(Device *dev, const TargetOptions *opt, Err *err) {
+    CHECK(opt->dtype == DT_F32 || opt->dtype == DT_BF16);
+    CHECK(opt->max_rows > 0);
+    Target *t = calloc(1, sizeof *t);
+    if (t == NULL) {
+        err_set(err, ERR_FAILED, "out of memory");
+        return NULL;
+    }
+    t->dev = dev;
+    t->dtype = opt->dtype;
+    t->max_rows = opt->max_rows;
+    TargetSource source = {0};
+    const bool ok = open_target(t, opt, &source, err);
+    target_source_close(&source);
+    if (ok) return t;
+    target_close(t);
+    return NULL;
+}
+
+void target_close(Target *t) {
+    if (t == NULL) return;
+    dev_free(t->dev, t->weight_block);
+    dev_free(t->dev, t->act_block);
+    free(t->pos_host);
+    free(t->end_host);
+    free(t->seg);
+    free(t);
+}
+
+const TargetConfig *target_config(const Target *t) {
+    return &t->cfg;
+}
+Tensor target_embedding(const Target *t) {
+    return t->w.embed;
+}
+float target_embed_scale(const Target *t) {
+    return t->embed_scale;
+}
+Device *target_device(const Target *t) {
+    return t->dev;
+}
+const Sha256 *target_fingerprint(const Target *t) {
+    return &t->fingerprint;
+}

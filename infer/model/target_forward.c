@@ -1,0 +1,232 @@
+// infer/model/target_forward.c - the forward pass (spec gemma4.md 2), written once for every
+// family.
+//
+// A row is one token of one sequence. Rows of all pieces go through the GEMMs together; attention
+// sees one segment per piece. R rows in the call, B width, P per-layer width.
+#include <math.h>
+
+#include "infer/model/target_parts.h"
+
+typedef struct {
+    Target *t;
+    KvCache *kv;
+    const TargetPiece *piece;
+    int n;
+    int64_t rows;
+} Call;
+
+static Tensor front(Tensor room, int64_t rows, int64_t cols) {
+    return tensor_of(room.data, room.dtype, rows, cols);
+}
+
+static Tensor stream(const Call *c) {
+    return front(c->t->acts.x, c->rows, c->t->cfg.text.hidden);
+}
+
+// The stream as a GEMM wants it.
+static Tensor stream_input(const Call *c) {
+    if (c->t->dtype == DT_F32) return stream(c);
+    const Tensor in = front(c->t->acts.in, c->rows, c->t->cfg.text.hidden);
+    op_copy(c->t->dev, in, stream(c));
+    return in;
+}
+
+static Tensor normed(const Call *c, Tensor w) {
+    const Tensor in = front(c->t->acts.in, c->rows, c->t->cfg.text.hidden);
+    op_norm(c->t->dev, in, NO_TENSOR, NO_TENSOR, stream(c), w, (float)c->t->cfg.text.eps, 1.0f);
+    return in;
+}
+
+// x = scale (x + RMSNorm(y w^T; norm)): how every block returns to the stream.
+static void add_block(const Call *c, Tensor y, Tensor w, Tensor norm, float scale) {
+    const Tensor proj = front(c->t->acts.proj, c->rows, c->t->cfg.text.hidden);
+    op_matmul_nt(c->t->dev, proj, y, w, 0.0f);
+    op_norm(c->t->dev, stream(c), NO_TENSOR, stream(c), proj, norm, (float)c->t->cfg.text.eps,
+            scale);
+}
+
+// Positions, visible ends and ids go to the device; room is made in the cache.
+static void begin(const Call *c, const int32_t *ids) {
+    Target *t = c->t;
+    int64_t r = 0;
+    for (int i = 0; i < c->n; i++) {
+        const int64_t length = kv_length(c->kv, c->piece[i].slot);
+        kv_reserve(c->kv, c->piece[i].slot, c->piece[i].count);
+        for (int64_t k = 0; k < c->piece[i].count; k++, r++) {
+            CHECK(ids[r] >= 0 && ids[r] < t->cfg.text.vocab, "(id %d of %lld)", ids[r],
+                  (long long)t->cfg.text.vocab);
+            t->pos_host[r] = (int32_t)(length + k);
+            t->end_host[r] = (int32_t)(length + k + 1);
+        }
+    }
+    const Tensor pos = front(t->acts.pos, 1, c->rows);
+    dev_upload(t->dev, front(t->acts.ids, 1, c->rows), ids);
+    dev_upload(t->dev, pos, t->pos_host);
+    dev_upload(t->dev, front(t->acts.end, 1, c->rows), t->end_host);
+    for (int k = 0; k < 2; k++)
+        op_rope_table(t->dev, front(t->acts.cs[k], c->rows, t->acts.cs[k].cols), pos,
+                      t->w.inv_freq[k]);
+}
+
+// ple (R, L P) = (RMSNorm per slice of (W x) B^-1/2 + table row) 2^-1/2. The factor B^-1/2 in front
+// of the norm is eps B inside it.
+static void per_layer_inputs(const Call *c, Tensor ids) {
+    Target *t = c->t;
+    const TextConfig *cfg = &t->cfg.text;
+    const int64_t width = cfg->layers * cfg->ple;
+    const Tensor a = front(t->acts.ple, c->rows, width), b = front(t->acts.ple_in, c->rows, width);
+    op_gather(t->dev, a, t->w.ple_table, ids, t->ple_scale);
+    op_matmul_nt(t->dev, b, stream_input(c), t->w.ple_model, 0.0f);
+    const Tensor slices = tensor_view(a, c->rows * cfg->layers, cfg->ple);
+    op_norm(t->dev, slices, NO_TENSOR, slices, tensor_view(b, slices.rows, slices.cols),
+            t->w.ple_norm, (float)(cfg->eps * (double)cfg->hidden), (float)M_SQRT1_2);
+}
+
+// Finished K and V of the new rows go behind the old ones: straight where there is one piece, else
+// through a buffer, so that the norms see all rows at once.
+static void store_kv(const Call *c, int l, Tensor k, Tensor v, Tensor cs) {
+    Target *t = c->t;
+    const float eps = (float)t->cfg.text.eps;
+    const int hd = (int)layer_head_dim(&t->cfg.text, l);
+    KvView to = {front(t->acts.k, c->rows, k.cols), front(t->acts.v, c->rows, k.cols), 0};
+    if (c->n == 1)
+        to = kv_rows(c->kv, c->piece[0].slot, l, kv_length(c->kv, c->piece[0].slot), c->rows);
+    op_head_norm(t->dev, to.k, NO_TENSOR, k, t->w.layer[l].k_norm, cs, eps, hd);
+    op_head_norm(t->dev, to.v, NO_TENSOR, v, NO_TENSOR, NO_TENSOR, eps, hd);
+    int64_t r = 0;
+    for (int i = 0; c->n > 1 && i < c->n; r += c->piece[i++].count) {
+        const int slot = c->piece[i].slot;
+        const KvView rows = kv_rows(c->kv, slot, l, kv_length(c->kv, slot), c->piece[i].count);
+        op_copy(t->dev, rows.k, tensor_rows(to.k, r, c->piece[i].count));
+        op_copy(t->dev, rows.v, tensor_rows(to.v, r, c->piece[i].count));
+    }
+}
+
+static void attend(const Call *c, int l, Tensor o, Tensor q) {
+    Target *t = c->t;
+    const TextConfig *cfg = &t->cfg.text;
+    int64_t r = 0;
+    for (int i = 0; i < c->n; r += c->piece[i++].count) {
+        const KvView view = kv_view(c->kv, c->piece[i].slot, l);
+        t->seg[i] = (AttnSeg){view.k, view.v, view.first, r, c->piece[i].count};
+    }
+    const AttnArgs args = {
+        .seg = t->seg,
+        .nseg = c->n,
+        .end = front(t->acts.end, 1, c->rows),
+        .end_host = t->end_host,
+        .span = cfg->kind[l] == LAYER_FULL ? ATTN_ALL : cfg->window,
+        .heads = (int)cfg->heads,
+        .kv_heads = (int)layer_kv_heads(cfg, l),
+        .hd = (int)layer_head_dim(cfg, l),
+    };
+    op_attention(t->dev, o, NO_TENSOR, q, &args);
+}
+
+static void attention_block(const Call *c, int l) {
+    Target *t = c->t;
+    const TextConfig *cfg = &t->cfg.text;
+    const TargetLayer *w = &t->w.layer[l];
+    const QkvRows n = target_qkv_rows(cfg, l);
+    const Tensor cs = front(t->acts.cs[cfg->kind[l]], c->rows, layer_head_dim(cfg, l));
+    const Tensor qkv = front(t->acts.qkv, c->rows, n.q + n.k + n.v);
+    const Tensor q = front(t->acts.q, c->rows, n.q), o = front(t->acts.o, c->rows, n.q);
+    op_matmul_nt(t->dev, qkv, normed(c, w->in_norm), w->qkv, 0.0f);
+    op_head_norm(t->dev, q, NO_TENSOR, tensor_cols(qkv, 0, n.q), w->q_norm, cs, (float)cfg->eps,
+                 (int)layer_head_dim(cfg, l));
+    if (n.k > 0) {
+        const Tensor k = tensor_cols(qkv, n.q, n.k); // V of a k_eq_v layer is the raw K
+        store_kv(c, l, k, n.v > 0 ? tensor_cols(qkv, n.q + n.k, n.v) : k, cs);
+    }
+    attend(c, l, o, q);
+    add_block(c, o, w->o, w->post_attn_norm, 1.0f);
+}
+
+static void mlp_block(const Call *c, int l, float scale) {
+    Target *t = c->t;
+    const TargetLayer *w = &t->w.layer[l];
+    const int64_t inter = layer_inter(&t->cfg.text, l);
+    const Tensor gate_up = front(t->acts.gate_up, c->rows, 2 * inter);
+    const Tensor mid = front(t->acts.mid, c->rows, inter);
+    op_matmul_nt(t->dev, gate_up, normed(c, w->pre_ff_norm), w->gate_up, 0.0f);
+    op_geglu(t->dev, mid, tensor_cols(gate_up, 0, inter), tensor_cols(gate_up, inter, inter));
+    add_block(c, mid, w->down, w->post_ff_norm, scale);
+}
+
+static void per_layer_block(const Call *c, int l, float scale) {
+    Target *t = c->t;
+    const TargetLayer *w = &t->w.layer[l];
+    const int64_t p = t->cfg.text.ple;
+    const Tensor gate = front(t->acts.ple_gate, c->rows, p),
+                 mid = front(t->acts.ple_mid, c->rows, p);
+    const Tensor ple = front(t->acts.ple, c->rows, t->cfg.text.layers * p);
+    op_matmul_nt(t->dev, gate, stream_input(c), w->ple_gate, 0.0f);
+    op_geglu(t->dev, mid, gate, tensor_cols(ple, l * p, p));
+    add_block(c, mid, w->ple_proj, w->ple_norm, scale);
+}
+
+// layer_scalar multiplies the whole stream at the end of a layer: it is the scale of its last
+// block.
+static void layer_forward(const Call *c, int l) {
+    const float scalar = c->t->w.layer[l].scalar;
+    const bool ple = c->t->cfg.text.ple > 0;
+    attention_block(c, l);
+    mlp_block(c, l, ple ? 1.0f : scalar);
+    if (ple) per_layer_block(c, l, scalar);
+}
+
+void target_forward(Target *t, KvCache *kv, const TargetPiece *piece, int n, const int32_t *ids,
+                    Tensor hidden, Tensor *layers) {
+    Call c = {t, kv, piece, n, 0};
+    for (int i = 0; i < n; i++) c.rows += piece[i].count;
+    CHECK(n > 0 && c.rows <= t->max_rows, "(%lld rows, planned for %lld)", (long long)c.rows,
+          (long long)t->max_rows);
+    const Tensor device_ids = front(t->acts.ids, 1, c.rows);
+    begin(&c, ids);
+    op_gather(t->dev, stream(&c), t->w.embed, device_ids, t->embed_scale);
+    if (t->cfg.text.ple > 0) per_layer_inputs(&c, device_ids);
+    for (int l = 0; l < t->cfg.text.layers; l++) {
+        layer_forward(&c, l);
+        if (layers != NULL) op_copy(t->dev, layers[l], stream(&c));
+    }
+    op_norm(t->dev, hidden, NO_TENSOR, NO_TENSOR, stream(&c), t->w.norm, (float)t->cfg.text.eps,
+            1.0f);
+    for (int i = 0; i < n; i++) kv_commit(kv, piece[i].slot);
+}
+
+static int64_t least(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+// Rows first .. of hidden in the dtype of the head, at most max_rows.
+static Tensor head_input(Target *t, Tensor hidden, int64_t first) {
+    const Tensor h = tensor_rows(hidden, first, least(t->max_rows, hidden.rows - first));
+    if (h.dtype == t->dtype) return h;
+    const Tensor in = front(t->acts.in, h.rows, h.cols);
+    op_copy(t->dev, in, h);
+    return in;
+}
+
+void target_logits(Target *t, Tensor logits, Tensor hidden) {
+    for (int64_t r = 0; r < hidden.rows; r += t->max_rows) {
+        const Tensor h = head_input(t, hidden, r), z = tensor_rows(logits, r, h.rows);
+        op_matmul_nt(t->dev, z, h, t->w.embed, 0.0f);
+        op_softcap(t->dev, z, (float)t->cfg.text.softcap);
+    }
+}
+
+// The cap keeps the order, so it is applied to the two values only.
+void target_top2(Target *t, Tensor best, Tensor id, Tensor hidden) {
+    const int64_t vocab = t->cfg.text.vocab;
+    for (int64_t r = 0; r < hidden.rows; r += t->max_rows) {
+        const Tensor h = head_input(t, hidden, r);
+        for (int64_t v = 0; v < vocab; v += VOCAB_TILE) {
+            const int64_t cols = least(VOCAB_TILE, vocab - v);
+            const Tensor z = front(t->acts.logits, h.rows, cols);
+            op_matmul_nt(t->dev, z, h, tensor_rows(t->w.embed, v, cols), 0.0f);
+            op_top2(t->dev, tensor_rows(best, r, h.rows), tensor_rows(id, r, h.rows), z, NO_TENSOR,
+                    v);
+        }
+    }
+    op_softcap(t->dev, best, (float)t->cfg.text.softcap);
+}

@@ -1,0 +1,85 @@
+// infer/model/target_parts.h - what the files of the target share: its weights and the buffers of a
+// forward call. Private to target*.c.
+#ifndef MODEL_TARGET_PARTS_H
+#define MODEL_TARGET_PARTS_H
+
+#include "infer/model/target.h"
+#include "infer/model/weights.h"
+
+enum { VOCAB_TILE = 4096 };
+
+// Vectors are F32, matrices (out, in) of the model's dtype. Data NULL where the layer has none.
+typedef struct {
+    Tensor in_norm, q_norm, k_norm, post_attn_norm, pre_ff_norm, post_ff_norm, ple_norm;
+    Tensor qkv; // rows: q, then k, then v; k alone on k_eq_v layers, q alone where K/V is shared
+    Tensor o;
+    Tensor gate_up; // rows: gate, then up
+    Tensor down;
+    Tensor ple_gate, ple_proj;
+    float scalar;
+} TargetLayer;
+
+typedef struct {
+    Tensor embed; // (V, B)
+    Tensor norm;
+    Tensor ple_table; // (Vp, L * P), in the dtype of the file
+    Tensor ple_model; // (L * P, B)
+    Tensor ple_norm;
+    Tensor inv_freq[2]; // by LayerKind
+    TargetLayer layer[LAYERS_MAX];
+} TargetWeights;
+
+// Room for max_rows rows of the widest layer; a layer uses the front of a buffer.
+typedef struct {
+    Tensor ids, pos, end; // I32 (1, max_rows)
+    Tensor cs[2];         // F32, by LayerKind
+    Tensor x;             // F32, the residual stream
+    Tensor in;            // what enters a GEMM
+    Tensor qkv, q, k, v, o;
+    Tensor proj; // F32, what a GEMM gives back to the stream
+    Tensor gate_up, mid;
+    Tensor ple, ple_in; // F32 (rows, L * P)
+    Tensor ple_gate, ple_mid;
+    Tensor logits; // F32 (rows, VOCAB_TILE)
+} TargetActs;
+
+struct Target {
+    TargetConfig cfg;
+    Device *dev;
+    DType dtype;
+    int64_t max_rows;
+    float embed_scale, ple_scale;
+    TargetWeights w;
+    TargetActs acts;
+    void *weight_block, *act_block;
+    int32_t *pos_host, *end_host; // (max_rows)
+    AttnSeg *seg;                 // (max_rows)
+    Sha256 fingerprint;
+};
+
+// Rows of q, k and v in TargetLayer.qkv.
+typedef struct {
+    int64_t q, k, v;
+} QkvRows;
+QkvRows target_qkv_rows(const TextConfig *c, int layer);
+
+// The files a target is read from. Zero-initialise; closing a half-open one is fine.
+typedef struct {
+    StFile *file;
+    WeightMap *map;
+    Adapter *adapter;
+} TargetSource;
+MUST_CHECK bool target_source_open(TargetSource *s, const char *dir, const char *adapter, Err *err);
+void target_source_close(TargetSource *s);
+
+// Takes every weight from the arena; ple: dtype of the per-layer table. A counting arena prices.
+void target_weights_take(const TextConfig *c, DType dtype, DType ple, TargetWeights *w,
+                         Arena *arena);
+// Fills them, the adapter merged.
+MUST_CHECK bool target_weights_read(Target *t, const TargetSource *s, Err *err);
+// A weight matrix of the file, rank 2, plus its adapter module if there is one: f32 values, rounded
+// once to the file's dtype. Serves loading and export, so that both give the same numbers.
+MUST_CHECK bool merged_matrix(const StFile *f, const StTensor *t, const Adapter *a,
+                              const char *module, float *out, Err *err);
+
+#endif

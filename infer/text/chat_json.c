@@ -1,0 +1,78 @@
+// infer/text/chat_json.c - rewrites integers that jansson refuses before it sees them.
+#include "infer/text/chat_json.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+// End of the number at p; *big: an integer that does not fit int64.
+static const char *number_end(const char *p, const char *end, bool *big) {
+    const char *q = p;
+    bool real = false;
+    for (; q < end && strchr("0123456789+-.eE", *q) != NULL && *q; q++)
+        if (strchr(".eE", *q) != NULL) real = true;
+    char digits[24];
+    const size_t length = (size_t)(q - p);
+    *big = !real && length >= 19;
+    if (*big && length < sizeof digits) {
+        memcpy(digits, p, length);
+        digits[length] = '\0';
+        errno = 0;
+        (void)strtoll(digits, NULL, 10);
+        *big = errno == ERANGE;
+    }
+    return q;
+}
+
+// JSON's grammar of an integer: what is not one stays as it is, for jansson to refuse.
+static bool is_integer(const char *p, const char *end) {
+    if (p < end && *p == '-') p++;
+    if (p == end || (*p == '0' && end - p > 1)) return false;
+    for (; p < end; p++)
+        if (*p < '0' || *p > '9') return false;
+    return true;
+}
+
+static const char *string_end(const char *p, const char *end) {
+    for (p++; p < end && *p != '"'; p++)
+        if (*p == '\\' && p + 1 < end) p++;
+    return p < end ? p + 1 : end;
+}
+
+// Copies text to out (or only measures when out is NULL), long integers as marked strings.
+static size_t rewrite(const char *text, size_t size, char *out) {
+    const char *p = text, *end = text + size;
+    size_t n = 0;
+    while (p < end) {
+        bool big = false;
+        const char *q = p + 1;
+        if (*p == '"') q = string_end(p, end);
+        else if (*p == '-' || (*p >= '0' && *p <= '9')) q = number_end(p, end, &big);
+        big = big && is_integer(p, q);
+        const char *mark = big ? "\"" CHAT_BIG_INTEGER : "";
+        const size_t length = (size_t)(q - p), head = strlen(mark);
+        if (out != NULL) {
+            memcpy(out + n, mark, head);
+            memcpy(out + n + head, p, length);
+            if (big) out[n + head + length] = '"';
+        }
+        n += head + length + (big ? 1 : 0);
+        p = q;
+    }
+    return n;
+}
+
+json_t *chat_json_read(const char *text, size_t size, Err *err) {
+    const size_t n = rewrite(text, size, NULL);
+    char *changed = NULL;
+    if (n != size) {
+        changed = malloc(n);
+        CHECK(changed != NULL, "out of memory");
+        (void)rewrite(text, size, changed);
+    }
+    json_error_t why;
+    json_t *value = json_loadb(changed ? changed : text, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &why);
+    if (value == NULL) err_set(err, ERR_INPUT, "not valid JSON at column %d: %s", why.column, why.text);
+    free(changed);
+    return value;
+}

@@ -1,0 +1,17 @@
+// infer/text/chat_json.h - JSON of conversations, integers of any length kept.
+#ifndef TEXT_CHAT_JSON_H
+#define TEXT_CHAT_JSON_H
+
+#include <jansson.h>
+
+#include "infer/base/err.h"
+
+// Begins a string that stands for an integer beyond 64 bits, which jansson cannot hold; the digits
+// follow. The chat renderer prints such a string as the bare number.
+#define CHAT_BIG_INTEGER "\uFDD0"
+
+// New reference. Duplicate keys are refused; integers beyond 64 bits become strings as above;
+// U+0000 may stand in a text.
+MUST_CHECK json_t *chat_json_read(const char *text, size_t size, Err *err);
+
+#endif

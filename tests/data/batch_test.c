@@ -1,0 +1,189 @@
+// tests/data/batch_test.c - batches: a pure function of seed and step, every sequence once an epoch.
+#include <stdlib.h>
+#include <string.h>
+
+#include "data/batch.h"
+#include "infer/text/chat.h"
+#include "tests/testing.h"
+
+enum { COUNT = 23, K = 5 };
+
+static int reads;
+
+static int64_t length(void *ctx, int64_t i) {
+    (void)ctx;
+    return 6 + i * 3 % 17;
+}
+
+// Tokens 100 i + t. Two model turns with a user turn between them; the last id closes the turn.
+static bool read_seq(void *ctx, int64_t i, CapturedSeq *out, Err *err) {
+    (void)ctx;
+    (void)err;
+    reads++;
+    *out = (CapturedSeq){0};
+    Sample *s = &out->sample;
+    s->n = length(NULL, i);
+    s->ids = malloc((size_t)s->n * 4);
+    s->kind = malloc((size_t)s->n);
+    for (int64_t t = 0; t < s->n; t++) {
+        s->ids[t] = (int32_t)(100 * i + t);
+        s->kind[t] = t < 2 || (t > 8 && t < 11) ? TOKEN_CONTEXT : TOKEN_MODEL;
+    }
+    return true;
+}
+
+static const SeqSource source = {.count = COUNT, .bytes_per_token = 100, .length = length, .read = read_seq};
+
+static Batches *open_batches(int64_t sequences, int64_t anchors, uint64_t seed, int64_t bytes) {
+    Err err = {0};
+    SeqSource src = source;
+    src.bytes_per_token = bytes;
+    const BatchOptions opt = {.sequences = sequences, .anchors = anchors, .K = K, .seed = seed};
+    Batches *b = batches_open(&src, &opt, &err);
+    assert_ok(b, err);
+    return b;
+}
+
+static void every_sequence_comes_once_an_epoch_in_another_order(void **state) {
+    (void)state;
+    Err err = {0};
+    Batches *b = open_batches(4, 0, 1, 100);
+    assert_int_equal(batches_per_epoch(b), 6);
+    int64_t order[2][COUNT];
+    for (int e = 0; e < 2; e++) {
+        int seen[COUNT] = {0}, n = 0;
+        for (int64_t step = 0; step < 6; step++) {
+            Batch x;
+            assert_ok(batches_get(b, e * 6 + step, &x, &err), err);
+            assert_int_equal(x.nseq, step < 5 ? 4 : 3);
+            for (int s = 0; s < x.nseq; s++) {
+                seen[x.seq_index[s]]++;
+                order[e][n++] = x.seq_index[s];
+                assert_int_equal(x.seq[s].sample.ids[0], 100 * x.seq_index[s]);
+            }
+        }
+        for (int i = 0; i < COUNT; i++) assert_int_equal(seen[i], 1);
+    }
+    assert_memory_not_equal(order[0], order[1], sizeof order[0]);
+    batches_close(b);
+}
+
+static void all_anchors_are_the_supervised_pairs(void **state) {
+    (void)state;
+    Err err = {0};
+    Batches *b = open_batches(3, 0, 2, 100);
+    int64_t rows, tokens;
+    batches_limits(b, &rows, &tokens);
+    for (int64_t step = 0; step < batches_per_epoch(b); step++) {
+        Batch x;
+        assert_ok(batches_get(b, step, &x, &err), err);
+        int64_t r = 0, sum = 0;
+        for (int s = 0; s < x.nseq; s++) {
+            const Sample *m = &x.seq[s].sample;
+            sum += m->n;
+            for (int32_t t = 0; t + 1 < m->n; t++) {
+                if (m->kind[t] == TOKEN_CONTEXT || m->kind[t + 1] == TOKEN_CONTEXT) continue;
+                assert_int_equal(x.T[r], t);
+                assert_int_equal(x.seq_of[r], s);
+                for (int j = 0, open = 1; j < K; j++) {
+                    const int64_t at = j * x.rows + r;
+                    assert_int_equal(x.token[at], t + j < m->n ? m->ids[t + j] : -1);
+                    assert_int_equal(x.label[at], t + j + 1 < m->n ? m->ids[t + j + 1] : -1);
+                    open = open && t + j + 1 < m->n && m->kind[t + j + 1] != TOKEN_CONTEXT;
+                    assert_int_equal(x.valid[at], open);
+                }
+                assert_true(x.valid[r]); // step 0 of an anchor always has its label
+                r++;
+            }
+        }
+        assert_int_equal(x.rows, r);
+        assert_int_equal(x.tokens, sum);
+        assert_true(x.rows <= rows && x.tokens <= tokens);
+    }
+    batches_close(b);
+}
+
+// What a step holds, as one number.
+static uint64_t digest(Batches *b, int64_t step) {
+    Err err = {0};
+    Batch x;
+    assert_ok(batches_get(b, step, &x, &err), err);
+    uint64_t h = xxh3_64(x.seq_index, sizeof x.seq_index[0] * (size_t)x.nseq);
+    h ^= 3 * xxh3_64(x.T, 4 * (size_t)x.rows) + 5 * xxh3_64(x.seq_of, 4 * (size_t)x.rows);
+    return h + 7 * xxh3_64(x.token, 4 * (size_t)(x.rows * K)) + 9 * xxh3_64(x.valid, (size_t)(x.rows * K));
+}
+
+static void a_step_is_a_function_of_seed_and_number_alone(void **state) {
+    (void)state;
+    Batches *a = open_batches(4, 3, 7, 100), *b = open_batches(4, 3, 7, 0), *c = open_batches(4, 3, 8, 100);
+    uint64_t forward[20];
+    int differ = 0;
+    for (int s = 0; s < 20; s++) forward[s] = digest(a, s);
+    for (int s = 19; s >= 0; s--) assert_int_equal(digest(b, s), forward[s]);
+    for (int s = 0; s < 20; s++) differ += digest(c, s) != forward[s];
+    assert_true(differ >= 19);
+    batches_close(a);
+    batches_close(b);
+    batches_close(c);
+}
+
+static void drawn_anchors_are_distinct_ascending_and_change_between_visits(void **state) {
+    (void)state;
+    Err err = {0};
+    Batches *b = open_batches(COUNT, 3, 3, 100);
+    uint64_t visited[COUNT] = {0};
+    for (int64_t step = 0; step < 30; step++) {
+        Batch x;
+        assert_ok(batches_get(b, step, &x, &err), err);
+        for (int64_t r = 0; r < x.rows; r++) {
+            if (r > 0 && x.seq_of[r] == x.seq_of[r - 1]) assert_true(x.T[r] > x.T[r - 1]);
+            visited[x.seq_index[x.seq_of[r]]] |= 1ull << x.T[r];
+        }
+    }
+    for (int i = 0; i < COUNT; i++) { // every eligible anchor was drawn sooner or later
+        int eligible = 0;
+        for (int64_t t = 2; t + 1 < length(NULL, i); t++) eligible += !(t >= 8 && t <= 10);
+        assert_int_equal(__builtin_popcountll(visited[i]), eligible);
+    }
+    batches_close(b);
+}
+
+static void a_set_that_fits_is_read_once(void **state) {
+    (void)state;
+    Batches *b = open_batches(4, 0, 1, 100);
+    reads = 0;
+    for (int s = 0; s < 18; s++) digest(b, s);
+    assert_int_equal(reads, COUNT);
+    batches_close(b);
+    b = open_batches(4, 0, 1, (int64_t)1 << 40); // no sequence fits
+    reads = 0;
+    for (int s = 0; s < 18; s++) digest(b, s);
+    assert_int_equal(reads, 3 * COUNT);
+    batches_close(b);
+}
+
+static void empty_sources_and_wrong_sizes_are_refused(void **state) {
+    (void)state;
+    Err err = {0};
+    SeqSource none = source;
+    none.count = 0;
+    BatchOptions opt = {.sequences = 4, .K = K};
+    assert_null(batches_open(&none, &opt, &err));
+    assert_int_equal(err.code, ERR_INPUT);
+    err = (Err){0};
+    opt.sequences = PACK_SEQS_MAX + 1;
+    assert_null(batches_open(&source, &opt, &err));
+    assert_int_equal(err.code, ERR_USAGE);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_sequence_comes_once_an_epoch_in_another_order),
+        cmocka_unit_test(all_anchors_are_the_supervised_pairs),
+        cmocka_unit_test(a_step_is_a_function_of_seed_and_number_alone),
+        cmocka_unit_test(drawn_anchors_are_distinct_ascending_and_change_between_visits),
+        cmocka_unit_test(a_set_that_fits_is_read_once),
+        cmocka_unit_test(empty_sources_and_wrong_sizes_are_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

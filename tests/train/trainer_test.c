@@ -1,0 +1,271 @@
+// tests/train/trainer_test.c - a run learns, resumes bit for bit, stops cleanly and refuses what differs.
+#include "tests/train/tiny_run.h"
+
+#include <fcntl.h>
+
+#include "infer/base/json.h"
+#include "infer/base/log.h"
+
+static const char *const REACH[] = {"train.step_weights=reach", "train.ema=0.9", NULL};
+static const char *const VISIT[] = {"train.step_weights=visit", "train.anchors=5", NULL};
+
+static void run_ok(const char *dir, const char *const *more, TinyFault fault, TrainResult *r) {
+    Err err = {0};
+    assert_ok(tiny_run(dir, more, fault, r, &err), err);
+}
+
+static double metric(const char *dir, int64_t step, const char *name) {
+    char path[PATH_ROOM];
+    Err err = {0};
+    size_t size;
+    double value = NAN;
+    char *text = file_read(path_join(path, dir, "metrics.jsonl"), 1 << 24, &size, &err);
+    assert_non_null(text);
+    for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
+        json_t *o = json_read_text(line, strlen(line), &err);
+        assert_non_null(o);
+        const json_t *x = json_object_get(o, name);
+        if (json_integer_value(json_object_get(o, "step")) == step && x) value = json_number_value(x);
+        json_decref(o);
+    }
+    free(text);
+    return value;
+}
+
+static void a_run_learns_and_keeps_its_best_by_tau(void **state) {
+    (void)state;
+    const char *dir = tiny_dir("learn");
+    const char *const more[] = {"train.steps=120", "train.dev_every=20", "train.lr=0.01", "train.save_every=50", "train.keep=0", NULL};
+    char root[PATH_ROOM], path[PATH_ROOM];
+    TrainResult r;
+    run_ok(dir, more, NO_FAULT, &r);
+    const double before = metric(dir, 1, "train/loss"), after = metric(dir, 120, "train/loss");
+    print_message("loss %.3f -> %.3f, tau %.3f -> %.3f (step %lld)\n", before, after, r.stock_tau, r.best_tau,
+                  (long long)r.best_step);
+    assert_true(after < 0.5 * before);
+    assert_true(r.best_tau > r.stock_tau && r.best_step > 0);
+    path_join(root, dir, "ckpt");
+    assert_int_equal(ckpt_pointed(root, "best"), r.best_step);
+    assert_int_equal(ckpt_pointed(root, "latest"), 120);
+    for (int64_t s = 20; s <= 120; s += 20) assert_true(metric(dir, s, "dev/tau") <= r.best_tau);
+    assert_true(metric(dir, r.best_step, "dev/tau") == r.best_tau);
+    // `best` is a drafter as it would be deployed
+    Err err = {0};
+    AssistantConfig c;
+    assert_ok(assistant_config_load(&c, path_join(path, root, "best"), &err), err);
+}
+
+static void copy_checkpoint(const char *from, const char *to, int64_t step) {
+    char command[3 * PATH_ROOM];
+    snprintf(command, sizeof command, "mkdir -p %s/ckpt && cp -r %s/ckpt/step-%06lld %s/ckpt/", to, from,
+             (long long)step, to);
+    assert_int_equal(system(command), 0);
+}
+
+static void resumes_equal_an_unbroken_run(const char *name, const char *const *more, int stride) {
+    TrainResult r;
+    char want[130], got[130], sub[64];
+    char whole[PATH_ROOM];
+    snprintf(whole, sizeof whole, "%s", tiny_dir(name));
+    run_ok(whole, more, NO_FAULT, &r);
+    tiny_hash(whole, 12, want);
+    const double tau = r.best_tau;
+    const int64_t best = r.best_step;
+    for (int64_t s = 0; s < 12; s += stride) {
+        snprintf(sub, sizeof sub, "%s-from-%lld", name, (long long)s);
+        const char *dir = tiny_dir(sub);
+        copy_checkpoint(whole, dir, s);
+        run_ok(dir, more, NO_FAULT, &r);
+        tiny_hash(dir, 12, got);
+        assert_string_equal(got, want);
+        // a best that was copied along, or comes later, is the same one
+        if (best >= s) assert_true(r.best_step == best && r.best_tau == tau);
+    }
+}
+
+static void a_resume_from_any_step_is_bit_identical_with_fixed_weights(void **state) {
+    (void)state;
+    resumes_equal_an_unbroken_run("fixed", NULL, 1);
+}
+
+static void a_resume_is_bit_identical_with_reach_weights_and_an_average(void **state) {
+    (void)state;
+    resumes_equal_an_unbroken_run("reach", REACH, 3);
+}
+
+static void a_resume_is_bit_identical_with_visit_weights(void **state) {
+    (void)state;
+    resumes_equal_an_unbroken_run("visit", VISIT, 4);
+}
+
+static void a_finished_run_does_nothing_more(void **state) {
+    (void)state;
+    TrainResult a, b;
+    char want[130], got[130];
+    const char *dir = tiny_dir("twice");
+    const char *const more[] = {"train.steps=4", NULL};
+    run_ok(dir, more, NO_FAULT, &a);
+    tiny_hash(dir, 4, want);
+    run_ok(dir, more, NO_FAULT, &b);
+    tiny_hash(dir, 4, got);
+    assert_string_equal(got, want);
+    assert_true(a.best_step == b.best_step && a.best_tau == b.best_tau && b.steps == 4);
+}
+
+static void zero_steps_leave_the_stock_drafter_as_best(void **state) {
+    (void)state;
+    const char *const more[] = {"train.steps=0", "train.epochs=0", NULL};
+    const char *dir = tiny_dir("zero");
+    char path[PATH_ROOM];
+    Err err = {0};
+    Sha256 a, b;
+    TrainResult r;
+    run_ok(dir, more, NO_FAULT, &r);
+    assert_int_equal(r.best_step, 0);
+    assert_ok(sha256_file(&a, path_join(path, dir, "ckpt/best/model.safetensors"), &err), err);
+    assert_ok(sha256_file(&b, test_golden("e2b/assistant-fitted/model.safetensors"), &err), err);
+    assert_string_equal(a.hex, b.hex);
+}
+
+static void frozen_tensors_stay_byte_identical(void **state) {
+    (void)state;
+    const char *const more[] = {"train.steps=4", "train.ema=0.5", "train.weight_decay=0.1",
+                                "train.freeze=model.embed_tokens.weight,*layernorm.weight,masked_embedding.*", NULL};
+    const char *dir = tiny_dir("frozen");
+    char path[PATH_ROOM];
+    Err err = {0};
+    TrainResult r;
+    int frozen = 0, trained = 0;
+    run_ok(dir, more, NO_FAULT, &r);
+    StFile *a = st_open(test_golden("e2b/assistant-fitted"), &err), *b = st_open(path_join(path, dir, "ckpt/latest"), &err);
+    assert_true(a != NULL && b != NULL);
+    for (int i = 0; i < st_count(a); i++) {
+        const StTensor *s = st_at(a, i), *t = st_find(b, s->name);
+        char *x = malloc((size_t)s->bytes), *y = malloc((size_t)s->bytes);
+        assert_ok(st_read(a, s, x, &err) && st_read(b, t, y, &err), err);
+        const bool same = memcmp(x, y, (size_t)s->bytes) == 0;
+        const bool want = strstr(s->name, "embed_tokens") || strstr(s->name, "layernorm") ||
+                          strstr(s->name, "masked_embedding") || strstr(s->name, "layer_scalar");
+        if (same != want) fail_msg("%s %s", s->name, same ? "did not move" : "moved");
+        frozen += same;
+        trained += !same;
+        free(x);
+        free(y);
+    }
+    print_message("%d tensors frozen, %d trained\n", frozen, trained);
+    st_close(a);
+    st_close(b);
+}
+
+static void a_pattern_that_matches_nothing_is_refused(void **state) {
+    (void)state;
+    const char *const more[] = {"train.freeze=model.embed_token", NULL};
+    Err err = {0};
+    TrainResult r;
+    assert_false(tiny_run(tiny_dir("nomatch"), more, NO_FAULT, &r, &err));
+    assert_int_equal(err.code, ERR_USAGE);
+    assert_non_null(strstr(err.text, "model.embed_token"));
+}
+
+static void a_changed_setting_or_horizon_is_refused_with_both_values(void **state) {
+    (void)state;
+    const char *dir = tiny_dir("changed");
+    const char *const four[] = {"train.steps=4", NULL}, *const five[] = {"train.steps=5", NULL},
+                      *const k[] = {"train.steps=4", "train.k=2", NULL},
+                      *const loss[] = {"train.steps=4", "train.loss=tv", NULL};
+    const char *const *const more[] = {five, k, loss};
+    const char *const said[] = {"5", "train.k was 3, now it is 2", "train.loss was \"fkl\", now it is \"tv\""};
+    TrainResult r;
+    run_ok(dir, four, NO_FAULT, &r);
+    for (int i = 0; i < 3; i++) {
+        Err err = {0};
+        assert_false(tiny_run(dir, more[i], NO_FAULT, &r, &err));
+        assert_int_equal(err.code, ERR_USAGE);
+        if (strstr(err.text, said[i]) == NULL) fail_msg("%s", err.text);
+    }
+}
+
+static void a_loss_that_is_not_finite_stops_with_step_and_samples(void **state) {
+    (void)state;
+    const char *dir = tiny_dir("nan");
+    char want[130], got[130], root[PATH_ROOM];
+    TrainResult r;
+    Err err = {0};
+    int64_t step;
+    run_ok(tiny_dir("nan-whole"), NULL, NO_FAULT, &r);
+    TinyFault fault = NO_FAULT;
+    fault.nan_at = 11; // steps 1 and 2 read 8, step 3 reads 3 (an epoch's rest)
+    assert_false(tiny_run(dir, NULL, fault, &r, &err));
+    assert_int_equal(err.code, ERR_FAILED);
+    print_message("%s\n", err.text);
+    assert_non_null(strstr(err.text, "step 4"));
+    assert_non_null(strstr(err.text, "seq-"));
+    assert_ok(ckpt_find(path_join(root, dir, "ckpt"), &step, &err), err);
+    assert_int_equal(step, 3);
+    err = (Err){0};
+    assert_ok(tiny_run(dir, NULL, NO_FAULT, &r, &err), err);
+    tiny_hash(tiny_dir("nan-whole"), 12, want);
+    tiny_hash(dir, 12, got);
+    assert_string_equal(got, want);
+}
+
+static void a_damaged_checkpoint_falls_back_to_the_one_before(void **state) {
+    (void)state;
+    const char *dir = tiny_dir("damaged");
+    char want[130], got[130], path[PATH_ROOM], ckpt[PATH_ROOM], root[PATH_ROOM];
+    TrainResult r;
+    run_ok(dir, NULL, NO_FAULT, &r);
+    tiny_hash(dir, 12, want);
+    ckpt_path(ckpt, path_join(root, dir, "ckpt"), 12);
+    const int fd = open(path_join(path, ckpt, "state.safetensors"), O_RDWR);
+    char byte;
+    assert_int_equal(pread(fd, &byte, 1, 5000), 1);
+    byte ^= 4;
+    assert_int_equal(pwrite(fd, &byte, 1, 5000), 1);
+    close(fd);
+    run_ok(dir, NULL, NO_FAULT, &r);
+    tiny_hash(dir, 12, got);
+    assert_string_equal(got, want);
+}
+
+static void a_full_disk_costs_a_checkpoint_and_only_the_last_one_the_run(void **state) {
+    (void)state;
+    char want[130], got[130];
+    TrainResult r;
+    Err err = {0};
+    signal(SIGXFSZ, SIG_IGN);
+    run_ok(tiny_dir("roomy"), NULL, NO_FAULT, &r);
+    tiny_hash(tiny_dir("roomy"), 12, want);
+    TinyFault fault = NO_FAULT;
+    fault.full_from = 12, fault.full_to = 24;
+    run_ok(tiny_dir("full"), NULL, fault, &r);
+    tiny_hash(tiny_dir("full"), 12, got);
+    assert_string_equal(got, want);
+    fault.full_to = -1;
+    assert_false(tiny_run(tiny_dir("fuller"), NULL, fault, &r, &err));
+    file_size_limit(false);
+    assert_int_equal(err.code, ERR_FAILED);
+    print_message("%s\n", err.text);
+    char command[2 * PATH_ROOM];
+    snprintf(command, sizeof command, "test -z \"$(find %s -name '*.tmp*')\"", tiny_dir("fuller"));
+    assert_int_equal(system(command), 0);
+}
+
+int main(void) {
+    log_set_quiet(true);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_run_learns_and_keeps_its_best_by_tau),
+        cmocka_unit_test(a_resume_from_any_step_is_bit_identical_with_fixed_weights),
+        cmocka_unit_test(a_resume_is_bit_identical_with_reach_weights_and_an_average),
+        cmocka_unit_test(a_resume_is_bit_identical_with_visit_weights),
+        cmocka_unit_test(a_finished_run_does_nothing_more),
+        cmocka_unit_test(zero_steps_leave_the_stock_drafter_as_best),
+        cmocka_unit_test(frozen_tensors_stay_byte_identical),
+        cmocka_unit_test(a_pattern_that_matches_nothing_is_refused),
+        cmocka_unit_test(a_changed_setting_or_horizon_is_refused_with_both_values),
+        cmocka_unit_test(a_loss_that_is_not_finite_stops_with_step_and_samples),
+        cmocka_unit_test(a_damaged_checkpoint_falls_back_to_the_one_before),
+        cmocka_unit_test(a_full_disk_costs_a_checkpoint_and_only_the_last_one_the_run),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,162 @@
+// train/loss.c - passes over the vocabulary for one block of rows after the other.
+#include "train/loss.h"
+
+#include "train/loss_plan.h"
+
+typedef enum { PASS_LSE = 1, PASS_STATS = 2, PASS_GRAD = 4 } Pass;
+
+typedef struct {
+    const HeadLoss *l;
+    const Assistant *a;
+    Device *dev;
+    LossRoom r;
+    AssistantWeights *g; // NULL: loss only
+} Run;
+
+static Tensor shaped(Tensor room, int64_t rows, int64_t cols) {
+    return tensor_of(room.data, room.dtype, rows, cols);
+}
+
+// Teacher logits of a tile, softcapped.
+static Tensor teacher_tile(const Run *c, const LossBlock *b, int64_t v0, int64_t cols,
+                           unsigned pass) {
+    const LossRoom *r = &c->r;
+    const float temp = c->l->opt.temperature;
+    const Tensor tz = shaped(r->tz, b->nt, cols), tstat = tensor_rows(r->tstat, 0, b->nt);
+    op_matmul_nt(c->dev, tz, tensor_rows(r->hidden, 0, b->nt),
+                 tensor_rows(c->a->target_table, v0, cols), 0.0f);
+    op_softcap(c->dev, tz, c->l->opt.softcap);
+    if (pass & PASS_LSE) op_lse_tile(c->dev, tstat, tz, temp, v0);
+    if ((pass & PASS_LSE) && c->l->opt.kind == LOSS_CE_ARGMAX) {
+        const Tensor id = tensor_rows(r->tid, 0, b->nt);
+        op_top2(c->dev, tensor_rows(r->tbest, 0, b->nt), id, tz, NO_TENSOR, v0);
+        op_copy(c->dev, shaped(r->targ, b->nt, 1), tensor_cols(id, 0, 1));
+    }
+    if ((pass & PASS_STATS) && c->l->opt.route != 0.0f) {
+        const Tensor mass = tensor_rows(r->mass, 0, b->nt);
+        if (v0 == 0) op_zero(c->dev, mass);
+        op_cluster_mass(c->dev, mass, tz, tstat, c->a->cluster_of, temp, v0);
+    }
+    return tz;
+}
+
+// Items s0 .. s0+n-1 of the block against a tile.
+static void student_tile(const Run *c, const LossBlock *b, int64_t s0, int64_t n, Tensor tz,
+                         int64_t v0, unsigned pass) {
+    const LossRoom *r = &c->r;
+    const LossOptions *o = &c->l->opt;
+    const int64_t i0 = b->i0 + s0;
+    const Tensor table = tensor_rows(c->a->w.table, v0, tz.cols), y = tensor_rows(r->yc, s0, n);
+    const Tensor sz = shaped(r->sz, n, tz.cols), sstat = tensor_rows(r->sstat, s0, n);
+    const Tensor stat = tensor_rows(r->stat, i0, n), trow = tensor_cols(r->trow, i0, n);
+    const Tensor tstat = tensor_rows(r->tstat, 0, b->nt);
+    const Tensor target = o->kind == LOSS_CE_ARGMAX  ? tensor_cols(r->targ, 0, b->nt)
+                          : o->kind == LOSS_CE_LABEL ? tensor_cols(r->label, i0, n)
+                                                     : NO_TENSOR;
+    op_matmul_nt(c->dev, sz, y, table, 0.0f);
+    if (pass & PASS_LSE) {
+        op_lse_tile(c->dev, sstat, sz, o->temperature, v0);
+        op_top2(c->dev, tensor_rows(r->best, i0, n), tensor_rows(r->id, i0, n), sz, NO_TENSOR, v0);
+    }
+    if (pass & PASS_STATS)
+        op_loss_stats(c->dev, stat, sz, tz, sstat, tstat, trow, target, o->kind, o->temperature,
+                      v0);
+    if (!(pass & PASS_GRAD)) return;
+    const Tensor gz = shaped(r->gz, n, tz.cols);
+    op_loss_grad(c->dev, gz, sz, tz, sstat, tstat, stat, trow, target,
+                 tensor_cols(r->weight, i0, n), o->kind, o->mix, o->temperature, v0);
+    op_matmul_tn(c->dev, tensor_rows(c->g->table, v0, tz.cols), gz, y, 1.0f);
+    op_matmul_nn(c->dev, tensor_rows(r->dyc, s0, n), gz, table, v0 > 0 ? 1.0f : 0.0f);
+}
+
+// Even pieces of the block's items, none larger than the room for student logits.
+static int64_t piece_size(const HeadLoss *l, int64_t items) {
+    const int64_t pieces = (items + l->students - 1) / l->students;
+    return (items + pieces - 1) / pieces;
+}
+
+static int64_t piece_at(int64_t at, int64_t size, int64_t items) {
+    return at + size < items ? size : items - at;
+}
+
+static void vocabulary_pass(const Run *c, const LossBlock *b, unsigned pass) {
+    const int64_t V = c->a->cfg.text.vocab, size = piece_size(c->l, b->ni);
+    for (int64_t v0 = 0; v0 < V; v0 += c->l->tile) {
+        const Tensor tz = teacher_tile(c, b, v0, piece_at(v0, c->l->tile, V), pass);
+        for (int64_t s = 0; s < b->ni; s += size)
+            student_tile(c, b, s, piece_at(s, size, b->ni), tz, v0, pass);
+    }
+}
+
+// Cross-entropy of the clusters against the teacher's mass in them.
+static void route_pass(const Run *c, const LossBlock *b) {
+    const LossRoom *r = &c->r;
+    const Assistant *a = c->a;
+    const int64_t size = piece_size(c->l, b->ni), C = a->cfg.clusters;
+    for (int64_t s = 0; s < b->ni; s += size) {
+        const int64_t n = piece_at(s, size, b->ni), i = b->i0 + s;
+        const Tensor y = tensor_rows(r->yc, s, n), z = shaped(r->cz, n, C);
+        const Tensor gc = c->g ? shaped(r->gc, n, C) : NO_TENSOR;
+        op_matmul_nt(c->dev, z, y, a->w.centroids, 0.0f);
+        op_cluster_ce(c->dev, tensor_cols(r->route, i, n), gc, z, tensor_rows(r->mass, 0, b->nt),
+                      tensor_cols(r->trow, i, n), tensor_cols(r->route_weight, i, n));
+        if (c->g == NULL) continue;
+        op_matmul_tn(c->dev, c->g->centroids, gc, y, 1.0f);
+        if (!c->l->opt.route_detached)
+            op_matmul_nn(c->dev, tensor_rows(r->dyc, s, n), gc, a->w.centroids, 1.0f);
+    }
+}
+
+static void run_block(const Run *c, const LossBlock *b, const FeaturePack *pack, Tensor y,
+                      Tensor dy) {
+    const LossKind kind = c->l->opt.kind;
+    const Tensor ids = tensor_cols(c->r.y, b->i0, b->ni);
+    const unsigned grad = c->g ? PASS_GRAD : 0;
+    op_gather(c->dev, tensor_rows(c->r.hidden, 0, b->nt), pack->hidden,
+              tensor_cols(c->r.teacher, b->t0, b->nt), 1.0f);
+    op_gather(c->dev, tensor_rows(c->r.yc, 0, b->ni), y, ids, 1.0f);
+    if (c->l->tile >= c->a->cfg.text.vocab) {
+        vocabulary_pass(c, b, PASS_LSE | PASS_STATS | grad);
+    } else {
+        const bool apart = grad && (kind == LOSS_TV || kind == LOSS_HYBRID);
+        vocabulary_pass(c, b, PASS_LSE);
+        vocabulary_pass(c, b, PASS_STATS | (apart ? 0 : grad));
+        if (apart) vocabulary_pass(c, b, grad);
+    }
+    if (c->l->opt.route != 0.0f) route_pass(c, b);
+    if (c->g) op_gather_back(c->dev, dy, tensor_rows(c->r.dyc, 0, b->ni), ids, 1.0f);
+}
+
+static void download_results(HeadLoss *l, Device *dev, const LossRoom *r, LossItem *item,
+                             int64_t n) {
+    const LossOptions *o = &l->opt;
+    dev_download(dev, l->stat, r->stat);
+    dev_download(dev, l->best, r->id);
+    if (o->route != 0.0f) dev_download(dev, l->route, r->route);
+    for (int64_t i = 0; i < n; i++) {
+        const float *s = l->stat + 4 * i;
+        const float main = o->kind == LOSS_FKL      ? s[0]
+                           : o->kind == LOSS_TV     ? s[1]
+                           : o->kind == LOSS_HYBRID ? o->mix * s[0] + (1 - o->mix) * s[1]
+                                                    : s[3];
+        item[i].loss = main + o->route * l->route[i];
+        item[i].fkl = s[0];
+        item[i].tv = s[1];
+        item[i].route = l->route[i];
+        item[i].best = l->best[2 * i];
+    }
+}
+
+void head_loss_run(HeadLoss *l, const Assistant *a, const FeaturePack *pack, LossItem *item,
+                   int64_t n, Tensor y, Tensor dy, AssistantWeights *g, Arena *arena) {
+    if (n == 0) return;
+    const size_t mark = arena_mark(arena);
+    loss_sort(l, item, n, pack->rows);
+    Run c = {.l = l, .a = a, .dev = a->dev, .g = g};
+    c.r = loss_room_take(l, a, pack->dtype, n, pack->rows, g != NULL, arena);
+    loss_upload(l, a->dev, item, n, &c.r);
+    LossBlock b = {0};
+    while (loss_next_block(l, item, n, &b)) run_block(&c, &b, pack, y, dy);
+    download_results(l, a->dev, &c.r, item, n);
+    arena_reset(arena, mark);
+}

@@ -1,0 +1,58 @@
+// train/trainer.h - the training loop: batches -> rollout -> all-reduce -> clip -> AdamW, with
+// measuring, checkpoints and an exact resume.
+#ifndef TRAIN_TRAINER_H
+#define TRAIN_TRAINER_H
+
+#include <jansson.h>
+
+#include "data/batch.h"
+#include "infer/base/settings.h"
+#include "infer/model/assistant.h"
+#include "train/train_state.h"
+
+// Simulated tokens per target step of `a` on the dev split at k = eval.select_k, deployed head.
+typedef struct {
+    void *ctx;
+    bool (*tau)(void *ctx, const Assistant *a, double *tau, Err *err);
+} DevMeasure;
+
+// Everything is borrowed and must outlive the trainer.
+typedef struct {
+    Device *dev;
+    Assistant *assistant; // trained in place
+    const TargetConfig *target;
+    const Settings *settings; // train.*, eval.select_k, output_dir, model.assistant_path
+    const SeqSource *source;
+    DevMeasure measure;
+    const json_t *identity; // field -> value: what a resume must find unchanged
+    const json_t *machine;  // noted beside it
+} TrainerOptions;
+
+// What a run will take, known before anything is allocated. Bytes.
+typedef struct {
+    int64_t sequences, tokens;    // of the source
+    int64_t per_epoch, steps;     // optimiser steps
+    int64_t max_rows, max_tokens; // of the largest step: anchors, packed tokens
+    size_t weights, optimizer, features, rollout, simulator;
+    size_t checkpoint; // one, on disk
+} TrainPlan;
+
+typedef struct {
+    int64_t steps, best_step;
+    double stock_tau, best_tau;
+    int64_t anchors, tokens;
+} TrainResult;
+
+typedef struct Trainer Trainer;
+MUST_CHECK bool trainer_plan(const TrainerOptions *opt, TrainPlan *plan, Err *err);
+void trainer_plan_print(FILE *out, const TrainPlan *plan, const TrainerOptions *opt);
+// Allocates by the plan. Nothing on disk is touched.
+MUST_CHECK Trainer *trainer_open(const TrainerOptions *opt, Err *err);
+// Continues from OUTPUT/ckpt when a checkpoint is there, else measures the stock drafter, saves
+// step 0 and starts. Returns with every step done; ERR_STOPPED after a signal (checkpoint written);
+// ERR_FAILED for a loss that is not finite, naming step and samples, with earlier checkpoints
+// intact.
+MUST_CHECK bool trainer_run(Trainer *t, TrainResult *out, Err *err);
+void trainer_close(Trainer *t);
+
+#endif

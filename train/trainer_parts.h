@@ -1,0 +1,53 @@
+// train/trainer_parts.h - what the files of the trainer share; nobody else includes it.
+#ifndef TRAIN_TRAINER_PARTS_H
+#define TRAIN_TRAINER_PARTS_H
+
+#include "infer/base/log.h"
+#include "infer/base/metrics.h"
+#include "infer/decode/simulate.h"
+#include "infer/model/features.h"
+#include "train/rollout.h"
+#include "train/schedule.h"
+#include "train/trainer.h"
+#include "train/world.h"
+
+struct Trainer {
+    TrainerOptions opt;
+    TrainPlan plan;
+    World world;
+    Batches *batches;
+    void *model_block, *step_block; // device memory of the two arenas
+    Optimizer optimizer;
+    FeaturePack pack;
+    Rollout *rollout;
+    Simulator *simulator; // visit weights only
+    Weighting weighting;
+    Schedule schedule;
+    float *weight;         // (K, rows) of the step at hand
+    int32_t *drafts;       // visit: (anchors, K) of one sequence
+    double *visit, *worth; // visit: (anchors), (anchors, K)
+    TrainState state;
+    Metrics *metrics;
+    char root[PATH_ROOM]; // OUTPUT/ckpt
+    int64_t saved_step;   // of the newest checkpoint on disk, -1 = none
+    double step_s;        // duration of the last step
+};
+
+// Numbers of one step, for the log.
+typedef struct {
+    RolloutStats stats;
+    double lr, norm;
+    int64_t rows, tokens;
+} StepReport;
+
+OptimizerOptions trainer_optimizer_options(const Settings *s);
+// One optimiser step: state.step -> state.step + 1.
+MUST_CHECK bool trainer_step(Trainer *t, StepReport *report, Err *err);
+// Measures the present drafter; *best tells whether it is now the best one.
+MUST_CHECK bool trainer_measure(Trainer *t, bool *best, Err *err);
+// Writes a checkpoint of the present state.
+MUST_CHECK bool trainer_save(Trainer *t, Err *err);
+MUST_CHECK bool trainer_resume(Trainer *t, bool *resumed, Err *err);
+MUST_CHECK bool trainer_log(Trainer *t, const StepReport *report, Err *err);
+
+#endif

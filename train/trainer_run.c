@@ -1,0 +1,107 @@
+// train/trainer_run.c - the loop: step, measure, log, save, until done or told to stop.
+#include <math.h>
+
+#include "infer/base/cli.h"
+#include "train/checkpoint.h"
+#include "train/trainer_parts.h"
+
+static bool begin(Trainer *t, Err *err) {
+    const Settings *s = t->opt.settings;
+    bool resumed = false, best = false;
+    t->state = (TrainState){.steps = t->plan.steps, .best_step = -1, .dev_tau = -1.0};
+    if (!trainer_resume(t, &resumed, err)) return false;
+    t->metrics = metrics_open(s->output_dir, t->state.step, err);
+    if (t->metrics == NULL) return false;
+    if (resumed) {
+        log_info("continuing behind step %lld of %lld", (long long)t->state.step,
+                 (long long)t->plan.steps);
+        return true;
+    }
+    const int64_t room = disk_free_bytes(s->output_dir);
+    const double need = (double)t->plan.checkpoint * (double)(s->train.keep + 4);
+    if (room >= 0 && (double)room < need)
+        log_warn("%s: %.0f MiB free, checkpoints may take %.0f", s->output_dir,
+                 (double)room / 1048576.0, need / 1048576.0);
+    if (!trainer_measure(t, &best, err) || !trainer_save(t, err)) return false;
+    log_info("stock drafter: tau(%lld) = %.3f on the dev split", (long long)s->eval.select_k,
+             t->state.stock_tau);
+    const char *const name = "dev/tau";
+    return metrics_scalars(t->metrics, 0, &name, &t->state.dev_tau, 1, err);
+}
+
+static void show(Trainer *t, Progress *p, const StepReport *r) {
+    char note[200];
+    const TrainState *s = &t->state;
+    const int k = (int)t->opt.settings->eval.select_k;
+    snprintf(note, sizeof note,
+             "loss %.4f, %.0f anchors/s, %.2f M tokens, tau(%d) %.3f (stock %.3f)", r->stats.loss,
+             (double)r->rows / t->step_s, (double)s->tokens * 1e-6, k, s->best_tau, s->stock_tau);
+    progress_at(p, s->step, note);
+}
+
+// A full disk costs a checkpoint, not the run: only the last save of a process has to succeed.
+static bool save(Trainer *t, const TrainState *before, bool must, Err *err) {
+    Err failed = {0};
+    if (trainer_save(t, &failed)) return true;
+    if (must) return err_set(err, failed.code, "%s", failed.text);
+    log_warn("%s; training goes on", failed.text);
+    // A best drafter that is not on disk is none.
+    t->state.best_step = before->best_step;
+    t->state.best_tau = before->best_tau;
+    return true;
+}
+
+// After a step: measures and saves when due. *stop: a signal asked for the end.
+static bool after_step(Trainer *t, const StepReport *r, bool *stop, Err *err) {
+    const Settings *s = t->opt.settings;
+    const TrainState before = t->state;
+    const int64_t step = t->state.step;
+    const bool last = step == t->plan.steps;
+    bool best = false;
+    Err ignored = {0};
+    if (last || (s->train.dev_every > 0 && step % s->train.dev_every == 0))
+        if (!trainer_measure(t, &best, err)) return false;
+    if (!trainer_log(t, r, &ignored) && before.step <= 1) log_warn("%s", ignored.text);
+    *stop = world_any(&t->world, stop_requested());
+    if (!last && !best && !*stop && step % s->train.save_every != 0) return true;
+    return save(t, &before, last || *stop, err);
+}
+
+static void summary(const Trainer *t, const TrainState *s) {
+    const long long k = (long long)t->opt.settings->eval.select_k;
+    if (s->best_step == 0)
+        log_warn("no checkpoint beats the stock drafter: tau(%lld) stays %.3f, best is the stock",
+                 k, s->stock_tau);
+    else
+        log_info("best: step %lld, tau(%lld) = %.3f on the dev split (stock %.3f)",
+                 (long long)s->best_step, k, s->best_tau, s->stock_tau);
+}
+
+bool trainer_run(Trainer *t, TrainResult *out, Err *err) {
+    Progress progress;
+    StepReport report;
+    bool stop = false;
+    if (!begin(t, err)) return false;
+    progress_start(&progress, "train", "step", t->plan.steps);
+    progress_at(&progress, t->state.step, "");
+    while (t->state.step < t->plan.steps && !stop) {
+        if (!trainer_step(t, &report, err) || !after_step(t, &report, &stop, err)) {
+            progress_end(&progress, t->state.step, "failed");
+            return false;
+        }
+        show(t, &progress, &report);
+    }
+    progress_end(&progress, t->state.step, "");
+    if (t->state.step < t->plan.steps)
+        return err_set(err, ERR_STOPPED,
+                       "stopped by a signal at step %lld of %lld; the same command continues there",
+                       (long long)t->state.step, (long long)t->plan.steps);
+    summary(t, &t->state);
+    *out = (TrainResult){.steps = t->state.step,
+                         .best_step = t->state.best_step,
+                         .stock_tau = t->state.stock_tau,
+                         .best_tau = t->state.best_tau,
+                         .anchors = t->state.anchors,
+                         .tokens = t->state.tokens};
+    return true;
+}

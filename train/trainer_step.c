@@ -1,0 +1,96 @@
+// train/trainer_step.c - one optimiser step, from a batch on the host to new weights.
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "train/trainer_parts.h"
+
+static void pack_batch(Trainer *t, const Batch *b) {
+    features_clear(&t->pack);
+    for (int i = 0; i < b->nseq; i++) {
+        const CapturedSeq *s = &b->seq[i];
+        const void *const k[2] = {s->k[0], s->k[1]}, *const v[2] = {s->v[0], s->v[1]};
+        features_begin(&t->pack);
+        features_load(&t->pack, t->opt.dev, s->hidden, k, v, s->sample.n);
+    }
+}
+
+// Drafts of the present drafter over the whole text of every sequence give the visits.
+static bool weigh_by_visit(Trainer *t, const Batch *b, Err *err) {
+    const Assistant *a = t->opt.assistant;
+    const Head head = assistant_deployed_head(&a->cfg);
+    memset(t->weight, 0, (size_t)(t->weighting.K * b->rows) * sizeof *t->weight);
+    for (int i = 0; i < b->nseq; i++) {
+        const Sample *s = &b->seq[i].sample;
+        const int64_t anchors = s->n - s->prompt - 1;
+        if (anchors <= 0) continue;
+        if (!simulator_drafts(t->simulator, a, &t->pack, i, s->ids, s->n, s->prompt, head,
+                              t->drafts, NULL, err))
+            return false;
+        weighting_visits(&t->weighting, t->drafts, anchors, s->ids, s->n, s->prompt, t->visit,
+                         t->worth);
+        weighting_place(&t->weighting, b, i, t->worth, anchors, s->prompt, t->weight);
+    }
+    return true;
+}
+
+// "step 17: loss is nan, gradient norm 3.1; samples a, b, c"
+static bool not_finite(const Trainer *t, const Batch *b, double loss, double norm, Err *err) {
+    char names[600] = "";
+    size_t used = 0;
+    int shown = 0;
+    for (; shown < b->nseq && used + 140 < sizeof names; shown++)
+        used +=
+            (size_t)snprintf(names + used, sizeof names - used, "%s%s (#%lld)", shown ? ", " : "",
+                             b->seq[shown].sample.id, (long long)b->seq_index[shown]);
+    if (shown < b->nseq)
+        snprintf(names + used, sizeof names - used, " and %d more", b->nseq - shown);
+    return err_set(err, ERR_FAILED,
+                   "step %lld: loss %g, gradient norm %g: not finite; samples of the batch: %s; "
+                   "the last good checkpoint is step %lld",
+                   (long long)t->state.step + 1, loss, norm, names, (long long)t->saved_step);
+}
+
+bool trainer_step(Trainer *t, StepReport *report, Err *err) {
+    const double begin = now_s();
+    Device *dev = t->opt.dev;
+    Batch b = {0};
+    double norm = NAN;
+    if (!batches_get(t->batches, t->state.step, &b, err)) return false;
+    CHECK(b.rows <= t->plan.max_rows && b.tokens <= t->plan.max_tokens,
+          "a step of %lld anchors, planned %lld", (long long)b.rows, (long long)t->plan.max_rows);
+    pack_batch(t, &b);
+    if (t->weighting.kind != WEIGHTS_VISIT)
+        weighting_fill(&t->weighting, &b, t->weight);
+    else if (!weigh_by_visit(t, &b, err))
+        return false;
+
+    op_zero(dev, t->optimizer.grad);
+    memset(&report->stats, 0, sizeof report->stats);
+    if (!rollout_run(t->rollout, t->opt.assistant, &b, &t->pack, t->weight, &t->optimizer.grads,
+                     &report->stats, err))
+        return err_wrap(err, "step %lld", (long long)t->state.step + 1);
+    if (!isfinite(report->stats.loss)) return not_finite(t, &b, report->stats.loss, norm, err);
+    if (!world_all_reduce(&t->world, dev, t->optimizer.grad, err)) return false;
+    optimizer_mask(&t->optimizer, dev);
+    if (!optimizer_norm(&t->optimizer, dev, &norm, err)) return false;
+    if (!isfinite(norm)) return not_finite(t, &b, report->stats.loss, norm, err);
+
+    report->lr = schedule_lr(&t->schedule, t->state.step);
+    report->norm = norm;
+    report->rows = b.rows;
+    report->tokens = b.tokens;
+    // A batch without a single supervised label has no gradient: moments and weights stay.
+    if (report->stats.weight > 0)
+        optimizer_step(&t->optimizer, dev, norm, report->lr, t->state.step + 1);
+    weighting_observe(&t->weighting, report->stats.step_match, report->stats.step_rows);
+    t->state.match_seen = t->weighting.seen;
+    memcpy(t->state.match, t->weighting.match, sizeof t->state.match);
+    t->state.step++;
+    t->state.anchors += b.rows;
+    t->state.tokens += b.tokens;
+    t->state.dev_tau = -1.0;
+    const bool ok = dev_sync(dev, err);
+    t->step_s = now_s() - begin;
+    return ok;
+}
