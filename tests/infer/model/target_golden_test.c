@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "infer/base/file.h"
+#include "infer/base/log.h"
 #include "infer/format/safetensors.h"
 #include "infer/model/target.h"
 #include "tests/testing.h"
@@ -305,5 +306,6 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_family_gives_the_reference_tensors),
     };
+    log_set_quiet(true);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
