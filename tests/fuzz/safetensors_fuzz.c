@@ -1,5 +1,6 @@
 // tests/fuzz/safetensors_fuzz.c - any bytes as a safetensors file: refused with one line, or every
 // tensor can be found and read.
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
