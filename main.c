@@ -3,18 +3,25 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "data/prepare_cmd.h"
+#include "data/regenerate_cmd.h"
+#include "eval/audit_cmd.h"
 #include "eval/doctor_cmd.h"
+#include "eval/eval_cmd.h"
+#include "eval/generate_cmd.h"
 #include "infer/base/file.h"
 #include "infer/base/json.h"
 #include "infer/base/log.h"
 #include "infer/base/nearest.h"
+#include "infer/export/export_cmd.h"
+#include "infer/export/inspect_cmd.h"
 #include "infer/tensor/device.h"
 
 #define PROGRAM_VERSION "0.1.0"
 
 // In pipeline order. Each skips itself when its output is there; each may be run alone.
-static const Verb *const stages[] = {NULL};
-enum { STAGES = 0 };
+static const Verb *const stages[] = {&prepare_verb, &regenerate_verb, &eval_verb, &export_verb};
+enum { STAGES = sizeof stages / sizeof stages[0] };
 
 static bool run_all(const Cli *cli, Err *err) {
     for (int i = 0; i < STAGES; i++) {
@@ -33,7 +40,7 @@ static const Verb run_verb = {
     .run = run_all,
 };
 
-static const Verb *const others[] = {&doctor_verb};
+static const Verb *const others[] = {&generate_verb, &audit_verb, &inspect_verb, &doctor_verb};
 enum { OTHERS = sizeof others / sizeof others[0] };
 
 static const Verb *verb_at(int i) { // run, stages, others; NULL behind the last

@@ -59,8 +59,8 @@ struct Dnnl *dnnl_gemm_open(void) {
     const dnnl_version_t *v = dnnl_version();
     snprintf(d->name, sizeof d->name, "%d.%d.%d, %s", v->major, v->minor, v->patch,
              has(isa, dnnl_cpu_isa_avx512_core_amx) ? "AMX-BF16"
-             : d->bf16                                        ? "AVX512-BF16"
-                                                              : "AVX-512 without bf16");
+             : d->bf16                              ? "AVX512-BF16"
+                                                    : "AVX-512 without bf16");
     return d;
 }
 

@@ -1,0 +1,214 @@
+// data/regenerate.c - answers by the target itself, resumable, in the order of the prompts.
+#include "data/regenerate.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "data/journal.h"
+#include "infer/base/cli.h"
+#include "infer/base/json.h"
+#include "infer/base/log.h"
+#include "infer/text/chat.h"
+
+typedef struct {
+    const Sample *prompt;
+    int32_t number;
+    Sample answer; // n 0: not there yet
+} Job;
+
+typedef struct {
+    const RegenerateOptions *opt;
+    const Tokenizer *tokenizer;
+    char sampler[64];
+    int32_t vocab;
+    Job *job;
+    int64_t jobs, next, group_end, finished;
+    RegenerateCount *count;
+    Progress progress;
+    double started;
+    int64_t made; // tokens since started
+} Run;
+
+void sampler_name(char out[64], const Sampler *s) {
+    if (s->temperature == 0) strcpy(out, "greedy");
+    else snprintf(out, 64, "T=%g,top_k=%lld,top_p=%g", s->temperature, (long long)s->top_k, s->top_p);
+}
+
+void answer_kinds(const Tokenizer *t, const int32_t *ids, int64_t n, uint8_t *kind) {
+    const int32_t call = tokenizer_id(t, "<|tool_call>"), call_end = tokenizer_id(t, "<tool_call|>");
+    const int32_t thought = tokenizer_id(t, "<|channel>"), thought_end = tokenizer_id(t, "<channel|>");
+    const int32_t response = tokenizer_id(t, "<|tool_response>"), quote = tokenizer_id(t, "<|\"|>");
+    uint8_t inside = TOKEN_MODEL;
+    for (int64_t i = 0; i < n; i++) {
+        if (ids[i] < 0) kind[i] = TOKEN_MODEL;
+        else if (ids[i] == call) inside = TOKEN_CALL;
+        else if (ids[i] == thought && inside == TOKEN_MODEL) inside = TOKEN_THOUGHT;
+        const bool apart = ids[i] == response || ids[i] == quote;
+        kind[i] = apart && inside == TOKEN_MODEL ? TOKEN_CALL : inside;
+        if ((inside == TOKEN_CALL && ids[i] == call_end) || (inside == TOKEN_THOUGHT && ids[i] == thought_end))
+            inside = TOKEN_MODEL;
+    }
+}
+
+static bool compose(Run *r, Job *j, const GenerateDone *d, Err *err) {
+    const Sample *p = j->prompt;
+    Sample *s = &j->answer;
+    *s = *p;
+    s->n = p->n + d->n;
+    s->ids = malloc((size_t)s->n * sizeof *s->ids);
+    s->kind = malloc((size_t)s->n);
+    if (!s->ids || !s->kind) {
+        sample_free(s);
+        return err_set(err, ERR_FAILED, "out of memory");
+    }
+    memcpy(s->ids, p->ids, (size_t)p->n * sizeof *s->ids);
+    memcpy(s->kind, p->kind, (size_t)p->n);
+    memcpy(s->ids + p->n, d->ids, (size_t)d->n * sizeof *s->ids);
+    answer_kinds(r->tokenizer, d->ids, d->n, s->kind + p->n);
+    strcpy(s->sampler, r->sampler);
+    s->sample = j->number;
+    s->stopped = d->stopped;
+    s->min_margin = r->opt->generate.sampler.temperature == 0 && isfinite(d->min_margin) ? d->min_margin : -1;
+    return true;
+}
+
+static bool next_job(void *ctx, GenerateJob *out) {
+    Run *r = ctx;
+    if (r->next == r->group_end || stop_requested()) return false;
+    Job *j = &r->job[r->next++];
+    // Randomness by prompt and number alone: an answer does not depend on what else is asked.
+    const uint64_t stream = xxh3_64(j->prompt->id, strlen(j->prompt->id)) + (uint64_t)j->number * 0x9e3779b97f4a7c15u;
+    *out = (GenerateJob){.user = j, .prompt = j->prompt->ids, .n = j->prompt->n, .stream = stream};
+    return true;
+}
+
+static bool job_done(void *ctx, const GenerateDone *d, Err *err) {
+    Run *r = ctx;
+    char note[64];
+    if (stop_requested()) return err_set(err, ERR_STOPPED, "stopped; the next run goes on with the group under way");
+    if (!compose(r, d->user, d, err)) return false;
+    r->finished++;
+    r->made += d->n;
+    snprintf(note, sizeof note, "%.0f tok/s", (double)r->made / (now_s() - r->started + 1e-9));
+    progress_at(&r->progress, r->finished, note);
+    return true;
+}
+
+// Lines of the journal that are this run's answers, in order; their number.
+static int64_t take_lines(Run *r, const Journal *j, Err *err) {
+    int64_t n = 0;
+    for (; n < j->n && n < r->jobs; n++) {
+        size_t size;
+        const char *text = journal_line(j, n, &size);
+        Job *job = &r->job[n];
+        json_t *line = json_read_text(text, size, err);
+        const bool ok = line && sample_read(&job->answer, line, r->vocab, j->path, err);
+        json_decref(line);
+        if (!ok) return -1;
+        const Sample *a = &job->answer, *p = job->prompt;
+        if (strcmp(a->id, p->id) != 0 || a->sample != job->number || a->prompt != p->n || a->n < p->n ||
+            memcmp(a->ids, p->ids, (size_t)p->n * sizeof *p->ids) != 0) {
+            err_set(err, ERR_INPUT, "%s: line %lld answers %s, expected %s", j->path, (long long)n + 2, a->id, p->id);
+            return -1;
+        }
+    }
+    const int64_t whole = n == r->jobs ? n : n - n % r->opt->group;
+    for (int64_t i = whole; i < n; i++) sample_free(&r->job[i].answer);
+    return whole;
+}
+
+static bool add_group(const Run *r, Journal *j, int64_t first, Err *err) {
+    for (int64_t i = first; i < r->group_end; i++) {
+        json_t *o = sample_json(&r->job[i].answer);
+        char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
+        json_decref(o);
+        CHECK(text != NULL, "(sample %s)", r->job[i].answer.id);
+        const bool ok = journal_add(j, text, err);
+        free(text);
+        if (!ok) return false;
+    }
+    return journal_sync(j, err);
+}
+
+static bool answer_all(Run *r, Target *t, Journal *j, Err *err) {
+    const int64_t had = take_lines(r, j, err);
+    if (had < 0 || !journal_keep(j, had, err)) return false;
+    r->count->resumed = r->finished = r->next = had;
+    r->started = now_s();
+    progress_start(&r->progress, r->opt->what, "answers", r->jobs);
+    while (r->next < r->jobs) {
+        const int64_t first = r->next, left = r->jobs - first;
+        r->group_end = first + (left < r->opt->group ? left : r->opt->group);
+        if (!generate_run(t, &r->opt->generate, next_job, job_done, r, err)) return false;
+        if (r->finished < r->group_end)
+            return err_set(err, ERR_STOPPED, "stopped; the next run goes on with the group under way");
+        if (!add_group(r, j, first, err)) return false;
+    }
+    r->count->seconds = now_s() - r->started;
+    progress_end(&r->progress, r->finished, "");
+    return true;
+}
+
+static void account(RegenerateCount *c, const Sample *s) {
+    c->answers++;
+    c->tokens += s->n - s->prompt;
+    if (s->stopped) c->stopped++;
+    else c->cut++;
+}
+
+// Given and made answers in the order of the prompts.
+static bool write_out(Run *r, const Sample *prompt, int64_t n, const char *out, Err *err) {
+    OutFile f;
+    int64_t at = 0;
+    if (!out_open(&f, out, err)) return false;
+    for (int64_t i = 0; i < n; i++) {
+        if (prompt[i].prompt < prompt[i].n) {
+            sample_write(&f, &prompt[i]);
+            account(r->count, &prompt[i]);
+            r->count->given++;
+            continue;
+        }
+        for (int64_t k = 0; k < r->opt->samples; k++, at++) {
+            const Sample *a = &r->job[at].answer;
+            if (a->n == a->prompt) {
+                r->count->empty++;
+                continue;
+            }
+            sample_write(&f, a);
+            account(r->count, a);
+        }
+    }
+    r->count->prompts = n;
+    return out_commit(&f, err);
+}
+
+static bool lay_out_jobs(Run *r, const Sample *prompt, int64_t n, Err *err) {
+    int64_t open = 0;
+    for (int64_t i = 0; i < n; i++) open += prompt[i].prompt == prompt[i].n;
+    r->job = calloc((size_t)(open * r->opt->samples + 1), sizeof *r->job);
+    if (!r->job) return err_set(err, ERR_FAILED, "out of memory for %lld answers", (long long)(open * r->opt->samples));
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t k = 0; k < r->opt->samples && prompt[i].prompt == prompt[i].n; k++)
+            r->job[r->jobs++] = (Job){.prompt = &prompt[i], .number = (int32_t)k};
+    return true;
+}
+
+bool regenerate(Target *t, const Sample *prompt, int64_t n, const RegenerateOptions *opt, const char *out,
+                RegenerateCount *count, Err *err) {
+    char path[PATH_ROOM + 16];
+    CHECK(opt->group > 0 && opt->samples > 0);
+    *count = (RegenerateCount){0};
+    Run r = {.opt = opt, .tokenizer = opt->tokenizer, .count = count, .vocab = (int32_t)target_config(t)->text.vocab};
+    Journal j = {.fd = -1};
+    sampler_name(r.sampler, &opt->generate.sampler);
+    snprintf(path, sizeof path, "%s.journal", out);
+    const bool ok = lay_out_jobs(&r, prompt, n, err) && journal_open(&j, path, opt->identity, err) &&
+                    answer_all(&r, t, &j, err) && write_out(&r, prompt, n, out, err);
+    journal_close(&j);
+    if (ok) unlink(path);
+    for (int64_t i = 0; i < r.jobs; i++) sample_free(&r.job[i].answer);
+    free(r.job);
+    return ok;
+}

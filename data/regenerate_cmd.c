@@ -1,0 +1,169 @@
+// data/regenerate_cmd.c - `draftsmith regenerate`: the fine-tuned target answers every prompt.
+#include "data/regenerate_cmd.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "data/regenerate.h"
+#include "data/workspace.h"
+#include "infer/base/log.h"
+#include "infer/base/stage.h"
+
+enum { GROUPS_OF_BATCH = 8 }; // jobs of a group per slot: what a kill can cost against idle slots at its end
+
+typedef struct {
+    const Cli *cli;
+    const Settings *s;
+    OpenTarget model;
+    Tokenizer *tokenizer;
+    Split split;
+    RegenerateOptions opt;
+} Work;
+
+// Dev and eval are always greedy: the simulator counts greedy acceptance on the target's greedy text.
+static void set_options(Work *w) {
+    const Settings *s = w->s;
+    const int64_t most = target_config(w->model.target)->text.max_positions;
+    const int64_t rows = s->capture.chunk > s->regenerate.batch ? s->capture.chunk : s->regenerate.batch;
+    static char what[64];
+    snprintf(what, sizeof what, "regenerate %s", split_name(w->split));
+    w->opt = (RegenerateOptions){
+        .generate = {.slots = s->regenerate.batch,
+                     .max_new_tokens = s->regenerate.max_new_tokens,
+                     .max_length = most > 0 && most < s->data.max_length ? most : s->data.max_length,
+                     .prefill_rows = rows,
+                     .sampler = {.temperature = 0, .top_p = 1, .seed = (uint64_t)s->data.seed},
+                     .kv_dtype = w->model.dtype},
+        .samples = 1,
+        .group = GROUPS_OF_BATCH * s->regenerate.batch,
+        .tokenizer = w->tokenizer,
+        .what = what};
+    if (w->split != SPLIT_TRAIN || s->regenerate.temperature == 0) return;
+    w->opt.generate.sampler.temperature = s->regenerate.temperature;
+    w->opt.generate.sampler.top_k = s->regenerate.top_k;
+    w->opt.generate.sampler.top_p = s->regenerate.top_p;
+    w->opt.samples = s->regenerate.samples;
+}
+
+static json_t *identity_of(const Work *w, const char *prompts, Err *err) {
+    const GenerateOptions *g = &w->opt.generate;
+    char sampler[64];
+    Sha256 sha;
+    if (!sha256_file(&sha, prompts, err)) return NULL;
+    sampler_name(sampler, &g->sampler);
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "prompts", sha.hex, "target",
+                     target_fingerprint(w->model.target)->hex, "model.embed_scale", w->s->model.embed_scale,
+                     "runtime.dtype", dtype_name(w->model.dtype), "sampler", sampler, "samples",
+                     (json_int_t)w->opt.samples, "regenerate.max_new_tokens", (json_int_t)g->max_new_tokens,
+                     "data.max_length", (json_int_t)g->max_length, "regenerate.batch", (json_int_t)g->slots,
+                     "capture.chunk", (json_int_t)g->prefill_rows, "data.seed", (json_int_t)g->sampler.seed);
+}
+
+static json_t *result_of(const RegenerateCount *c) {
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "prompts", (json_int_t)c->prompts, "answers",
+                     (json_int_t)c->answers, "tokens", (json_int_t)c->tokens, "stopped", (json_int_t)c->stopped, "cut",
+                     (json_int_t)c->cut, "empty", (json_int_t)c->empty, "given", (json_int_t)c->given);
+}
+
+static void print_result(Split split, const json_t *o) {
+    long long v[7];
+    static const char *const keys[7] = {"prompts", "answers", "tokens", "stopped", "cut", "empty", "given"};
+    for (int i = 0; i < 7; i++) v[i] = (long long)json_integer_value(json_object_get(o, keys[i]));
+    printf("%-6s %8lld prompts %8lld answers %10lld tokens: %lld ended by themselves, %lld cut, %lld empty, %lld given "
+           "by the data\n",
+           split_name(split), v[0], v[1], v[2], v[3], v[4], v[5], v[6]);
+}
+
+static void print_plan(const Work *w, const Sample *prompt, int64_t n) {
+    int64_t open = 0, tokens = 0;
+    for (int64_t i = 0; i < n; i++) {
+        if (prompt[i].prompt < prompt[i].n) continue;
+        open++;
+        tokens += prompt[i].n;
+    }
+    printf("%-6s %8lld prompts, %lld answers to make behind %lld prompt tokens, at most %lld tokens each; %.1f MiB of "
+           "buffers\n",
+           split_name(w->split), (long long)n, (long long)(open * w->opt.samples),
+           (long long)(tokens * w->opt.samples), (long long)w->opt.generate.max_new_tokens,
+           (double)generate_bytes(w->model.target, &w->opt.generate) / (1 << 20));
+}
+
+static bool answer_split(Work *w, const char *prompts, const char *out, const char *stage, const json_t *identity,
+                         json_t **result, Err *err) {
+    Sample *prompt;
+    int64_t n;
+    RegenerateCount count;
+    if (!samples_load(prompts, (int32_t)target_config(w->model.target)->text.vocab, &prompt, &n, err)) return false;
+    if (w->cli->dry_run) {
+        print_plan(w, prompt, n);
+        samples_free(prompt, n);
+        return true;
+    }
+    char *text = json_dumps(identity, JSON_COMPACT | JSON_SORT_KEYS), dir[PATH_ROOM];
+    w->opt.identity = text;
+    bool ok = dir_make(path_join(dir, w->s->output_dir, "regen"), err) && stage_clear(stage, err) &&
+              regenerate(w->model.target, prompt, n, &w->opt, out, &count, err);
+    if (ok) {
+        if (count.resumed) log_info("%s: %lld answers were there", w->opt.what, (long long)count.resumed);
+        *result = result_of(&count);
+        ok = stage_publish(stage, identity, *result, err);
+    }
+    free(text);
+    samples_free(prompt, n);
+    return ok;
+}
+
+static bool regenerate_split(Work *w, json_t *all, Err *err) {
+    char prompts[PATH_ROOM], out[PATH_ROOM], stage[PATH_ROOM];
+    split_path(prompts, w->s, "data", w->split, ".jsonl");
+    split_path(out, w->s, "regen", w->split, ".jsonl");
+    split_path(stage, w->s, "regen", w->split, ".json");
+    if (!file_exists(prompts)) return err_set(err, ERR_INPUT, "%s: not there; `prepare` makes it", prompts);
+    set_options(w);
+    json_t *identity = identity_of(w, prompts, err), *result = NULL;
+    if (!identity) return false;
+    const StageState state =
+        w->cli->dry_run ? STAGE_ABSENT : stage_state(stage, identity, w->cli->overwrite, err);
+    bool ok = state != STAGE_ERROR;
+    if (state == STAGE_ABSENT) ok = answer_split(w, prompts, out, stage, identity, &result, err);
+    if (state == STAGE_DONE) {
+        log_info("regenerate %s: done before (%s)", split_name(w->split), stage);
+        ok = (result = stage_result(stage, err)) != NULL;
+    }
+    json_decref(identity);
+    if (ok && result && !w->cli->json) print_result(w->split, result);
+    if (result) json_object_set_new(all, split_name(w->split), result);
+    return ok;
+}
+
+static bool regenerate_run(const Cli *cli, Err *err) {
+    const Settings *s = &cli->s;
+    Work w = {.cli = cli, .s = s};
+    const int64_t rows = s->capture.chunk > s->regenerate.batch ? s->capture.chunk : s->regenerate.batch;
+    json_t *all = json_object();
+    bool ok = open_target(&w.model, s, rows, err) &&
+              (w.tokenizer = open_tokenizer(s->model.target_path, target_config(w.model.target)->text.vocab, err));
+    for (int i = 0; i < SPLIT_COUNT && ok; i++) {
+        w.split = (Split)i;
+        ok = regenerate_split(&w, all, err);
+    }
+    if (ok && cli->json && !cli->dry_run) {
+        json_dumpf(all, stdout, JSON_INDENT(2));
+        putchar('\n');
+    }
+    json_decref(all);
+    tokenizer_free(w.tokenizer);
+    close_target(&w.model);
+    return ok;
+}
+
+const Verb regenerate_verb = {
+    .name = "regenerate",
+    .summary = "the fine-tuned target answers every prompt",
+    .usage = "  draftsmith regenerate                                    greedy\n"
+             "  draftsmith regenerate --temperature 0.7 --samples 4      four answers to each training prompt\n\n"
+             "Reads OUTPUT_DIR/data/*.jsonl, writes OUTPUT_DIR/regen/*.jsonl in the same order. An interrupted run\n"
+             "goes on where it was and ends in the same bytes. Dev and eval are answered greedily whatever the\n"
+             "settings say, and by the target even where regenerate.answers=reference keeps given answers.",
+    .run = regenerate_run,
+};

@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# tests/pipeline.sh - the whole pipeline on a few prompts and steps (tests/smoke.json): every output is there, a
+# second run does nothing, another configuration is refused, and killed runs end in the same bytes.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+program=${DRAFTSMITH:-./draftsmith}
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+passed=0 failed=0
+
+verdict() { # NAME PROBLEM: an empty problem is a pass
+    if [ -z "$2" ]; then passed=$((passed + 1)); echo "ok    $1"; return; fi
+    failed=$((failed + 1))
+    echo "FAIL  $1"
+    printf '%s\n' "$2" | tail -n 30 | sed 's/^/      /'
+}
+draftsmith() { "$program" "$@" -c tests/smoke.json >"$work/stdout" 2>"$work/stderr" </dev/null; }
+expect() { # EXIT_CODE ARGUMENTS: prints what went wrong
+    local want=$1 status
+    shift
+    draftsmith "$@"
+    status=$?
+    [ "$status" -eq "$want" ] || { echo "exit code $status, expected $want"; tail -n 20 "$work/stderr"; }
+}
+# What must not depend on time or interruptions: weights, shards, texts, measurements.
+results() { (cd "$1" && find data regen shards eval export -type f ! -name '*.lock' -print0 2>/dev/null |
+    sort -z | xargs -0 -r sha256sum); }
+everything() { (cd "$1" && find . -type f -printf '%p %s %T@\n' | grep -v '^./config.json' | sort); }
+
+a=$work/a
+verdict 'a dry run prints a plan and writes nothing' "$(expect 0 run --dry-run output_dir="$a"
+    [ ! -e "$a" ] || echo "$a exists"
+    [ -s "$work/stdout" ] || echo 'no plan on stdout')"
+verdict 'the pipeline runs from prompts to exports' "$(expect 0 run output_dir="$a")"
+verdict 'its table is on stdout' "$(grep -q '|' "$work/stdout" || cat "$work/stdout")"
+verdict 'every output is there' "$(for f in config.json metrics.jsonl data/train.jsonl data/dev.jsonl data/eval.jsonl \
+    regen/train.jsonl regen/dev.jsonl regen/eval.jsonl shards/train/manifest.json shards/dev/manifest.json \
+    shards/eval/manifest.json eval/acceptance.json export/hf/model.safetensors export/hf/config.json \
+    export/hf/generation_config.json export/hf/README.md export/mlx/config.json export/target-hf/config.json; do
+        [ -s "$a/$f" ] || echo "missing: $f"; done
+    ls "$a"/ckpt/* >/dev/null 2>&1 || echo 'missing: a checkpoint'
+    ls "$a"/tb/events.out.tfevents.* >/dev/null 2>&1 || echo 'missing: TensorBoard events')"
+verdict 'nothing temporary is left' "$(find "$a" -name '*.tmp*' -o -name '*.lock')"
+verdict 'the export has the stock size and other values' "$(s=$(stat -c %s configs/demo/stock-assistant/model.safetensors)
+    t=$(stat -c %s "$a/export/hf/model.safetensors")
+    [ "$s" = "$t" ] || echo "model.safetensors: $t bytes, the stock has $s"
+    ! cmp -s configs/demo/stock-assistant/model.safetensors "$a/export/hf/model.safetensors" || echo 'nothing was trained')"
+
+before=$(everything "$a")
+verdict 'a second run finds everything done' "$(expect 0 run output_dir="$a"
+    diff <(echo "$before") <(everything "$a"))"
+verdict 'another configuration is refused by name' "$(expect 2 run output_dir="$a" train.lr=0.0005
+    grep -q 'train.lr' "$work/stderr" && grep -q -- '--overwrite' "$work/stderr" || cat "$work/stderr"
+    diff <(echo "$before") <(everything "$a"))"
+
+# Killed at moments spread over the run, resumed each time.
+b=$work/b kills=0
+start=$(date +%s%N)
+expect 0 run output_dir="$work/timed" >/dev/null
+length=$((($(date +%s%N) - start) / 1000000))
+results "$a" >"$work/a.sums"
+verdict 'the same run twice gives the same bytes' "$(diff "$work/a.sums" <(results "$work/timed") | head)"
+rm -rf "$work/timed"
+for share in 10 25 40 55 70 85; do
+    timeout -s KILL "$(awk "BEGIN { print $length * $share / 100000 }")" \
+        "$program" run -c tests/smoke.json output_dir="$b" >/dev/null 2>&1 </dev/null
+    [ $? -eq 137 ] && kills=$((kills + 1))
+done
+verdict "a run killed and resumed ($kills kills) ends in the same bytes" "$(expect 0 run output_dir="$b"
+    [ "$kills" -gt 0 ] || echo 'it was never killed'
+    diff "$work/a.sums" <(results "$b") | head)"
+
+echo "$passed passed, $failed failed, 0 skipped"
+[ "$failed" -eq 0 ]
