@@ -3,9 +3,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "data/capture_cmd.h"
 #include "data/prepare_cmd.h"
 #include "data/regenerate_cmd.h"
 #include "eval/audit_cmd.h"
+#include "eval/bench_cmd.h"
 #include "eval/doctor_cmd.h"
 #include "eval/eval_cmd.h"
 #include "eval/generate_cmd.h"
@@ -20,7 +22,8 @@
 #define PROGRAM_VERSION "0.1.0"
 
 // In pipeline order. Each skips itself when its output is there; each may be run alone.
-static const Verb *const stages[] = {&prepare_verb, &regenerate_verb, &eval_verb, &export_verb};
+static const Verb *const stages[] = {&prepare_verb, &regenerate_verb, &capture_verb, &eval_verb,
+                                     &export_verb};
 enum { STAGES = sizeof stages / sizeof stages[0] };
 
 static bool run_all(const Cli *cli, Err *err) {
@@ -40,7 +43,8 @@ static const Verb run_verb = {
     .run = run_all,
 };
 
-static const Verb *const others[] = {&generate_verb, &audit_verb, &inspect_verb, &doctor_verb};
+static const Verb *const others[] = {&generate_verb, &audit_verb, &inspect_verb, &bench_verb,
+                                     &doctor_verb};
 enum { OTHERS = sizeof others / sizeof others[0] };
 
 static const Verb *verb_at(int i) { // run, stages, others; NULL behind the last
