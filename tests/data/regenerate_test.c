@@ -43,14 +43,14 @@ static Sample *make_prompts(const Tokenizer *t) {
 static int child(const char *out, double temperature, int samples, const char *identity) {
     Err err = {0};
     char dtype[] = "runtime.dtype=f32", target[] = "model.target_path=" TARGET, adapter[] = "model.adapter_path=",
-         counts[PATH_ROOM];
-    char *const list[] = {dtype, target, adapter};
+         threads[] = "runtime.threads=1", counts[PATH_ROOM];
+    char *const list[] = {dtype, target, adapter, threads};
     Settings s;
     OpenTarget m;
     RegenerateCount c;
     log_set_quiet(true);
     signals_install();
-    if (!settings_load(&s, NULL, list, 3, &err) || !open_target(&m, &s, 64, &err)) return 90;
+    if (!settings_load(&s, NULL, list, 4, &err) || !open_target(&m, &s, 64, &err)) return 90;
     Tokenizer *t = open_tokenizer(TARGET, 8192, &err);
     Sample *p = make_prompts(t);
     const RegenerateOptions opt = {
