@@ -13,7 +13,7 @@
 #include "infer/base/log.h"
 #include "infer/decode/simulate.h"
 
-enum { WIRING_ANCHORS = 64 };
+enum { WIRING_ANCHORS = 24 };
 
 typedef struct {
     const Settings *s;
