@@ -67,7 +67,7 @@ static bool train(TrainSetup *t, const Cli *cli, json_t **result, Err *err) {
 
 static bool train_run(const Cli *cli, Err *err) {
     TrainSetup t;
-    char stage[PATH_ROOM];
+    char stage[PATH_ROOM], best[PATH_ROOM];
     json_t *result = NULL;
     if (!train_setup_open(&t, &cli->s, err)) return false;
     path_join(stage, cli->s.output_dir, "ckpt/train.json");
@@ -77,7 +77,7 @@ static bool train_run(const Cli *cli, Err *err) {
     } else {
         const StageState state = stage_state(stage, t.identity, cli->overwrite, err);
         ok = state != STAGE_ERROR;
-        if (state == STAGE_DONE) {
+        if (state == STAGE_DONE && dir_exists(path_join(best, cli->s.output_dir, "ckpt/best"))) {
             log_info("train: done before (%s)", stage);
             ok = (result = stage_result(stage, err)) != NULL;
         } else if (ok) {
