@@ -15,7 +15,8 @@ OPT_debug   := -O0 -g
 OPT_asan    := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 OPT_fuzz    := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 # -ffp-contract=off: contraction changes bytes of the quantisers and bits between compilers.
-CFLAGS  += -std=gnu11 -D_GNU_SOURCE $(OPT_$(MODE)) -ffp-contract=off -fopenmp -Wall -Wextra -Wshadow \
+# -fno-math-errno: nobody reads errno after sqrtf; without it no square root becomes a vector.
+CFLAGS  += -std=gnu11 -D_GNU_SOURCE $(OPT_$(MODE)) -ffp-contract=off -fno-math-errno -fopenmp -Wall -Wextra -Wshadow \
            -Wundef -Wvla -Wstrict-prototypes -Wmissing-prototypes -Wno-psabi $(if $(CI),-Werror) -I. \
            $(shell pkg-config --cflags $(PKGS) 2>/dev/null) $(if $(DNNL),-DWITH_DNNL) $(if $(CUDA),-DWITH_CUDA)
 LDLIBS  += $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lopenblas $(if $(DNNL),-ldnnl) -lm -lpthread -ldl

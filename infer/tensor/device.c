@@ -35,7 +35,8 @@ void dev_close(Device *dev) {
     free(dev);
 }
 
-// calloc leaves fresh pages untouched until they are used; its pointer is kept in front of the block.
+// calloc leaves fresh pages untouched until they are used; its pointer is kept in front of the
+// block.
 void *dev_alloc(Device *dev, size_t bytes, Err *err) {
     (void)dev;
     char *raw = bytes > SIZE_MAX - 2 * ARENA_ALIGN ? NULL : calloc(1, bytes + 2 * ARENA_ALIGN);
@@ -83,4 +84,6 @@ void dev_describe(Device *dev, void (*line)(void *ctx, const char *name, const c
     cpu_describe(dev, line, ctx);
 }
 
-bool dev_prefers_bf16(const Device *dev) { return cpu_prefers_bf16(dev); }
+bool dev_prefers_bf16(const Device *dev) {
+    return cpu_prefers_bf16(dev);
+}

@@ -11,10 +11,8 @@ typedef struct {
     float gscale, keep, rate, beta1, beta2, root, eps; // keep = 1 - lr decay, root = sqrt(1 - b2^t)
 } AdamStep;
 
-// Arguments of sqrtf are never negative, so errno need not hold up the vector form.
-__attribute__((optimize("no-math-errno"))) KERNEL static void
-adamw_span(float *restrict w, float *restrict m, float *restrict v, const float *restrict g,
-           const AdamStep *step, int64_t n) {
+KERNEL static void adamw_span(float *restrict w, float *restrict m, float *restrict v,
+                              const float *restrict g, const AdamStep *step, int64_t n) {
     const AdamStep s = *step;
     for (int64_t i = 0; i < n; i++) {
         const float x = s.gscale * g[i];

@@ -74,8 +74,8 @@ static void load_rows(float *to, Tensor x, const AttnArgs *a, const AttnTile *t)
 static Tensor key_tile(Tensor x, const AttnArgs *a, const AttnTile *t, const Work *w, int64_t at,
                        float *buf) {
     const int64_t first = t->seg->first, c = (int64_t)t->kv * a->hd;
-    if (x.dtype == DT_F32 && at >= w->lo && at + KEYS <= w->hi)
-        return tensor_cols(tensor_rows(x, at - first, KEYS), c, a->hd);
+    if (x.dtype == DT_F32 && x.ld == a->hd && at >= w->lo && at + KEYS <= w->hi)
+        return tensor_rows(x, at - first, KEYS);
     for (int64_t i = 0; i < KEYS; i++) {
         float *row = buf + i * a->hd;
         if (at + i < w->lo || at + i >= w->hi) {

@@ -42,11 +42,26 @@ const Ops cpu_ops = {
     .sumsq = cpu_sumsq,
 };
 
+// Processors this process may use: those it may run on, cut to a container's quota. More threads
+// than that would wait for each other in turns of the scheduler.
+static int processors(void) {
+    int n = omp_get_num_procs();
+    long quota = 0, period = 0;
+    FILE *f = fopen("/sys/fs/cgroup/cpu.max", "r");
+    if (f == NULL) return n;
+    if (fscanf(f, "%ld %ld", &quota, &period) == 2 && quota > 0 && period > 0) {
+        const long whole = quota / period > 0 ? quota / period : 1;
+        if (whole < n) n = (int)whole;
+    }
+    fclose(f);
+    return n;
+}
+
 bool cpu_open(Device *dev, int threads, Err *err) {
     if (threads < 0 || threads > CPU_THREADS_MAX)
         return err_set(err, ERR_USAGE, "%d threads: expected 0 (all) to %d", threads,
                        CPU_THREADS_MAX);
-    const int all = omp_get_num_procs();
+    const int all = processors();
     Cpu *cpu = calloc(1, sizeof *cpu);
     if (cpu == NULL) return err_set(err, ERR_FAILED, "no memory for a CPU device");
     cpu->dnnl = dnnl_gemm_open();
@@ -101,7 +116,7 @@ void cpu_describe(Device *dev, void (*line)(void *ctx, const char *name, const c
     char text[256];
     cpu_model(text, sizeof text);
     line(ctx, "CPU", text);
-    snprintf(text, sizeof text, "%d of %d", dev->threads, omp_get_num_procs());
+    snprintf(text, sizeof text, "%d of %d", dev->threads, processors());
     line(ctx, "threads", text);
     line(ctx, "OpenBLAS core", openblas_get_corename());
     line(ctx, "oneDNN kernels", cpu->dnnl ? dnnl_gemm_name(cpu->dnnl) : "none for this CPU");

@@ -5,38 +5,50 @@
 #include "infer/tensor/cpu/cpu.h"
 #include "infer/tensor/cpu/gemm.h"
 
-enum { SMALL_PRODUCT = 1 << 17, BLOCK_FLOATS = 1 << 20 };
+enum { SMALL_PRODUCT = 1 << 17, BLOCK_ELEMENTS = 1 << 20 };
 
-// An operand as f32: itself, or converted into scratch.
-static Tensor as_f32(Device *dev, Tensor x, ScratchId id, bool contents) {
-    if (x.dtype == DT_F32) return x;
-    const size_t bytes = (size_t)tensor_count(x) * sizeof(float);
-    const Tensor y = tensor_of(cpu_scratch(dev, id, bytes), DT_F32, x.rows, x.cols);
+// x as the kernels take it: of type t, and without gaps for oneDNN. Else a copy in scratch.
+static Tensor ready(Device *dev, Tensor x, DType t, ScratchId id, bool contents) {
+    if (x.rows <= 1) x.ld = x.cols;
+    if (x.dtype == t && (x.ld == x.cols || ((Cpu *)dev->impl)->dnnl == NULL)) return x;
+    const size_t bytes = (size_t)tensor_count(x) * dtype_size(t);
+    const Tensor y = tensor_of(cpu_scratch(dev, id, bytes), t, x.rows, x.cols);
     if (contents) cpu_copy(dev, y, x);
     return y;
 }
 
-// B is usually a weight and large: it is converted by blocks that stay in the cache.
-static void matmul_converted(Device *dev, Gemm g) {
-    const Tensor c = g.c, b = g.b;
-    g.a = as_f32(dev, g.a, SCRATCH_A, true);
-    const Tensor cf = as_f32(dev, c, SCRATCH_C, g.beta != 0.0f);
-    const int64_t k = gemm_k(&g),
-                  whole = b.dtype == DT_F32 ? c.cols : BLOCK_FLOATS / (k + 1) / 64 * 64;
-    const int64_t block = whole < 64 ? 64 : whole;
+// B is usually a weight and large: if it has to be copied, then by blocks that stay in the cache.
+static int64_t block_columns(Device *dev, const Gemm *g, DType t) {
+    const bool as_is =
+        g->b.dtype == t && (g->b.ld == g->b.cols || ((Cpu *)dev->impl)->dnnl == NULL);
+    const int64_t columns = BLOCK_ELEMENTS / (gemm_k(g) + 1) / 64 * 64;
+    return as_is ? g->c.cols : columns < 64 ? 64 : columns;
+}
+
+// The product with operands of type t; false (nothing done) when there are no kernels for it.
+static bool matmul_as(Device *dev, Gemm g, DType t) {
+    const Tensor b = g.b, c = g.c;
+    const int64_t block = block_columns(dev, &g, t);
+    g.a = ready(dev, g.a, t, SCRATCH_A, true);
     for (int64_t n = 0; n < c.cols; n += block) {
         const int64_t width = c.cols - n < block ? c.cols - n : block;
-        g.b = as_f32(dev, g.tb ? tensor_rows(b, n, width) : tensor_cols(b, n, width), SCRATCH_B,
-                     true);
-        g.c = tensor_cols(cf, n, width);
-        gemm_f32(dev, &g);
+        const Tensor to = tensor_cols(c, n, width);
+        g.b = ready(dev, g.tb ? tensor_rows(b, n, width) : tensor_cols(b, n, width), t, SCRATCH_B,
+                    true);
+        g.c = ready(dev, to, t == DT_BF16 ? c.dtype : DT_F32, SCRATCH_C, g.beta != 0.0f);
+        if (t == DT_F32)
+            gemm_f32(dev, &g);
+        else if (!dnnl_gemm_run(((Cpu *)dev->impl)->dnnl, &g)) {
+            CHECK(n == 0);
+            return false;
+        }
+        if (g.c.data != to.data) cpu_copy(dev, to, g.c);
     }
-    if (c.dtype != DT_F32) cpu_copy(dev, c, cf);
+    return true;
 }
 
 static void matmul(Device *dev, Gemm g) {
     const int64_t m = g.c.rows, n = g.c.cols, k = gemm_k(&g);
-    const struct Dnnl *dnnl = ((Cpu *)dev->impl)->dnnl;
     CHECK_SHAPE(g.a, g.ta ? k : m, g.ta ? m : k);
     CHECK_SHAPE(g.b, g.tb ? n : k, g.tb ? k : n);
     CHECK(g.beta == 0.0f || g.beta == 1.0f);
@@ -46,15 +58,9 @@ static void matmul(Device *dev, Gemm g) {
     CHECK_FLOAT(g.c);
     if (m == 0 || n == 0) return;
     g.threads = m * n < SMALL_PRODUCT / (k + 1) ? 1 : dev->threads;
-    if (g.a.dtype == DT_F32 && g.b.dtype == DT_F32 && g.c.dtype == DT_F32) {
-        gemm_f32(dev, &g);
-        return;
-    }
-    const bool both = g.a.dtype == DT_BF16 && g.b.dtype == DT_BF16;
-    if (both && k > 0 && dnnl && dnnl_gemm_bf16(dnnl) &&
-        dnnl_gemm_run(((Cpu *)dev->impl)->dnnl, &g))
-        return;
-    matmul_converted(dev, g);
+    const bool both =
+        g.a.dtype == DT_BF16 && g.b.dtype == DT_BF16 && k > 0 && cpu_prefers_bf16(dev);
+    if (!both || !matmul_as(dev, g, DT_BF16)) matmul_as(dev, g, DT_F32);
 }
 
 void cpu_matmul_nt(Device *dev, Tensor c, Tensor a, Tensor b, float beta) {

@@ -209,6 +209,7 @@ static void attention_repeats_on_any_number_of_threads(void **state) {
 // Decoding must give what prefill gave: one query alone, and the same query among others.
 static void a_query_has_the_same_bits_alone(void **state) {
     (void)state;
+    skip_unless_rows_are_independent();
     const SegSpec spec[] = {{400, 0, 90, 5, 4}};
     for (int mix = 0; mix < 4; mix++) {
         Case *c = new_case(spec, 1, 8, 2, 64, mix & 1 ? 200 : ATTN_ALL, DT_F32, FLOATS[mix >> 1]);

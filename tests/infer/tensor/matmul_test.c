@@ -100,11 +100,33 @@ static void products_repeat_on_any_number_of_threads(void **state) {
         }
 }
 
+// What makes greedy verification exact: drafts are checked in batches, plain decoding goes one by
+// one.
+static void a_row_has_the_same_bits_alone(void **state) {
+    (void)state;
+    skip_unless_rows_are_independent();
+    const int64_t shape[][2] = {{256, 256}, {1024, 256}, {256, 768},
+                                {50, 257},  {300, 4096}, {17, 3000}};
+    for (size_t s = 0; s < sizeof shape / sizeof *shape; s++)
+        for (int mix = 0; mix < 8; mix++) {
+            const int64_t n = shape[s][0], k = shape[s][1];
+            Tensor a = strided(FLOATS[mix & 1], 65, k), b = strided(FLOATS[mix >> 1 & 1], n, k);
+            Tensor c = test_zeros(FLOATS[mix >> 2], 65, n);
+            op_matmul_nt(test_env()->dev, c, a, b, 0.0f);
+            for (int64_t m = 1; m < 65; m += m < 9 ? 1 : 11) {
+                Tensor part = strided(c.dtype, m, n);
+                op_matmul_nt(device_with(m % 2 + 1), part, tensor_rows(a, 65 - m, m), b, 0.0f);
+                assert_same_bits("rows", part, tensor_rows(c, 65 - m, m));
+            }
+        }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_product_matches_a_double_sum),
         cmocka_unit_test(products_keep_to_their_view),
         cmocka_unit_test(an_empty_sum_is_zero),
+        cmocka_unit_test(a_row_has_the_same_bits_alone),
         cmocka_unit_test(products_repeat_on_any_number_of_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
