@@ -18,6 +18,7 @@ typedef struct {
     char host[128];
 } Owner;
 
+// 0: no such process, or a zombie that nobody has waited for (some containers have no init).
 static unsigned long long start_of(long pid) {
     char path[64];
     size_t n;
@@ -29,6 +30,7 @@ static unsigned long long start_of(long pid) {
     fclose(f);
     text[n] = '\0';
     const char *p = strrchr(text, ')'); // the command name may hold anything
+    if (p != NULL && (p[2] == 'Z' || p[2] == 'X')) return 0;
     for (int field = 2; p != NULL && field < 22; field++) p = strchr(p + 1, ' ');
     return p ? strtoull(p + 1, NULL, 10) : 0;
 }
@@ -60,7 +62,8 @@ static bool refuse_living(const char *path, const Owner *o, const Owner *me, Err
                        "process is gone",
                        path, o->pid, o->host, me->host);
     const bool alive = kill((pid_t)o->pid, 0) == 0 || errno == EPERM;
-    if (!alive || start_of(o->pid) != o->start) return true;
+    const unsigned long long start = start_of(o->pid);
+    if (!alive || start == 0 || start != o->start) return true;
     return err_set(err, ERR_FAILED, "%s: held by process %ld, which is still running", path,
                    o->pid);
 }

@@ -64,6 +64,19 @@ static void a_dead_owner_is_taken_over(void **state) {
     assert_false(file_exists(path));
 }
 
+static void a_zombie_holds_nothing(void **state) {
+    (void)state;
+    Err err = {0};
+    siginfo_t info;
+    const pid_t child = holder();
+    kill(child, SIGKILL);
+    assert_int_equal(waitid(P_PID, (id_t)child, &info, WEXITED | WNOWAIT), 0);
+    assert_int_equal(kill(child, 0), 0); // its pid is still taken
+    assert_ok(lock_take(path, &err), err);
+    lock_release(path);
+    waitpid(child, NULL, 0);
+}
+
 static void a_reused_pid_is_not_the_owner(void **state) {
     (void)state;
     Err err = {0};
@@ -122,6 +135,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(a_living_owner_is_named, setup),
         cmocka_unit_test_setup(a_dead_owner_is_taken_over, setup),
+        cmocka_unit_test_setup(a_zombie_holds_nothing, setup),
         cmocka_unit_test_setup(a_reused_pid_is_not_the_owner, setup),
         cmocka_unit_test_setup(another_host_is_believed, setup),
         cmocka_unit_test_setup(a_torn_lock_file_holds_nothing, setup),
