@@ -18,7 +18,6 @@
 #include "infer/export/export_cmd.h"
 #include "infer/export/inspect_cmd.h"
 #include "infer/tensor/device.h"
-#include "train/train_bench.h"
 #include "train/train_cmd.h"
 
 #define PROGRAM_VERSION "0.1.0"
@@ -32,7 +31,7 @@ static const struct {
     {&prepare_verb, NULL},
     {&regenerate_verb, "data/train.jsonl"},
     {&capture_verb, "regen/train.jsonl"},
-    {&train_verb, "shards/train/manifest.json"},
+    {&train_verb, "shards/dev/manifest.json"},
     {&eval_verb, "shards/eval/manifest.json"},
     {&export_verb, "ckpt"},
 };
