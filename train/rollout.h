@@ -1,4 +1,5 @@
-// train/rollout.h - K draft steps forward with activations kept, the loss, and back through the steps.
+// train/rollout.h - K draft steps forward with activations kept, the loss, and back through the
+// steps.
 #ifndef TRAIN_ROLLOUT_H
 #define TRAIN_ROLLOUT_H
 
@@ -14,26 +15,29 @@ typedef struct {
     bool route_detached, detach_feature;
     int64_t max_rows, max_tokens; // anchors and packed tokens of the largest batch
     int max_seqs;
-    size_t head_bytes;            // memory for vocabulary logits; 0 = LOSS_HEAD_BYTES
+    size_t head_bytes; // memory for vocabulary logits; 0 = LOSS_HEAD_BYTES
 } RolloutOptions;
 
 typedef struct {
-    double loss;                      // weighted mean of the chosen loss, route included
-    double weight;                    // sum of weights
-    double step_loss[DRAFT_MAX];      // mean per step, unweighted by w_j
-    double step_match[DRAFT_MAX];     // share of valid rows whose dense argmax is the label
-    double fkl, tv, route;            // means over valid rows
+    double loss;                  // weighted mean of the chosen loss, route included
+    double weight;                // sum of weights
+    double step_loss[DRAFT_MAX];  // mean per step, unweighted by w_j
+    double step_match[DRAFT_MAX]; // share of valid rows whose dense argmax is the label
+    double fkl, tv, route;        // means over valid rows
     int64_t step_rows[DRAFT_MAX];
 } RolloutStats;
 
 typedef struct Rollout Rollout;
-size_t rollout_bytes(const Assistant *a, const TargetConfig *tc, const RolloutOptions *opt); // arena plan
-MUST_CHECK Rollout *rollout_open(const Assistant *a, const TargetConfig *tc, float softcap, const RolloutOptions *opt,
-                                 Arena *arena, Err *err);
-// Adds d(sum w l) / sum w into g (F32). weight (K, rows) host; rows of zero weight cost nothing in the head.
-// g NULL: loss only.
+size_t rollout_bytes(const Assistant *a, const TargetConfig *tc,
+                     const RolloutOptions *opt); // arena plan
+MUST_CHECK Rollout *rollout_open(const Assistant *a, const TargetConfig *tc, float softcap,
+                                 const RolloutOptions *opt, Arena *arena, Err *err);
+// Adds d(sum w l) / sum w into g (F32). weight (K, rows) host; rows of zero weight cost nothing in
+// the head. g NULL: loss only. g->table or g->centroids with data NULL: frozen, their gradient is
+// not formed.
 MUST_CHECK bool rollout_run(Rollout *r, const Assistant *a, const Batch *b, const FeaturePack *pack,
-                            const float *weight, AssistantWeights *g, RolloutStats *stats, Err *err);
+                            const float *weight, AssistantWeights *g, RolloutStats *stats,
+                            Err *err);
 void rollout_close(Rollout *r);
 
 #endif

@@ -114,6 +114,15 @@ static json_t *state_json(const TrainState *s, const json_t *identity, const jso
                      "identity", identity, "machine", machine);
 }
 
+// With 17 digits, so that every double comes back as the one it was: a resume is exact.
+static bool write_exact(const char *path, const json_t *json, Err *err) {
+    char *text = json ? json_dumps(json, JSON_INDENT(2) | JSON_REAL_PRECISION(17)) : NULL;
+    if (text == NULL) return err_set(err, ERR_FAILED, "%s: out of memory", path);
+    const bool ok = file_write(path, text, strlen(text), err);
+    free(text);
+    return ok;
+}
+
 bool state_save(const char *dir, const char *stock_dir, const TrainState *s, const Optimizer *o,
                 Device *dev, const json_t *identity, const json_t *machine, Err *err) {
     char path[PATH_ROOM];
@@ -123,7 +132,7 @@ bool state_save(const char *dir, const char *stock_dir, const TrainState *s, con
     const HfSource source = {&f, fetch_trained};
     const bool ok = hf_mirror(stock_dir, dir, &source, err) && copy_config(dir, stock_dir, err) &&
                     save_tensors(dir, o, &f, err) && dev_sync(dev, err) &&
-                    json_write_file(path_join(path, dir, "state.json"), json, err);
+                    write_exact(path_join(path, dir, "state.json"), json, err);
     json_decref(json);
     free(f.host);
     return ok;

@@ -34,21 +34,24 @@ static bool weigh_by_visit(Trainer *t, const Batch *b, Err *err) {
     return true;
 }
 
-// "step 17: loss is nan, gradient norm 3.1; samples a, b, c"
-static bool not_finite(const Trainer *t, const Batch *b, double loss, double norm, Err *err) {
-    char names[600] = "";
+// "seq-3 (#12), seq-9 (#4) and 6 more"
+static void name_samples(const Batch *b, char *out, size_t room) {
     size_t used = 0;
     int shown = 0;
-    for (; shown < b->nseq && used + 140 < sizeof names; shown++)
-        used +=
-            (size_t)snprintf(names + used, sizeof names - used, "%s%s (#%lld)", shown ? ", " : "",
-                             b->seq[shown].sample.id, (long long)b->seq_index[shown]);
-    if (shown < b->nseq)
-        snprintf(names + used, sizeof names - used, " and %d more", b->nseq - shown);
-    return err_set(err, ERR_FAILED,
-                   "step %lld: loss %g, gradient norm %g: not finite; samples of the batch: %s; "
-                   "the last good checkpoint is step %lld",
-                   (long long)t->state.step + 1, loss, norm, names, (long long)t->saved_step);
+    out[0] = '\0';
+    for (; shown < b->nseq && used + 140 < room; shown++)
+        used += (size_t)snprintf(out + used, room - used, "%s%s (#%lld)", shown ? ", " : "",
+                                 b->seq[shown].sample.id, (long long)b->seq_index[shown]);
+    if (shown < b->nseq) snprintf(out + used, room - used, " and %d more", b->nseq - shown);
+}
+
+// Says which step and which samples; an error that is already set is kept behind it.
+static bool bad_step(const Trainer *t, const Batch *b, double loss, double norm, Err *err) {
+    char names[600];
+    name_samples(b, names, sizeof names);
+    err_set(err, ERR_FAILED, "not finite: loss %g, gradient norm %g", loss, norm);
+    return err_wrap(err, "step %lld, samples %s (the last good checkpoint is step %lld)",
+                    (long long)t->state.step + 1, names, (long long)t->saved_step);
 }
 
 bool trainer_step(Trainer *t, StepReport *report, Err *err) {
@@ -69,12 +72,12 @@ bool trainer_step(Trainer *t, StepReport *report, Err *err) {
     memset(&report->stats, 0, sizeof report->stats);
     if (!rollout_run(t->rollout, t->opt.assistant, &b, &t->pack, t->weight, &t->optimizer.grads,
                      &report->stats, err))
-        return err_wrap(err, "step %lld", (long long)t->state.step + 1);
-    if (!isfinite(report->stats.loss)) return not_finite(t, &b, report->stats.loss, norm, err);
+        return bad_step(t, &b, report->stats.loss, norm, err);
+    if (!isfinite(report->stats.loss)) return bad_step(t, &b, report->stats.loss, norm, err);
     if (!world_all_reduce(&t->world, dev, t->optimizer.grad, err)) return false;
     optimizer_mask(&t->optimizer, dev);
     if (!optimizer_norm(&t->optimizer, dev, &norm, err)) return false;
-    if (!isfinite(norm)) return not_finite(t, &b, report->stats.loss, norm, err);
+    if (!isfinite(norm)) return bad_step(t, &b, report->stats.loss, norm, err);
 
     report->lr = schedule_lr(&t->schedule, t->state.step);
     report->norm = norm;

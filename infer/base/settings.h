@@ -104,7 +104,9 @@ typedef struct {
         int64_t seq, k;
         int64_t repeat;
         bool peers; // also run the PyTorch peers named by bench.peer_path
-        char *peer_path, *python;
+        char *peer_path, *peer_tokenizer, *python;
+        char *tokenizer;        // "" = the target's
+        StrList text;           // JSON lines whose strings are encoded
     } bench;
     struct {
         char *device;    // auto | cpu | cuda[:n]

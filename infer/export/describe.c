@@ -22,9 +22,10 @@ static json_t *of_kind(const char *kind, const char *path) {
 
 static json_t *tensor_json(const StTensor *t) {
     json_t *shape = json_array();
-    for (int i = 0; i < t->rank; i++) json_array_append_new(shape, json_integer((json_int_t)t->dim[i]));
-    return json_pack("{s:s, s:s, s:o, s:I}", "name", t->name, "dtype", t->dtype, "shape", shape, "bytes",
-                     (json_int_t)t->bytes);
+    for (int i = 0; i < t->rank; i++)
+        json_array_append_new(shape, json_integer((json_int_t)t->dim[i]));
+    return json_pack("{s:s, s:s, s:o, s:I}", "name", t->name, "dtype", t->dtype, "shape", shape,
+                     "bytes", (json_int_t)t->bytes);
 }
 
 static bool put_tensors(json_t *o, const char *path, Err *err) {
@@ -78,7 +79,8 @@ static bool put_model(json_t *o, const char *dir, Err *err) {
         put_text_config(o, &c.text);
         put_int(o, "backbone_hidden", c.backbone);
         json_object_set_new(o, "head", json_string(c.ordered ? "centroid" : "dense"));
-        if (c.ordered) put_int(o, "centroids", c.clusters), put_int(o, "centroids_read", c.cluster_topk);
+        if (c.ordered)
+            put_int(o, "centroids", c.clusters), put_int(o, "centroids_read", c.cluster_topk);
         put_int(o, "num_assistant_tokens", c.draft_tokens);
     } else {
         TargetConfig *c = malloc(sizeof *c); // large: every layer's kind
@@ -119,8 +121,9 @@ static bool put_checkpoints(json_t *o, const char *dir, Err *err) {
         path_join(path, dir, names[i]);
         if (!file_exists(path_join(inner, path, MANIFEST_NAME))) continue;
         const bool whole = manifest_verify(path, NULL, 0, &step, &damage);
-        json_array_append_new(list, json_pack("{s:s, s:I, s:s}", "name", names[i], "step", (json_int_t)step,
-                                              "state", whole ? "whole" : damage.text));
+        json_array_append_new(list,
+                              json_pack("{s:s, s:I, s:s}", "name", names[i], "step",
+                                        (json_int_t)step, "state", whole ? "whole" : damage.text));
     }
     dir_list_free(names, n);
     json_object_set_new(o, "checkpoints", list);

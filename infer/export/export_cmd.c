@@ -259,10 +259,11 @@ const Verb export_verb = {
     .name = "export",
     .summary =
         "write the trained drafter (and the merged target) as repositories that runtimes load",
-    .usage = "  draftsmith export -c configs/demo.json\n"
-             "  draftsmith export output_dir=runs/mine export.to=hf export.draft_tokens=7\n\n"
-             "Takes OUTPUT/ckpt/best (or export.checkpoint), writes OUTPUT/export/{hf,mlx,target-hf}.\n"
-             "Refused (exit 4) when eval/acceptance.json shows the drafter below the stock one.",
+    .usage =
+        "  draftsmith export -c configs/demo.json\n"
+        "  draftsmith export output_dir=runs/mine export.to=hf export.draft_tokens=7\n\n"
+        "Takes OUTPUT/ckpt/best (or export.checkpoint), writes OUTPUT/export/{hf,mlx,target-hf}.\n"
+        "Refused (exit 4) when eval/acceptance.json shows the drafter below the stock one.",
     .max_args = 0,
     .run = export_run,
 };

@@ -13,9 +13,11 @@ static void print_value(const char *key, const json_t *value) {
         printf("%-22s %s\n", key, json_string_value(value));
     } else if (json_is_array(value) || json_is_object(value)) {
         char *text = json_dumps(value, JSON_COMPACT);
-        if (text != NULL && strlen(text) <= 160) printf("%-22s %s\n", key, text);
-        else printf("%-22s %zu entries (--json shows them)\n", key,
-                    json_is_array(value) ? json_array_size(value) : json_object_size(value));
+        if (text != NULL && strlen(text) <= 160)
+            printf("%-22s %s\n", key, text);
+        else
+            printf("%-22s %zu entries (--json shows them)\n", key,
+                   json_is_array(value) ? json_array_size(value) : json_object_size(value));
         free(text);
     } else {
         char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(6));
@@ -61,8 +63,8 @@ static bool print_acceptance(const json_t *o, Err *err) {
         const int64_t k = json_integer_value(json_array_get(list, i));
         if (!measurement_at(&m, o, k, err)) return false;
         if (m.known)
-            printf("%4lld %10.3f %10.3f %+7.1f%%   %+.1f .. %+.1f %%\n", (long long)k, m.stock, m.trained,
-                   100 * m.gain, 100 * m.lo, 100 * m.hi);
+            printf("%4lld %10.3f %10.3f %+7.1f%%   %+.1f .. %+.1f %%\n", (long long)k, m.stock,
+                   m.trained, 100 * m.gain, 100 * m.lo, 100 * m.hi);
     }
     return true;
 }
@@ -71,16 +73,20 @@ static bool print_people(const json_t *o, Err *err) {
     const char *key;
     json_t *value;
     json_object_foreach((json_t *)o, key, value) {
-        if (strcmp(key, "tensors") == 0) print_tensors(value);
-        else if (json_is_array(value) && json_is_object(json_array_get(value, 0))) print_rows(key, value);
-        else print_value(key, value);
+        if (strcmp(key, "tensors") == 0)
+            print_tensors(value);
+        else if (json_is_array(value) && json_is_object(json_array_get(value, 0)))
+            print_rows(key, value);
+        else
+            print_value(key, value);
     }
     const char *kind = json_string_value(json_object_get(o, "kind"));
     return kind == NULL || strcmp(kind, "acceptance") != 0 || print_acceptance(o, err);
 }
 
 static bool inspect_run(const Cli *cli, Err *err) {
-    if (cli->nargs != 1) return err_set(err, ERR_USAGE, "inspect takes one path, got %d", cli->nargs);
+    if (cli->nargs != 1)
+        return err_set(err, ERR_USAGE, "inspect takes one path, got %d", cli->nargs);
     json_t *o = describe(cli->args[0], err);
     if (o == NULL) return false;
     bool ok = true;

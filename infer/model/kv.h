@@ -1,7 +1,7 @@
 // infer/model/kv.h - the target's key/value cache: slots (sequences) x layers that own K/V.
 //
-// Sliding layers keep a window of rows, full layers all. Rows are absolute positions. A KvView borrows
-// rows until the next kv_reserve() or kv_rewind() of that slot.
+// Sliding layers keep a window of rows, full layers all. Rows are absolute positions. A KvView
+// borrows rows until the next kv_reserve() or kv_rewind() of that slot.
 #ifndef MODEL_KV_H
 #define MODEL_KV_H
 
@@ -17,16 +17,18 @@ typedef struct {
 
 // capacity: most positions of a slot; chunk: most rows added at once; keep_all: sliding layers keep
 // every row too (capture of short sequences). dtype F32 or BF16.
-int64_t kv_bytes(const TextConfig *c, int slots, int64_t capacity, int64_t chunk, bool keep_all, DType dtype);
-MUST_CHECK KvCache *kv_open(Device *dev, const TextConfig *c, int slots, int64_t capacity, int64_t chunk,
-                            bool keep_all, DType dtype, Err *err);
+int64_t kv_bytes(const TextConfig *c, int slots, int64_t capacity, int64_t chunk, bool keep_all,
+                 DType dtype);
+MUST_CHECK KvCache *kv_open(Device *dev, const TextConfig *c, int slots, int64_t capacity,
+                            int64_t chunk, bool keep_all, DType dtype, Err *err);
 void kv_close(KvCache *kv);
 int64_t kv_length(const KvCache *kv, int slot);
 // Makes room for n rows behind the present ones; the new rows are then written through kv_rows().
 void kv_reserve(KvCache *kv, int slot, int64_t n);
 KvView kv_rows(const KvCache *kv, int slot, int layer, int64_t first, int64_t n); // absolute rows
-KvView kv_view(const KvCache *kv, int slot, int layer); // everything still held, reserved rows included
-void kv_commit(KvCache *kv, int slot);                   // reserved rows count from now on
+KvView kv_view(const KvCache *kv, int slot,
+               int layer);             // everything still held, reserved rows included
+void kv_commit(KvCache *kv, int slot); // reserved rows count from now on
 // Drops rows from `length` on (rejected drafts); always possible back to the length before the last
 // kv_reserve, further only while the sliding rows are still there.
 void kv_rewind(KvCache *kv, int slot, int64_t length);

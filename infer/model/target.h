@@ -6,13 +6,15 @@
 #include "infer/model/kv.h"
 #include "infer/tensor/ops.h"
 
-typedef enum { EMBED_SCALE_AUTO, EMBED_SCALE_F32, EMBED_SCALE_BF16 } EmbedScale; // auto: bf16 for bf16 files
+// How runtimes hold sqrt(hidden), and sqrt(width) of the per-layer table: as float32, or rounded to
+// bf16 as a bf16 load does. auto: bf16 when the file's embedding is.
+typedef enum { EMBED_SCALE_AUTO, EMBED_SCALE_F32, EMBED_SCALE_BF16 } EmbedScale;
 
 typedef struct {
     const char *dir, *adapter; // adapter "" or NULL: none
     DType dtype;               // storage of weights and of what enters the GEMMs
     EmbedScale scale;
-    int64_t max_rows;          // rows of one target_forward call
+    int64_t max_rows; // rows of one target_forward call
 } TargetOptions;
 
 typedef struct Target Target;
@@ -23,13 +25,14 @@ const TargetConfig *target_config(const Target *t);
 Tensor target_embedding(const Target *t); // (V, B), unscaled: also the head
 float target_embed_scale(const Target *t);
 Device *target_device(const Target *t);
-// SHA-256 over config, weights and merged adapter: what shards and drafters are bound to.
+// SHA-256 over the hashes of config.json, the model files and the adapter's two: what shards and
+// drafters are bound to. A merged export has another fingerprint than base plus adapter.
 const Sha256 *target_fingerprint(const Target *t);
 
-// Runs pieces of several sequences at once: piece i is `count` tokens of cache slot `slot`, appended
-// behind what the slot holds. ids: all pieces' tokens, in order. hidden (any) (sum of counts, B)
-// receives the state AFTER the final norm. layers: NULL, or L tensors (rows, B) that receive every
-// layer's output (golden tests). Rows are committed to the cache.
+// Runs pieces of several sequences at once: piece i is `count` tokens of cache slot `slot`,
+// appended behind what the slot holds. ids: all pieces' tokens, in order. hidden (any) (sum of
+// counts, B) receives the state AFTER the final norm. layers: NULL, or L tensors (rows, B) that
+// receive every layer's output (golden tests). Rows are committed to the cache.
 typedef struct {
     int slot;
     int64_t count;
@@ -42,8 +45,8 @@ void target_logits(Target *t, Tensor logits, Tensor hidden);
 // id I32 (rows, 2).
 void target_top2(Target *t, Tensor best, Tensor id, Tensor hidden);
 
-// Merged weights under the keys and dtypes of the source files, one safetensors file (or shards as the
-// source has them) in out_dir, with config and tokenizer files: what gets served.
+// Merged weights under the keys and dtypes of the source files, one safetensors file (or shards as
+// the source has them) in out_dir, with config and tokenizer files: what gets served.
 MUST_CHECK bool target_export(const char *dir, const char *adapter, const char *out_dir, Err *err);
 
 #endif

@@ -118,7 +118,7 @@ void weight_map_close(WeightMap *m) {
 }
 
 const StTensor *weight_map_find(WeightMap *m, const char *canonical) {
-    Entry key;
+    Entry key = {0};
     if (strlen(canonical) >= sizeof key.name) return NULL;
     strcpy(key.name, canonical);
     Entry *e = bsearch(&key, m->entry, (size_t)m->n, sizeof *m->entry, compare_entries);

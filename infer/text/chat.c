@@ -44,21 +44,26 @@ bool chat_template_load(ChatTemplate *out, const char *dir, const char *name, Er
     char path[PATH_ROOM];
     if (by_hash) {
         size_t size;
-        char *text = file_read(path_join(path, dir, "chat_template.jinja"), TEMPLATE_LIMIT, &size, err);
+        char *text =
+            file_read(path_join(path, dir, "chat_template.jinja"), TEMPLATE_LIMIT, &size, err);
         const bool ok = text != NULL && sha256_bytes(&hash, text, size, err);
         free(text);
         if (!ok) return err_wrap(err, "data.chat_template auto (accepted: %s)", accepted().text);
     }
     for (int i = 0; i < N_TEMPLATES; i++) {
-        if (strcmp(by_hash ? hash.hex : name, by_hash ? TEMPLATES[i].sha256 : TEMPLATES[i].name) != 0)
+        if (strcmp(by_hash ? hash.hex : name, by_hash ? TEMPLATES[i].sha256 : TEMPLATES[i].name) !=
+            0)
             continue;
         *out = (ChatTemplate)i;
         return true;
     }
     if (by_hash)
-        return err_set(err, ERR_INPUT, "%s: SHA-256 %s is no template known here; name the one to use "
-                       "in data.chat_template (%s)", path, hash.hex, accepted().text);
-    return err_set(err, ERR_USAGE, "data.chat_template is \"%s\"; accepted: %s", name, accepted().text);
+        return err_set(err, ERR_INPUT,
+                       "%s: SHA-256 %s is no template known here; name the one to use "
+                       "in data.chat_template (%s)",
+                       path, hash.hex, accepted().text);
+    return err_set(err, ERR_USAGE, "data.chat_template is \"%s\"; accepted: %s", name,
+                   accepted().text);
 }
 
 void chat_tokens_free(ChatTokens *c) {
@@ -67,9 +72,11 @@ void chat_tokens_free(ChatTokens *c) {
     *c = (ChatTokens){0};
 }
 
-char *chat_render(const json_t *messages, const json_t *tools, ChatOptions opt, size_t *size, Err *err) {
+char *chat_render(const json_t *messages, const json_t *tools, ChatOptions opt, size_t *size,
+                  Err *err) {
     ChatText c = {0};
-    char *text = render_conversation(&c, messages, tools, opt, err) ? chat_text_take(&c, size) : NULL;
+    char *text =
+        render_conversation(&c, messages, tools, opt, err) ? chat_text_take(&c, size) : NULL;
     chat_text_free(&c);
     return text;
 }
@@ -79,7 +86,7 @@ typedef struct {
     ChatTokens *out;
     const Tokenizer *tok;
     const ChatText *c;
-    size_t span;   // the one that holds the byte looked at last
+    size_t span;      // the one that holds the byte looked at last
     size_t keep_from; // bytes before are context whatever their span says
 } Encoder;
 
@@ -133,9 +140,10 @@ static void encode_text(Encoder *e) {
 // Without these as added tokens the markup would be spelled out as text.
 static bool tokens_known(const Tokenizer *tok, Err *err) {
     static const char *const names[] = {
-        "<bos>",       "<|turn>",         "<turn|>",          "<|think|>", "<|channel>", "<channel|>",
-        "<|tool>",     "<tool|>",         "<|tool_call>",     "<tool_call|>",
-        "<|tool_response>", "<tool_response|>", "<|\"|>",     "<|image|>", "<|audio|>",  "<|video|>"};
+        "<bos>",        "<|turn>",      "<turn|>",          "<|think|>",
+        "<|channel>",   "<channel|>",   "<|tool>",          "<tool|>",
+        "<|tool_call>", "<tool_call|>", "<|tool_response>", "<tool_response|>",
+        "<|\"|>",       "<|image|>",    "<|audio|>",        "<|video|>"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (!tokenizer_is_special(tok, tokenizer_id(tok, names[i])))
             return err_set(err, ERR_INPUT, "the tokenizer has no added token %s", names[i]);
@@ -148,7 +156,8 @@ bool chat_encode(ChatTokens *out, const Tokenizer *tok, const json_t *messages, 
     out->ids.n = 0;
     const bool ok = tokens_known(tok, err) && render_conversation(&c, messages, tools, opt, err);
     if (ok) {
-        Encoder e = {.out = out, .tok = tok, .c = &c, .keep_from = opt.last_turn_only ? c.last_turn : 0};
+        Encoder e = {
+            .out = out, .tok = tok, .c = &c, .keep_from = opt.last_turn_only ? c.last_turn : 0};
         encode_text(&e);
     }
     chat_text_free(&c);

@@ -1,8 +1,8 @@
 // infer/text/chat.h - Gemma 4's chat turns: a conversation to ids, with the kind of every token.
 //
 // The renderer writes what Google's template writes (the published ones are known by hash, see
-// chat_template_load). Control tokens spelled inside content stay text: content is encoded apart from
-// the markup around it.
+// chat_template_load). Control tokens spelled inside content stay text: content is encoded apart
+// from the markup around it.
 #ifndef TEXT_CHAT_H
 #define TEXT_CHAT_H
 
@@ -13,22 +13,22 @@
 
 // What a token is; the loss is on every kind from TOKEN_MODEL up. Stored in shards: never renumber.
 typedef enum {
-    TOKEN_CONTEXT = 0,  // prompt, markup, tool responses
-    TOKEN_MODEL = 1,    // text the target itself emits, <turn|> included
-    TOKEN_THOUGHT = 2,  // reasoning channel
-    TOKEN_CALL = 3,     // tool call, string delimiters, the stop before a response
+    TOKEN_CONTEXT = 0, // prompt, markup, tool responses
+    TOKEN_MODEL = 1,   // text the target itself emits, <turn|> included
+    TOKEN_THOUGHT = 2, // reasoning channel
+    TOKEN_CALL = 3,    // tool call, string delimiters, the stop before a response
 } TokenKind;
 
 typedef enum { CHAT_SMALL_2026_07 = 0, CHAT_LARGE_2026_07, CHAT_LARGE_2026_04 } ChatTemplate;
 
-// By the SHA-256 of `dir`/chat_template.jinja, or by name when `name` is not "auto". An unknown hash
-// is refused with the names that data.chat_template accepts.
+// By the SHA-256 of `dir`/chat_template.jinja, or by name when `name` is not "auto". An unknown
+// hash is refused with the names that data.chat_template accepts.
 MUST_CHECK bool chat_template_load(ChatTemplate *out, const char *dir, const char *name, Err *err);
 const char *chat_template_name(ChatTemplate t);
 
 typedef struct {
     Ids ids;
-    uint8_t *kind;  // TokenKind per id
+    uint8_t *kind; // TokenKind per id
     size_t kind_room;
 } ChatTokens;
 void chat_tokens_free(ChatTokens *c);
@@ -41,16 +41,18 @@ typedef struct {
     bool preserve_thinking; // July templates: reasoning of earlier turns that call tools stays
 } ChatOptions;
 
-// Replaces what `out` held. A token's kind is that of the span that wrote its first byte; the ids are
-// those of the whole rendered string, except that added tokens spelled inside content stay text.
-// Model turns: text and <turn|> TOKEN_MODEL (the line break behind it is context), the reasoning channel
-// with its brackets TOKEN_THOUGHT, calls and the first <|tool_response> behind them TOKEN_CALL.
-// messages: JSON array of {role, content}; tools: JSON array or NULL. What the template refuses is
-// ERR_INPUT with its reason.
+// Replaces what `out` held. A token's kind is that of the span that wrote its first byte; the ids
+// are those of the whole rendered string, except that added tokens spelled inside content stay
+// text.
+// Model turns: text and <turn|> TOKEN_MODEL (the line break behind it is context), the reasoning
+// channel with its brackets TOKEN_THOUGHT, calls and the first <|tool_response> behind them
+// TOKEN_CALL.
+// messages: JSON array of {role, content}, read by chat_json_read where integers beyond 64 bits may
+// occur; tools: JSON array or NULL. What the template refuses is ERR_INPUT with its reason.
 MUST_CHECK bool chat_encode(ChatTokens *out, const Tokenizer *tok, const json_t *messages,
                             const json_t *tools, ChatOptions opt, Err *err);
 // The rendered text (markup and content in one string), caller frees. For display and golden tests.
-MUST_CHECK char *chat_render(const json_t *messages, const json_t *tools, ChatOptions opt, size_t *size,
-                             Err *err);
+MUST_CHECK char *chat_render(const json_t *messages, const json_t *tools, ChatOptions opt,
+                             size_t *size, Err *err);
 
 #endif

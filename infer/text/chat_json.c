@@ -46,8 +46,10 @@ static size_t rewrite(const char *text, size_t size, char *out) {
     while (p < end) {
         bool big = false;
         const char *q = p + 1;
-        if (*p == '"') q = string_end(p, end);
-        else if (*p == '-' || (*p >= '0' && *p <= '9')) q = number_end(p, end, &big);
+        if (*p == '"')
+            q = string_end(p, end);
+        else if (*p == '-' || (*p >= '0' && *p <= '9'))
+            q = number_end(p, end, &big);
         big = big && is_integer(p, q);
         const char *mark = big ? "\"" CHAT_BIG_INTEGER : "";
         const size_t length = (size_t)(q - p), head = strlen(mark);
@@ -71,8 +73,10 @@ json_t *chat_json_read(const char *text, size_t size, Err *err) {
         (void)rewrite(text, size, changed);
     }
     json_error_t why;
-    json_t *value = json_loadb(changed ? changed : text, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &why);
-    if (value == NULL) err_set(err, ERR_INPUT, "not valid JSON at column %d: %s", why.column, why.text);
+    json_t *value =
+        json_loadb(changed ? changed : text, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &why);
+    if (value == NULL)
+        err_set(err, ERR_INPUT, "not valid JSON at column %d: %s", why.column, why.text);
     free(changed);
     return value;
 }

@@ -8,7 +8,9 @@
 #include "infer/text/chat_value.h"
 #include "infer/text/tokenizer_utf8.h"
 
-static void add(Bytes *out, const char *text) { bytes_add(out, text, strlen(text)); }
+static void add(Bytes *out, const char *text) {
+    bytes_add(out, text, strlen(text));
+}
 
 // float.__repr__: the fewest digits that read back, with an exponent below 1e-4 and from 1e16.
 static void print_real(Bytes *out, double x) {
@@ -48,14 +50,22 @@ static void repr_string(Bytes *out, const char *text, size_t size) {
         bool valid;
         char escape[16];
         const size_t n = utf8_read(p, end, &c, &valid);
-        if (c == '\\' || c == (unsigned char)quote) snprintf(escape, sizeof escape, "\\%c", (int)c);
-        else if (c == '\n') strcpy(escape, "\\n");
-        else if (c == '\r') strcpy(escape, "\\r");
-        else if (c == '\t') strcpy(escape, "\\t");
-        else if (!unprintable(c)) snprintf(escape, sizeof escape, "%.*s", (int)n, (const char *)p);
-        else if (c < 0x100) snprintf(escape, sizeof escape, "\\x%02x", c);
-        else if (c < 0x10000) snprintf(escape, sizeof escape, "\\u%04x", c);
-        else snprintf(escape, sizeof escape, "\\U%08x", c);
+        if (c == '\\' || c == (unsigned char)quote)
+            snprintf(escape, sizeof escape, "\\%c", (int)c);
+        else if (c == '\n')
+            strcpy(escape, "\\n");
+        else if (c == '\r')
+            strcpy(escape, "\\r");
+        else if (c == '\t')
+            strcpy(escape, "\\t");
+        else if (!unprintable(c))
+            snprintf(escape, sizeof escape, "%.*s", (int)n, (const char *)p);
+        else if (c < 0x100)
+            snprintf(escape, sizeof escape, "\\x%02x", c);
+        else if (c < 0x10000)
+            snprintf(escape, sizeof escape, "\\u%04x", c);
+        else
+            snprintf(escape, sizeof escape, "\\U%08x", c);
         add(out, escape);
         p += n;
     }
@@ -88,8 +98,10 @@ static void repr_array(Bytes *out, const json_t *v) {
 }
 
 static void repr(Bytes *out, const json_t *v) {
-    if (value_is_string(v)) repr_string(out, json_string_value(v), json_string_length(v));
-    else value_str(out, v);
+    if (value_is_string(v))
+        repr_string(out, json_string_value(v), json_string_length(v));
+    else
+        value_str(out, v);
 }
 
 void value_str(Bytes *out, const json_t *v) {

@@ -2,105 +2,19 @@
 #include "infer/text/chat_render.h"
 
 #include <stdlib.h>
-#include <string.h>
 
+#include "infer/text/chat_turn.h"
 #include "infer/text/chat_value.h"
 
-// What the last written message ended with (the templates' prev_message_type).
-typedef enum { PREV_NONE, PREV_CALL, PREV_RESPONSE, PREV_MEDIA } Previous;
-
-typedef struct {
-    ChatText *c;
-    ChatOptions opt;
-    bool april;
-    const json_t *messages; // from `first` on: the turns behind the system message
-    size_t first, n;
-    int64_t last_user; // index of the last user message, -1 = none
-    Previous previous;
-    Err *err;
-} Render;
-
-static const json_t *message_at(const Render *r, size_t i) { return json_array_get(r->messages, i); }
-static const json_t *role_at(const Render *r, size_t i) { return value_get(message_at(r, i), "role"); }
-
-static bool refuse(Render *r, const char *why) { return err_set(r->err, ERR_INPUT, "%s", why); }
-
-static void trimmed(ChatText *c, const json_t *v) {
-    Bytes text = {0};
-    value_str(&text, v);
-    const char *from = text.text;
-    size_t size = text.size;
-    strip(&from, &size);
-    chat_content(c, from, size);
-    free(text.text);
+static const json_t *message_at(const Render *r, size_t i) {
+    return json_array_get(r->messages, i);
+}
+static const json_t *role_at(const Render *r, size_t i) {
+    return value_get(message_at(r, i), "role");
 }
 
-// A model's text without its <|channel>...<channel|> blocks, trimmed; a block never closed goes too.
-static bool without_thinking(Render *r, const json_t *v) {
-    if (!value_is_string(v)) return refuse(r, "the text of a model message is not a string");
-    static const char OPEN[] = "<|channel>", CLOSE[] = "<channel|>";
-    const char *p = json_string_value(v), *end = p + json_string_length(v);
-    Bytes kept = {0};
-    bytes_add(&kept, "", 0);
-    while (p < end) {
-        const char *close = memmem(p, (size_t)(end - p), CLOSE, strlen(CLOSE));
-        const char *stop = close ? close : end;
-        const char *open = memmem(p, (size_t)(stop - p), OPEN, strlen(OPEN));
-        bytes_add(&kept, p, (size_t)((open ? open : stop) - p));
-        p = close ? close + strlen(CLOSE) : end;
-    }
-    const char *from = kept.text;
-    size_t size = kept.size;
-    strip(&from, &size);
-    chat_content(r->c, from, size);
-    free(kept.text);
-    return true;
-}
-
-static bool one_text(Render *r, const json_t *text, bool model) {
-    if (model) return without_thinking(r, text);
-    trimmed(r->c, text);
-    return true;
-}
-
-// The placeholder of an image, audio or video part; NULL for other types.
-static const char *media(const json_t *type, bool april) {
-    if (value_equals(type, "image") || (!april && value_equals(type, "image_url"))) return "<|image|>";
-    if (value_equals(type, "audio") || (!april && value_equals(type, "input_audio"))) return "<|audio|>";
-    return value_equals(type, "video") ? "<|video|>" : NULL;
-}
-
-static bool content_parts(Render *r, const json_t *parts, bool model) {
-    json_t *items = value_items(parts);
-    bool ok = true;
-    for (size_t i = 0; i < json_array_size(items) && ok; i++) {
-        const json_t *item = json_array_get(items, i), *type = value_get(item, "type");
-        const char *place = media(type, r->april);
-        if (!r->april && !json_is_object(item)) {
-            ok = refuse(r, "a content part is not an object");
-        } else if (value_equals(type, "text")) {
-            ok = one_text(r, value_get(item, "text"), model);
-        } else if (place != NULL) {
-            const TokenKind kind = r->c->kind;
-            r->c->kind = TOKEN_CONTEXT; // no target writes these
-            chat_markup(r->c, place);
-            r->c->kind = kind;
-            if (r->april) r->previous = PREV_MEDIA;
-        }
-    }
-    json_decref(items);
-    return ok;
-}
-
-static bool content(Render *r, const json_t *message, bool model) {
-    const json_t *v = value_get(message, "content");
-    if (value_is_string(v)) return one_text(r, v, model);
-    if (v == NULL || json_is_array(v) || json_is_object(v)) return content_parts(r, v, model);
-    return true;
-}
-
-// reasoning, else the first of reasoning_content, thinking, reasoning that is not null (transformers
-// copies those into reasoning_content before the template sees them).
+// reasoning, else the first of reasoning_content, thinking, reasoning that is not null
+// (transformers copies those into reasoning_content before the template sees them).
 static const json_t *reasoning_of(const json_t *message) {
     const json_t *own = value_get(message, "reasoning");
     if (value_true(own)) return own;
@@ -118,7 +32,7 @@ static bool thought(Render *r, const json_t *message, size_t i) {
     const bool late = (int64_t)i > r->last_user;
     const bool shown = r->april ? late && calls : late || (r->opt.preserve_thinking && calls);
     if (text == NULL || !shown) return true;
-    if (!value_is_string(text)) return refuse(r, "the reasoning of a message is not a string");
+    if (!value_is_string(text)) return turn_refuse(r, "the reasoning of a message is not a string");
     const TokenKind kind = r->c->kind;
     if (kind != TOKEN_CONTEXT) r->c->kind = TOKEN_THOUGHT;
     chat_markup(r->c, "<|channel>");
@@ -133,7 +47,7 @@ static bool thought(Render *r, const json_t *message, size_t i) {
 static bool one_call(Render *r, const json_t *call) {
     const json_t *function = value_get(call, "function"), *name = value_get(function, "name");
     const json_t *arguments = value_get(function, "arguments");
-    if (!value_is_string(name)) return refuse(r, "a tool call without function.name");
+    if (!value_is_string(name)) return turn_refuse(r, "a tool call without function.name");
     chat_markup(r->c, "<|tool_call>");
     chat_markup(r->c, "call:");
     chat_content(r->c, json_string_value(name), json_string_length(name));
@@ -144,8 +58,9 @@ static bool one_call(Render *r, const json_t *call) {
         if (value_is_string(arguments))
             chat_content(r->c, json_string_value(arguments), json_string_length(arguments));
     } else if (!json_is_null(arguments)) {
-        return refuse(r, "tool_calls[].function.arguments must be a JSON object (mapping), not a "
-                         "string; deserialize arguments before passing them to the template");
+        return turn_refuse(r,
+                           "tool_calls[].function.arguments must be a JSON object (mapping), not a "
+                           "string; deserialize arguments before passing them to the template");
     }
     chat_markup(r->c, "}");
     chat_markup(r->c, "<tool_call|>");
@@ -154,7 +69,7 @@ static bool one_call(Render *r, const json_t *call) {
 
 static bool calls(Render *r, const json_t *list) {
     if (!value_true(list)) return true;
-    if (!json_is_array(list)) return refuse(r, "tool_calls is not a list");
+    if (!json_is_array(list)) return turn_refuse(r, "tool_calls is not a list");
     const TokenKind kind = r->c->kind;
     if (kind != TOKEN_CONTEXT) r->c->kind = TOKEN_CALL;
     for (size_t i = 0; i < json_array_size(list); i++)
@@ -178,7 +93,7 @@ static bool response(Render *r, const json_t *name, const json_t *body) {
 
 // Older form: responses on the assistant message itself.
 static bool own_responses(Render *r, const json_t *list) {
-    if (!json_is_array(list)) return refuse(r, "tool_responses is not a list");
+    if (!json_is_array(list)) return turn_refuse(r, "tool_responses is not a list");
     json_t *unknown = json_string("unknown");
     bool ok = true;
     for (size_t i = 0; i < json_array_size(list) && ok; i++) {
@@ -193,7 +108,8 @@ static bool own_responses(Render *r, const json_t *list) {
 // The name a tool message answers for: that of the last call with its id, else its own.
 static const json_t *response_name(const Render *r, const json_t *message, const json_t *follow,
                                    const json_t *unknown) {
-    const json_t *list = value_get(message, "tool_calls"), *wanted = value_get(follow, "tool_call_id");
+    const json_t *list = value_get(message, "tool_calls"),
+                 *wanted = value_get(follow, "tool_call_id");
     const json_t *name = value_get(follow, "name"), *none = json_null();
     if (r->april && name == NULL) name = none;
     if (!r->april && !value_true(name)) name = unknown;
@@ -214,11 +130,14 @@ static bool response_parts(Render *r, const json_t *name, const json_t *parts) {
     for (size_t i = 0; i < json_array_size(items) && ok; i++) {
         const json_t *part = json_array_get(items, i), *t = value_get(part, "text");
         if (!json_is_object(part)) {
-            ok = refuse(r, "the content of a tool message is a mapping, or one of its parts is not; "
-                           "give a string, or the mapping in tool_responses");
+            ok = turn_refuse(
+                r, "the content of a tool message is a mapping, or one of its parts is not; "
+                   "give a string, or the mapping in tool_responses");
         } else if (value_equals(value_get(part, "type"), "text")) {
-            if (value_is_string(t)) bytes_add(&text, json_string_value(t), json_string_length(t));
-            else ok = refuse(r, "a text part of a tool message has no text");
+            if (value_is_string(t))
+                bytes_add(&text, json_string_value(t), json_string_length(t));
+            else
+                ok = turn_refuse(r, "a text part of a tool message has no text");
         }
     }
     json_t *joined = json_stringn(text.text, text.size);
@@ -226,7 +145,7 @@ static bool response_parts(Render *r, const json_t *name, const json_t *parts) {
     const TokenKind kind = r->c->kind;
     r->c->kind = TOKEN_CONTEXT;
     for (size_t i = 0; i < json_array_size(items) && ok && !r->april; i++) {
-        const char *place = media(value_get(json_array_get(items, i), "type"), false);
+        const char *place = turn_media(value_get(json_array_get(items, i), "type"), false);
         if (place != NULL) chat_markup(r->c, place);
     }
     r->c->kind = kind;
@@ -243,8 +162,10 @@ static bool following_responses(Render *r, const json_t *message, size_t i, bool
     for (size_t k = i + 1; k < r->n && ok && value_equals(role_at(r, k), "tool"); k++) {
         const json_t *follow = message_at(r, k), *body = value_get(follow, "content");
         const json_t *name = response_name(r, message, follow, unknown);
-        if (json_is_array(body) || json_is_object(body)) ok = response_parts(r, name, body);
-        else ok = response(r, name, body ? body : json_null());
+        if (json_is_array(body) || json_is_object(body))
+            ok = response_parts(r, name, body);
+        else
+            ok = response(r, name, body ? body : json_null());
         *any = true;
     }
     json_decref(unknown);
@@ -281,7 +202,8 @@ static void end_of_turn(Render *r, const json_t *message, size_t i, bool model, 
     if (r->april) {
         open = responded && !value_true(value_get(message, "content"));
     } else {
-        const bool continued = model && value_equals(next, "assistant") && (!has_calls || responded);
+        const bool continued =
+            model && value_equals(next, "assistant") && (!has_calls || responded);
         open = continued || (responded && !written_since(r->c, content_at) && next == NULL);
     }
     if (open) return;
@@ -299,8 +221,10 @@ static bool turn(Render *r, size_t i) {
     if (!model || !value_equals(neighbour_role(r, i, -1), "assistant")) {
         if (model) r->c->last_turn = r->c->size;
         chat_markup(r->c, "<|turn>");
-        if (model) chat_markup(r->c, "model");
-        else chat_content(r->c, json_string_value(role), json_string_length(role));
+        if (model)
+            chat_markup(r->c, "model");
+        else
+            chat_content(r->c, json_string_value(role), json_string_length(role));
         chat_markup(r->c, "\n");
     }
     if (model) r->c->kind = TOKEN_MODEL;
@@ -314,36 +238,21 @@ static bool turn(Render *r, size_t i) {
         if (!following_responses(r, message, i, &responded)) return false;
     }
     const size_t content_at = r->c->size;
-    if (!content(r, message, model)) return false;
+    if (!turn_content(r, message, model)) return false;
     end_of_turn(r, message, i, model, responded, content_at);
-    return true;
-}
-
-static bool system_text(Render *r, const json_t *v) {
-    if (r->april || value_is_string(v)) {
-        trimmed(r->c, v);
-        return true;
-    }
-    if (v != NULL && !json_is_array(v) && !json_is_object(v)) return true;
-    json_t *items = value_items(v);
-    for (size_t i = 0; i < json_array_size(items); i++) {
-        trimmed(r->c, value_get(json_array_get(items, i), "text"));
-        chat_markup(r->c, " ");
-    }
-    json_decref(items);
     return true;
 }
 
 static bool system_turn(Render *r, const json_t *tools) {
     const json_t *role = role_at(r, 0);
     const bool given = value_equals(role, "system") || value_equals(role, "developer");
-    if (r->april && r->n == 0) return refuse(r, "no messages");
+    if (r->april && r->n == 0) return turn_refuse(r, "no messages");
     if (!r->opt.thinking && !value_true(tools) && !given) return true;
     chat_markup(r->c, "<|turn>");
     chat_markup(r->c, "system\n");
     if (r->opt.thinking) chat_markup(r->c, "<|think|>");
     if (r->opt.thinking) chat_markup(r->c, "\n");
-    if (given && !system_text(r, value_get(message_at(r, 0), "content"))) return false;
+    if (given) turn_system(r, value_get(message_at(r, 0), "content"));
     r->first = given;
     for (size_t i = 0; i < json_array_size(tools); i++) {
         chat_markup(r->c, "<|tool>");
@@ -373,11 +282,16 @@ static void generation_prompt(Render *r) {
 
 bool render_conversation(ChatText *c, const json_t *messages, const json_t *tools, ChatOptions opt,
                          Err *err) {
-    Render r = {.c = c, .opt = opt, .april = opt.tmpl == CHAT_LARGE_2026_04, .messages = messages,
-                .n = json_array_size(messages), .last_user = -1, .err = err};
-    if (!json_is_array(messages)) return refuse(&r, "messages is not a list");
+    Render r = {.c = c,
+                .opt = opt,
+                .april = opt.tmpl == CHAT_LARGE_2026_04,
+                .messages = messages,
+                .n = json_array_size(messages),
+                .last_user = -1,
+                .err = err};
+    if (!json_is_array(messages)) return turn_refuse(&r, "messages is not a list");
     if (tools != NULL && !json_is_array(tools) && !json_is_null(tools))
-        return refuse(&r, "tools is not a list");
+        return turn_refuse(&r, "tools is not a list");
     for (size_t i = 0; i < r.n; i++) {
         if (!value_is_string(role_at(&r, i)))
             return err_set(err, ERR_INPUT, "messages[%zu] has no role", i);

@@ -1,7 +1,7 @@
 // infer/text/chat_render.h - the published templates, written out in C: a conversation to ChatText.
 //
-// Every branch follows the Jinja text of the three templates (April and July 2026), down to what they
-// do with values of an unexpected type; where Jinja raises, these functions return ERR_INPUT.
+// Every branch follows the Jinja text of the three templates (April and July 2026), down to what
+// they do with values of an unexpected type; where Jinja raises, these functions return ERR_INPUT.
 #ifndef TEXT_CHAT_RENDER_H
 #define TEXT_CHAT_RENDER_H
 

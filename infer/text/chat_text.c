@@ -30,8 +30,12 @@ static void append(ChatText *c, const char *text, size_t size, bool markup) {
     c->span[c->n_spans++] = (ChatSpan){c->size, c->kind, markup};
 }
 
-void chat_markup(ChatText *c, const char *literal) { append(c, literal, strlen(literal), true); }
-void chat_content(ChatText *c, const char *text, size_t size) { append(c, text, size, false); }
+void chat_markup(ChatText *c, const char *literal) {
+    append(c, literal, strlen(literal), true);
+}
+void chat_content(ChatText *c, const char *text, size_t size) {
+    append(c, text, size, false);
+}
 
 char *chat_text_take(ChatText *c, size_t *size) {
     char *text = grown(c->text, c->size + 1, 1);

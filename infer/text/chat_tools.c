@@ -52,8 +52,10 @@ static void argument_object(ChatText *c, const json_t *v, bool escape_keys, bool
     Members m = members_sorted(v);
     for (size_t i = 0; i < m.n; i++) {
         if (i > 0) chat_markup(c, ",");
-        if (escape_keys) quoted(c, m.item[i].key, m.item[i].size);
-        else chat_content(c, m.item[i].key, m.item[i].size);
+        if (escape_keys)
+            quoted(c, m.item[i].key, m.item[i].size);
+        else
+            chat_content(c, m.item[i].key, m.item[i].size);
         chat_markup(c, ":");
         render_argument(c, m.item[i].value, escape_keys, april);
     }
@@ -87,13 +89,16 @@ void render_argument(ChatText *c, const json_t *v, bool escape_keys, bool april)
     }
 }
 
-bool render_response(ChatText *c, const json_t *name, const json_t *response, bool april, Err *err) {
+bool render_response(ChatText *c, const json_t *name, const json_t *response, bool april,
+                     Err *err) {
     if (!value_is_string(name)) return err_set(err, ERR_INPUT, "a tool response without a name");
     chat_markup(c, "response:");
     chat_content(c, json_string_value(name), json_string_length(name));
     chat_markup(c, json_is_object(response) ? "{" : "{value:");
-    if (json_is_object(response)) render_members(c, response, april);
-    else render_argument(c, response, false, april);
+    if (json_is_object(response))
+        render_members(c, response, april);
+    else
+        render_argument(c, response, false, april);
     chat_markup(c, "}");
     chat_markup(c, "<tool_response|>");
     return true;
@@ -113,13 +118,14 @@ static bool required(ChatText *c, const json_t *v, Err *err) {
     return true;
 }
 
-static bool parameters(ChatText *c, const json_t *properties, bool filter_keys, bool april, Err *err);
+static bool parameters(ChatText *c, const json_t *properties, bool filter_keys, bool april,
+                       Err *err);
 
 // type:... inside items: one name or a list of names.
 static bool items_type(ChatText *c, const json_t *v, Err *err) {
     json_t *names = value_is_string(v) ? json_pack("[O]", v)
                     : value_true(v)    ? value_items(v)
-                                       : json_array(); // the filter map gives nothing for false values
+                                    : json_array(); // the filter map gives nothing for false values
     if (names == NULL) return err_set(err, ERR_INPUT, "\"type\" of a tool's items is not a name");
     chat_markup(c, "type:");
     if (!value_is_string(v)) chat_markup(c, "[");
@@ -220,7 +226,8 @@ static bool standard_key(const char *key) {
     return false;
 }
 
-static bool parameters(ChatText *c, const json_t *properties, bool filter_keys, bool april, Err *err) {
+static bool parameters(ChatText *c, const json_t *properties, bool filter_keys, bool april,
+                       Err *err) {
     if (!json_is_object(properties))
         return err_set(err, ERR_INPUT, "\"properties\" of a tool is not an object");
     Members m = members_sorted(properties);

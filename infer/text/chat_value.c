@@ -32,8 +32,12 @@ static const char *marked_digits(const json_t *v) {
     return strspn(digits + sign, "0123456789") == size - mark - sign ? digits : NULL;
 }
 
-bool value_is_string(const json_t *v) { return json_is_string(v) && marked_digits(v) == NULL; }
-bool value_is_integer(const json_t *v) { return json_is_integer(v) || marked_digits(v) != NULL; }
+bool value_is_string(const json_t *v) {
+    return json_is_string(v) && marked_digits(v) == NULL;
+}
+bool value_is_integer(const json_t *v) {
+    return json_is_integer(v) || marked_digits(v) != NULL;
+}
 
 bool value_true(const json_t *v) {
     if (v == NULL) return false;
@@ -89,8 +93,8 @@ json_t *value_items(const json_t *v) {
 // Python's str.isspace; U+200B and U+FEFF are not among them.
 static bool is_space(uint32_t c) {
     return (c >= 0x09 && c <= 0x0D) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 ||
-           c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F ||
-           c == 0x205F || c == 0x3000;
+           c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 ||
+           c == 0x202F || c == 0x205F || c == 0x3000;
 }
 
 void strip(const char **text, size_t *size) {

@@ -19,12 +19,13 @@ void bytes_add(Bytes *b, const char *text, size_t size);
 bool value_is_string(const json_t *v);  // a marked long integer is none (chat_json.h)
 bool value_is_integer(const json_t *v); // a marked one included
 bool value_true(const json_t *v);
-const json_t *value_get(const json_t *v, const char *key); // undefined unless v is an object with key
-bool value_equals(const json_t *v, const char *text);      // a string of exactly this text
-void value_str(Bytes *out, const json_t *v);               // str(v)
-void value_upper(Bytes *out, const json_t *v);             // str(v).upper()
-// What a Jinja loop over v goes through, as a new array: items, keys, characters; NULL when v cannot
-// be looped over.
+const json_t *value_get(const json_t *v,
+                        const char *key);             // undefined unless v is an object with key
+bool value_equals(const json_t *v, const char *text); // a string of exactly this text
+void value_str(Bytes *out, const json_t *v);          // str(v)
+void value_upper(Bytes *out, const json_t *v);        // str(v).upper()
+// What a Jinja loop over v goes through, as a new array: items, keys, characters; NULL when v
+// cannot be looped over.
 json_t *value_items(const json_t *v);
 void strip(const char **text, size_t *size); // str.strip(): Python's white space off both ends
 

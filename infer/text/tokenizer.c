@@ -5,8 +5,12 @@
 
 #include "infer/text/tokenizer_table.h"
 
-int32_t tokenizer_vocab(const Tokenizer *t) { return t->n; }
-const Sha256 *tokenizer_hash(const Tokenizer *t) { return &t->hash; }
+int32_t tokenizer_vocab(const Tokenizer *t) {
+    return t->n;
+}
+const Sha256 *tokenizer_hash(const Tokenizer *t) {
+    return &t->hash;
+}
 
 int32_t tokenizer_id(const Tokenizer *t, const char *piece) {
     return table_piece(t, piece, strlen(piece));
@@ -60,7 +64,8 @@ size_t tokenizer_span(const Tokenizer *t, int32_t id, const char *text, size_t s
     uint32_t scalar;
     bool valid;
     if (size == 0 || id < 0 || id >= t->n) return 0;
-    // A byte piece is one byte where the scalar has no piece of its own, else six spelled characters.
+    // A byte piece is one byte where the scalar has no piece of its own, else six spelled
+    // characters.
     if (t->flag[id] & PIECE_BYTE) {
         (void)utf8_read(p, end, &scalar, &valid);
         if (!valid || table_scalar(t, scalar == ' ' ? SCALAR_BLANK : scalar) < 0) return 1;
@@ -114,7 +119,8 @@ char *tokenizer_decode(const Tokenizer *t, const int32_t *ids, size_t n, bool sk
         if (id < 0 || id >= t->n || (skip_special && tokenizer_is_special(t, id))) continue;
         const Piece p = t->piece[id];
         if (t->flag[id] & PIECE_BYTE) {
-            if (d.bytes == d.byte_room) d.byte = memory_for(d.byte, d.byte_room = 2 * d.bytes + 64, 1);
+            if (d.bytes == d.byte_room)
+                d.byte = memory_for(d.byte, d.byte_room = 2 * d.bytes + 64, 1);
             d.byte[d.bytes++] = (unsigned char)byte_piece_value(t->bytes + p.at, p.size);
             continue;
         }

@@ -1,5 +1,5 @@
-// infer/text/tokenizer.h - tokenizer.json of Gemma 4: BPE by merge rank over Unicode scalars, spaces
-// as U+2581, byte fallback; exact ids.
+// infer/text/tokenizer.h - tokenizer.json of Gemma 4: BPE by merge rank over Unicode scalars,
+// spaces as U+2581, byte fallback; exact ids.
 //
 // A Tokenizer is immutable after loading and may be shared between threads. Text is UTF-8; invalid
 // bytes are read as U+FFFD.
@@ -17,9 +17,10 @@ typedef struct Tokenizer Tokenizer;
 // path: tokenizer.json, or the same compressed (.zst, .gz). Refuses what is not Gemma 4's scheme.
 MUST_CHECK Tokenizer *tokenizer_load(const char *path, Err *err);
 void tokenizer_free(Tokenizer *t);
-int32_t tokenizer_vocab(const Tokenizer *t);          // number of ids
-const Sha256 *tokenizer_hash(const Tokenizer *t);     // of the uncompressed file
-int32_t tokenizer_id(const Tokenizer *t, const char *piece); // exact piece or added token; -1 = none
+int32_t tokenizer_vocab(const Tokenizer *t);      // number of ids
+const Sha256 *tokenizer_hash(const Tokenizer *t); // of the uncompressed file
+// The id of an exact piece or added token; -1 = none.
+int32_t tokenizer_id(const Tokenizer *t, const char *piece);
 
 // A growing list of ids; zero-initialise, free with ids_free.
 typedef struct {
@@ -29,16 +30,18 @@ typedef struct {
 void ids_push(Ids *ids, int32_t id);
 void ids_free(Ids *ids);
 
-// Appends the ids of text. special: occurrences of the added tokens become their ids; without it they
-// stay text (user content is always encoded so).
+// Appends the ids of text. special: occurrences of the added tokens become their ids; without it
+// they stay text (user content is always encoded so).
 void tokenizer_encode(const Tokenizer *t, const char *text, size_t size, bool special, Ids *out);
 // The longest added token that text begins with: its id, and its bytes in *length; -1 = none.
 int32_t tokenizer_added(const Tokenizer *t, const char *text, size_t size, size_t *length);
 // Bytes that id covers when it is the first token of text; text: valid UTF-8 at the place where the
 // token was found. A scalar spelled in byte pieces counts one byte a piece.
 size_t tokenizer_span(const Tokenizer *t, int32_t id, const char *text, size_t size);
-// UTF-8 text of ids, 0-terminated, caller frees; *size without the 0. skip_special drops added tokens.
-char *tokenizer_decode(const Tokenizer *t, const int32_t *ids, size_t n, bool skip_special, size_t *size);
+// UTF-8 text of ids, 0-terminated, caller frees; *size without the 0. skip_special drops
+// added tokens.
+char *tokenizer_decode(const Tokenizer *t, const int32_t *ids, size_t n, bool skip_special,
+                       size_t *size);
 bool tokenizer_is_special(const Tokenizer *t, int32_t id);
 
 #endif

@@ -45,8 +45,8 @@ static bool index_piece(Tokenizer *t, int32_t id, Err *err) {
     const char *text = t->bytes + p.at;
     const int32_t other = table_piece(t, text, p.size);
     if (other >= 0)
-        return err_set(err, ERR_INPUT, "piece \"%.*s\" has the ids %d and %d", (int)p.size, text, other,
-                       id);
+        return err_set(err, ERR_INPUT, "piece \"%.*s\" has the ids %d and %d", (int)p.size, text,
+                       other, id);
     size_t i = XXH3_64bits(text, p.size) & t->slot_mask;
     while (t->slot[i] != 0) i = (i + 1) & t->slot_mask;
     t->slot[i] = (uint32_t)id + 1;
@@ -72,15 +72,18 @@ int byte_piece_value(const char *text, size_t size) {
     int value = 0;
     for (int i = 3; i < 5; i++) {
         const char c = text[i];
-        if (c >= '0' && c <= '9') value = value * 16 + (c - '0');
-        else if (c >= 'A' && c <= 'F') value = value * 16 + (c - 'A' + 10);
-        else return -1;
+        if (c >= '0' && c <= '9')
+            value = value * 16 + (c - '0');
+        else if (c >= 'A' && c <= 'F')
+            value = value * 16 + (c - 'A' + 10);
+        else
+            return -1;
     }
     return value;
 }
 
 static void grow_merges(Tokenizer *t) {
-    const size_t old = t->merge ? t->merge_mask + 1 : 0, n = old ? 2 * old : 1 << 16;
+    const size_t old = t->merge ? t->merge_mask + 1 : 0, n = old ? 2 * old : 1 << 10;
     Merge *from = t->merge;
     t->merge = memory_for(NULL, n, sizeof *t->merge);
     memset(t->merge, 0xFF, n * sizeof *t->merge);
@@ -105,8 +108,7 @@ bool build_vocab(Tokenizer *t, Err *err) {
     memset(t->byte_id, 0xFF, sizeof t->byte_id);
     for (int32_t id = 0; id < t->n; id++) {
         const Piece p = t->piece[id];
-        if (p.size == 0)
-            return err_set(err, ERR_INPUT, "id %d of %d has no piece", id, t->n);
+        if (p.size == 0) return err_set(err, ERR_INPUT, "id %d of %d has no piece", id, t->n);
         if (!index_piece(t, id, err)) return false;
         const int value = byte_piece_value(t->bytes + p.at, p.size);
         if (value >= 0) {
@@ -116,11 +118,12 @@ bool build_vocab(Tokenizer *t, Err *err) {
         note_scalar(t, id);
     }
     if (table_scalar(t, SCALAR_BLANK) < 0)
-        return err_set(err, ERR_INPUT, "the piece \"\u2581\", which stands for a blank, is missing");
+        return err_set(err, ERR_INPUT,
+                       "the piece \"\u2581\", which stands for a blank, is missing");
     for (int b = 0; b < 256; b++)
         if (t->byte_id[b] < 0)
-            return err_set(err, ERR_INPUT, "byte_fallback needs 256 byte pieces, <0x%02X> is missing",
-                           (unsigned)b);
+            return err_set(err, ERR_INPUT,
+                           "byte_fallback needs 256 byte pieces, <0x%02X> is missing", (unsigned)b);
     return true;
 }
 
@@ -140,7 +143,8 @@ static uint32_t last_scalar(const char *text, size_t size) {
 
 static void note_cross(Tokenizer *t, int32_t left, int32_t right) {
     const Piece l = t->piece[left], r = t->piece[right];
-    const uint32_t a = last_scalar(t->bytes + l.at, l.size), b = first_scalar(t->bytes + r.at, r.size);
+    const uint32_t a = last_scalar(t->bytes + l.at, l.size),
+                   b = first_scalar(t->bytes + r.at, r.size);
     const uint32_t h = cross_hash(a, b);
     t->cross[h / 64] |= (uint64_t)1 << (h % 64);
     const uint32_t x = a == SCALAR_BLANK ? ' ' : a, y = b == SCALAR_BLANK ? ' ' : b;
@@ -148,7 +152,8 @@ static void note_cross(Tokenizer *t, int32_t left, int32_t right) {
     if ((t->flag[left] | t->flag[right]) & PIECE_BYTE) t->bytes_merge = true;
 }
 
-static int32_t known_piece(const Tokenizer *t, const char *text, size_t size, uint32_t rank, Err *err) {
+static int32_t known_piece(const Tokenizer *t, const char *text, size_t size, uint32_t rank,
+                           Err *err) {
     const int32_t id = size ? table_piece(t, text, size) : -1;
     if (id < 0)
         err_set(err, ERR_INPUT, "merge %u: \"%.*s\" is not in the vocabulary", rank,
@@ -165,8 +170,8 @@ bool build_merge(Tokenizer *t, const char *pair, size_t left, size_t right, uint
     const int32_t id = r < 0 ? -1 : known_piece(t, pair, left + right, rank, err);
     if (id < 0) return false;
     if (table_merge(t, l, r) != NULL)
-        return err_set(err, ERR_INPUT, "merge %u occurs twice: \"%.*s\" + \"%.*s\"", rank, (int)left,
-                       pair, (int)right, pair + left);
+        return err_set(err, ERR_INPUT, "merge %u occurs twice: \"%.*s\" + \"%.*s\"", rank,
+                       (int)left, pair, (int)right, pair + left);
     // User text is encoded without added tokens and must never give one.
     if (t->flag[id] & PIECE_SPECIAL)
         return err_set(err, ERR_INPUT, "merge %u builds the added token \"%.*s\" from text", rank,
@@ -209,8 +214,10 @@ bool build_added_index(Tokenizer *t, Err *err) {
     for (int i = 0; i < t->n_added; i++) {
         Added *a = &t->added[i];
         a->text = t->bytes + t->piece[a->id].at;
-        if (t->flag[a->id] & (PIECE_SPECIAL | PIECE_BYTE) || table_scalar(t, first_scalar(a->text, a->size)) == a->id)
-            return err_set(err, ERR_INPUT, "added token \"%.*s\" is listed twice, a byte or one character",
+        if (t->flag[a->id] & (PIECE_SPECIAL | PIECE_BYTE) ||
+            table_scalar(t, first_scalar(a->text, a->size)) == a->id)
+            return err_set(err, ERR_INPUT,
+                           "added token \"%.*s\" is listed twice, a byte or one character",
                            (int)a->size, a->text);
         t->flag[a->id] |= PIECE_SPECIAL;
         t->added_first[(unsigned char)a->text[0]] = true;
@@ -218,7 +225,6 @@ bool build_added_index(Tokenizer *t, Err *err) {
     qsort(t->added, (size_t)t->n_added, sizeof *t->added, longer_first);
     return true;
 }
-
 
 void build_finish(Tokenizer *t) {
     if (!t->bytes_merge) return;

@@ -1,18 +1,18 @@
 // infer/text/tokenizer_encode.c - a run of plain text to ids: safe cuts, a cache of words, merging.
 //
 // Text is cut where no merge can ever join the two scalars (Tokenizer.cross, built from the merges
-// themselves), so the segments' tokens are exactly those of the whole. Short segments repeat, so each
-// thread keeps a fixed table of them; a hit compares every byte.
+// themselves), so the segments' tokens are exactly those of the whole. Short segments repeat, so
+// each thread keeps a fixed table of them; a hit compares every byte.
 #include <pthread.h>
 #include <stdlib.h>
 
 #include "infer/text/tokenizer_merge.h"
 
 enum {
-    CACHE_SLOTS = 1 << 15,       // 64 bytes each: 2 MiB a thread
-    CACHED_BYTES = 30,           // the longest segment kept
+    CACHE_SLOTS = 1 << 15, // 64 bytes each: 2 MiB a thread
+    CACHED_BYTES = 30,     // the longest segment kept
     CACHED_IDS = 8,
-    SCRATCH_KEPT = 1 << 20,      // symbols a thread keeps between calls
+    SCRATCH_KEPT = 1 << 20, // symbols a thread keeps between calls
 };
 
 typedef struct {
@@ -87,7 +87,8 @@ static void base_symbols(const Tokenizer *t, const unsigned char *p, size_t size
     }
 }
 
-static void encode_segment(const Tokenizer *t, Workspace *w, const char *text, size_t size, Ids *out) {
+static void encode_segment(const Tokenizer *t, Workspace *w, const char *text, size_t size,
+                           Ids *out) {
     MergeScratch *m = &w->merge;
     Cached *c = NULL;
     if (size <= CACHED_BYTES) {

@@ -47,8 +47,10 @@ char *unpacked_read(const char *path, size_t limit, size_t *size, Err *err) {
     archive_read_support_filter_xz(a);
     archive_read_support_format_raw(a);
     char *text = NULL;
-    if (archive_read_open_FILE(a, f) == ARCHIVE_OK) text = read_entry(a, limit, size, err);
-    else err_set(err, ERR_INPUT, "%s", archive_error_string(a));
+    if (archive_read_open_FILE(a, f) == ARCHIVE_OK)
+        text = read_entry(a, limit, size, err);
+    else
+        err_set(err, ERR_INPUT, "%s", archive_error_string(a));
     archive_read_free(a);
     fclose(f);
     if (text == NULL) err_wrap(err, "%s", path);

@@ -56,7 +56,8 @@ static bool read_merges(Tokenizer *t, Scan *s, Err *err) {
     }
 }
 
-// Members of tokenizer.json met on the way; small ones as values, merges as their place in the text.
+// Members of tokenizer.json met on the way; small ones as values, merges as their place in the
+// text.
 typedef struct {
     json_t *top, *model; // small members
     Scan merges;         // at the opening bracket, when merges came before the added tokens
@@ -71,8 +72,8 @@ static bool keep_small(json_t *into, Scan *s, Err *err) {
     bool ok = scan_skip(s, &from, &to, err);
     if (ok) {
         json_error_t why;
-        json_t *value = json_loadb(from, (size_t)(to - from), JSON_DECODE_ANY | JSON_REJECT_DUPLICATES,
-                                   &why);
+        json_t *value =
+            json_loadb(from, (size_t)(to - from), JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, &why);
         ok = value != NULL && json_object_set_new(into, key, value) == 0;
         if (!ok) err_set(err, ERR_INPUT, "member \"%s\": %s", key, why.text);
     }
@@ -123,14 +124,16 @@ static bool read_members(Tokenizer *t, Scan *s, Parts *parts, Err *err) {
         }
     }
     if (scan_peek(s) != '\0' || s->at != s->end)
-        return err_set(err, ERR_INPUT, "text behind the end at byte %zu", (size_t)(s->at - s->begin));
+        return err_set(err, ERR_INPUT, "text behind the end at byte %zu",
+                       (size_t)(s->at - s->begin));
     if (!parts->vocab || !parts->has_merges)
         return err_set(err, ERR_INPUT, "model.%s is missing", parts->vocab ? "merges" : "vocab");
     return true;
 }
 
 static bool read_all(Tokenizer *t, Scan *s, Parts *parts, Err *err) {
-    if (!read_members(t, s, parts, err) || !scheme_check(parts->top, parts->model, err)) return false;
+    if (!read_members(t, s, parts, err) || !scheme_check(parts->top, parts->model, err))
+        return false;
     if (!build_added(t, json_object_get(parts->top, "added_tokens"), err) || !build_vocab(t, err) ||
         !build_added_index(t, err) || !read_merges(t, &parts->merges, err))
         return false;

@@ -1,4 +1,5 @@
-// infer/text/tokenizer_merge.c - merging by rank: scanning for short segments, a heap for long ones.
+// infer/text/tokenizer_merge.c - merging by rank: scanning for short segments, a heap for long
+// ones.
 #include "infer/text/tokenizer_merge.h"
 
 #include <stdlib.h>
@@ -13,7 +14,8 @@ void merge_scratch_free(MergeScratch *m) {
     *m = (MergeScratch){0};
 }
 
-static void rank_pair(const Tokenizer *t, int32_t left, int32_t right, uint32_t *rank, int32_t *id) {
+static void rank_pair(const Tokenizer *t, int32_t left, int32_t right, uint32_t *rank,
+                      int32_t *id) {
     const Merge *m = table_merge(t, left, right);
     *rank = m ? m->rank : MERGE_EMPTY;
     *id = m ? m->id : -1;
@@ -84,8 +86,8 @@ static void merge_long(const Tokenizer *t, MergeScratch *m) {
     while (m->heap_n > 0) {
         const uint64_t key = heap_pop(m);
         Symbol *s = &m->symbol[(uint32_t)key];
-        // An entry whose pair has changed is stale: no two pairs share a rank, and a symbol that was
-        // swallowed has none.
+        // An entry whose pair has changed is stale: no two pairs share a rank, and a symbol that
+        // was swallowed has none.
         if (s->rank != (uint32_t)(key >> 32)) continue;
         Symbol *gone = &m->symbol[s->next];
         s->id = s->merged;
@@ -100,6 +102,8 @@ static void merge_long(const Tokenizer *t, MergeScratch *m) {
 }
 
 void merge_segment(const Tokenizer *t, MergeScratch *m) {
-    if (m->n <= SHORT_SEGMENT) merge_short(t, m);
-    else merge_long(t, m);
+    if (m->n <= SHORT_SEGMENT)
+        merge_short(t, m);
+    else
+        merge_long(t, m);
 }

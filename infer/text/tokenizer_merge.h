@@ -1,4 +1,5 @@
-// infer/text/tokenizer_merge.h - byte-pair merging of one segment of text, in scratch of the caller.
+// infer/text/tokenizer_merge.h - byte-pair merging of one segment of text, in scratch of the
+// caller.
 #ifndef TEXT_TOKENIZER_MERGE_H
 #define TEXT_TOKENIZER_MERGE_H
 

@@ -53,12 +53,12 @@ bool scan_step(Scan *s, char close, bool *first, bool *more, Err *err) {
 }
 
 static void keep(Scan *s, const char *bytes, size_t n) {
-    if (s->size + n > s->room) {
+    if (s->size + n >= s->room) {
         s->room = 2 * (s->size + n) + 64;
         s->string = realloc(s->string, s->room);
         CHECK(s->string != NULL, "out of memory");
     }
-    memcpy(s->string + s->size, bytes, n);
+    if (n > 0) memcpy(s->string + s->size, bytes, n);
     s->size += n;
 }
 
@@ -129,7 +129,9 @@ bool scan_string(Scan *s, Err *err) {
     }
 }
 
-bool scan_key(Scan *s, Err *err) { return scan_string(s, err) && scan_expect(s, ':', err); }
+bool scan_key(Scan *s, Err *err) {
+    return scan_string(s, err) && scan_expect(s, ':', err);
+}
 
 bool scan_index(Scan *s, int32_t limit, int32_t *out, Err *err) {
     int64_t value = 0;

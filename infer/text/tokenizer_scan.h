@@ -21,8 +21,8 @@ void scan_close(Scan *s);
 
 char scan_peek(Scan *s);                                // next significant byte, 0 at the end
 MUST_CHECK bool scan_expect(Scan *s, char c, Err *err); // consumes c
-// Steps inside an array or object whose opening bracket was consumed: *more is false when `close` was
-// consumed, else a value (or key) follows. first: true before the first step, cleared by it.
+// Steps inside an array or object whose opening bracket was consumed: *more is false when `close`
+// was consumed, else a value (or key) follows. first: true before the first step, cleared by it.
 MUST_CHECK bool scan_step(Scan *s, char close, bool *first, bool *more, Err *err);
 MUST_CHECK bool scan_string(Scan *s, Err *err); // into s->string, checked UTF-8, escapes resolved
 MUST_CHECK bool scan_key(Scan *s, Err *err);    // a string and the colon behind it

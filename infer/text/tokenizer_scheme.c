@@ -22,12 +22,14 @@ static bool same(const char *what, const json_t *value, const char *wanted, Err 
     json_decref(want);
     if (equal) return true;
     char *found = value ? json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
-    err_set(err, ERR_INPUT, "%s is %.300s; Gemma 4's is %s", what, found ? found : "missing", wanted);
+    err_set(err, ERR_INPUT, "%s is %.300s; Gemma 4's is %s", what, found ? found : "missing",
+            wanted);
     free(found);
     return false;
 }
 
-// After the normalizer no blank is left, so splitting on blanks does nothing; any other split would.
+// After the normalizer no blank is left, so splitting on blanks does nothing; any other split
+// would.
 static bool split_does_nothing(const json_t *split, Err *err) {
     if (split == NULL || json_is_null(split)) return true;
     return same("pre_tokenizer.type", json_object_get(split, "type"), "\"Split\"", err) &&
@@ -51,8 +53,10 @@ static bool added_token_check(const json_t *entry, size_t i, Err *err) {
     static const char *const flags[] = {"single_word", "lstrip", "rstrip", "normalized"};
     for (size_t f = 0; f < sizeof flags / sizeof *flags; f++)
         if (json_is_true(json_object_get(entry, flags[f])))
-            return err_set(err, ERR_INPUT, "added token \"%s\": %s is true; Gemma 4's are matched as "
-                           "they stand", json_string_value(content), flags[f]);
+            return err_set(err, ERR_INPUT,
+                           "added token \"%s\": %s is true; Gemma 4's are matched as "
+                           "they stand",
+                           json_string_value(content), flags[f]);
     if (!json_is_true(json_object_get(entry, "special")))
         return err_set(err, ERR_INPUT, "added token \"%s\" is not special; Gemma 4's all are",
                        json_string_value(content));
@@ -62,7 +66,8 @@ static bool added_token_check(const json_t *entry, size_t i, Err *err) {
 bool scheme_check(const json_t *top, const json_t *model, Err *err) {
     if (!same("model.type", json_object_get(model, "type"), "\"BPE\"", err) ||
         !same("model.byte_fallback", json_object_get(model, "byte_fallback"), "true", err) ||
-        !absent_or(model, "ignore_merges", "false", err) || !absent_or(model, "dropout", "0.0", err) ||
+        !absent_or(model, "ignore_merges", "false", err) ||
+        !absent_or(model, "dropout", "0.0", err) ||
         !absent_or(model, "continuing_subword_prefix", "\"\"", err) ||
         !absent_or(model, "end_of_word_suffix", "\"\"", err) ||
         !same("normalizer", json_object_get(top, "normalizer"), NORMALIZER, err) ||

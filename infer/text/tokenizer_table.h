@@ -1,7 +1,7 @@
 // infer/text/tokenizer_table.h - what a loaded Tokenizer holds, for the files of this module only.
 //
-// Everything is flat: pieces lie in one block of bytes, pieces and merges are found by open-addressing
-// tables of our own. Nothing changes after loading.
+// Everything is flat: pieces lie in one block of bytes, pieces and merges are found by
+// open-addressing tables of our own. Nothing changes after loading.
 #ifndef TEXT_TOKENIZER_TABLE_H
 #define TEXT_TOKENIZER_TABLE_H
 
@@ -15,9 +15,9 @@
 enum {
     TOKENIZER_ID_LIMIT = 1 << 24,
     TOKENIZER_ADDED_LIMIT = 4096,
-    SCALAR_PAGE = 256,      // scalars on one page of the scalar table
-    CROSS_BITS = 1 << 20,   // the filter of scalar pairs, in bits
-    PIECE_SPECIAL = 1,      // flags
+    SCALAR_PAGE = 256,    // scalars on one page of the scalar table
+    CROSS_BITS = 1 << 20, // the filter of scalar pairs, in bits
+    PIECE_SPECIAL = 1,    // flags
     PIECE_BYTE = 2,
 };
 
@@ -57,11 +57,13 @@ struct Tokenizer {
     Added *added; // longest first
     int n_added;
     bool added_first[256]; // first bytes of added tokens
-    // May a merge ever join across the border between two scalars? Clear = never, so text may be cut
-    // there. Built from the last scalar of each merge's left half and the first of its right half.
-    uint64_t cross_ascii[128][2];      // U+0020 stands for U+2581
-    uint64_t cross[CROSS_BITS / 64];   // by cross_hash; a set bit may be a collision, which is harmless
-    bool bytes_merge;                  // some merge takes a byte piece: never cut beside one
+    // May a merge ever join across the border between two scalars? Clear = never, so text may be
+    // cut there. Built from the last scalar of each merge's left half and the first of its right
+    // half.
+    uint64_t cross_ascii[128][2]; // U+0020 stands for U+2581
+    uint64_t
+        cross[CROSS_BITS / 64]; // by cross_hash; a set bit may be a collision, which is harmless
+    bool bytes_merge;           // some merge takes a byte piece: never cut beside one
 };
 
 static inline uint32_t cross_hash(uint32_t a, uint32_t b) {

@@ -1,5 +1,6 @@
-// tests/train/tiny_run.h - a whole training run on the e2b miniature and made-up captured sequences, small
-// enough to be killed and resumed dozens of times. Bodies are here because every test is one binary.
+// tests/train/tiny_run.h - a whole training run on the e2b miniature and made-up captured
+// sequences, small enough to be killed and resumed dozens of times. Bodies are here because every
+// test is one binary.
 #ifndef TESTS_TINY_RUN_H
 #define TESTS_TINY_RUN_H
 
@@ -40,6 +41,14 @@ typedef struct {
     int64_t reads;
 } Tiny;
 
+// Tiny operators on busy machines spend their time in OpenMP's spinning; it reads this when it
+// loads.
+static void tiny_passive(char **argv) {
+    if (getenv("OMP_WAIT_POLICY") != NULL) return;
+    setenv("OMP_WAIT_POLICY", "passive", 1);
+    execv("/proc/self/exe", argv);
+}
+
 static int64_t tiny_length(void *ctx, int64_t i) {
     (void)ctx;
     return 14 + i * 7 % 12;
@@ -71,7 +80,8 @@ static bool tiny_make(Tiny *t, int64_t i, CapturedSeq *out) {
     bf16 *hidden = tiny_rows((uint64_t)i * 8, n, B);
     for (int64_t r = 0; r + 1 < n; r++)
         for (int64_t c = 0; c < B; c++)
-            hidden[r * B + c] = bf16_from_f32(40.0f * test_get(t->pair.table, out->sample.ids[r + 1], c));
+            hidden[r * B + c] =
+                bf16_from_f32(40.0f * test_get(t->pair.table, out->sample.ids[r + 1], c));
     out->hidden = hidden;
     for (int kind = 0; kind < 2; kind++) {
         out->k[kind] = tiny_rows((uint64_t)(i * 8 + 1 + kind), n, t->pair.pack.kv_width[kind]);
@@ -105,7 +115,8 @@ static bool tiny_tau(void *ctx, const Assistant *a, double *tau, Err *err) {
     Tiny *t = ctx;
     Measured m[TINY_DEV];
     if (!measurer_run(t->measurer, a, m, err)) return false;
-    const Acceptance sum = measured_pool(m, TINY_DEV, assistant_deployed_head(&a->cfg), (int)t->s.eval.select_k);
+    const Acceptance sum =
+        measured_pool(m, TINY_DEV, assistant_deployed_head(&a->cfg), (int)t->s.eval.select_k);
     *tau = acceptance_tau(&sum);
     return true;
 }
@@ -114,9 +125,18 @@ static bool tiny_tau(void *ctx, const Assistant *a, double *tau, Err *err) {
 static void tiny_open(Tiny *t, const char *dir, const char *const *more) {
     Err err = {0};
     char output[PATH_ROOM], stock[PATH_ROOM];
-    char *set[40] = {output, stock, "train.k=3", "train.steps=12", "train.batch_sequences=4", "train.dev_every=3",
-                     "train.save_every=1", "train.keep=100", "train.lr=0.003", "eval.select_k=3",
-                     "train.anchors=0", "eval.draft_tokens=3"};
+    char *set[40] = {output,
+                     stock,
+                     "train.k=3",
+                     "train.steps=12",
+                     "train.batch_sequences=4",
+                     "train.dev_every=3",
+                     "train.save_every=3",
+                     "train.keep=100",
+                     "train.lr=0.003",
+                     "eval.select_k=3",
+                     "train.anchors=0",
+                     "eval.draft_tokens=3"};
     int n = 12;
     while (more != NULL && *more != NULL) set[n++] = (char *)*more++;
     snprintf(output, sizeof output, "output_dir=%s", dir);
@@ -125,19 +145,26 @@ static void tiny_open(Tiny *t, const char *dir, const char *const *more) {
     assert_ok(settings_load(&t->s, NULL, set, n, &err), err);
     assert_ok(dir_make(dir, &err), err);
     t->pair = pair_open("e2b", "assistant-fitted", false, 0, 0);
-    t->train = (SeqSource){.ctx = t, .count = TINY_SEQS, .length = tiny_length, .read = tiny_read_train};
+    t->train =
+        (SeqSource){.ctx = t, .count = TINY_SEQS, .length = tiny_length, .read = tiny_read_train};
     t->dev = (SeqSource){.ctx = t, .count = TINY_DEV, .length = tiny_length, .read = tiny_read_dev};
     const MeasureOptions mo = {.K = 3, .head = {true, true}, .max_anchors = 64, .pack_tokens = 64};
     t->measurer = measurer_open(t->pair.a, &t->pair.tc, &t->dev, &mo, &err);
     if (t->measurer == NULL) fail_msg("%s", err.text);
-    t->identity = json_pack("{s:I, s:s}", "train.k", (json_int_t)t->s.train.k, "train.loss", t->s.train.loss);
+    t->identity =
+        json_pack("{s:I, s:s}", "train.k", (json_int_t)t->s.train.k, "train.loss", t->s.train.loss);
     t->machine = json_pack("{s:s}", "core", "test");
 }
 
 static Trainer *tiny_trainer(Tiny *t, Err *err) {
-    const TrainerOptions opt = {.dev = test_env()->dev, .assistant = t->pair.a, .target = &t->pair.tc,
-                                .settings = &t->s, .source = &t->train, .measure = {t, tiny_tau},
-                                .identity = t->identity, .machine = t->machine};
+    const TrainerOptions opt = {.dev = test_env()->dev,
+                                .assistant = t->pair.a,
+                                .target = &t->pair.tc,
+                                .settings = &t->s,
+                                .source = &t->train,
+                                .measure = {t, tiny_tau},
+                                .identity = t->identity,
+                                .machine = t->machine};
     return trainer_open(&opt, err);
 }
 
@@ -150,7 +177,8 @@ static void tiny_close(Tiny *t) {
 }
 
 // One process' worth of training; the error stays in err.
-static bool tiny_run(const char *dir, const char *const *more, TinyFault fault, TrainResult *r, Err *err) {
+static bool tiny_run(const char *dir, const char *const *more, TinyFault fault, TrainResult *r,
+                     Err *err) {
     Tiny t;
     tiny_open(&t, dir, more);
     t.fault = fault;

@@ -1,4 +1,5 @@
-// tests/train/trainer_test.c - a run learns, resumes bit for bit, stops cleanly and refuses what differs.
+// tests/train/trainer_test.c - a run learns, resumes bit for bit, stops cleanly and refuses what
+// differs.
 #include "tests/train/tiny_run.h"
 
 #include <fcntl.h>
@@ -7,7 +8,10 @@
 #include "infer/base/log.h"
 
 static const char *const REACH[] = {"train.step_weights=reach", "train.ema=0.9", NULL};
-static const char *const VISIT[] = {"train.step_weights=visit", "train.anchors=5", NULL};
+static const char *const VISIT[] = {"train.step_weights=visit", "train.anchors=5",
+                                    "train.save_every=4", NULL};
+
+static const char *const EACH[] = {"train.save_every=1", NULL};
 
 static void run_ok(const char *dir, const char *const *more, TinyFault fault, TrainResult *r) {
     Err err = {0};
@@ -25,7 +29,8 @@ static double metric(const char *dir, int64_t step, const char *name) {
         json_t *o = json_read_text(line, strlen(line), &err);
         assert_non_null(o);
         const json_t *x = json_object_get(o, name);
-        if (json_integer_value(json_object_get(o, "step")) == step && x) value = json_number_value(x);
+        if (json_integer_value(json_object_get(o, "step")) == step && x)
+            value = json_number_value(x);
         json_decref(o);
     }
     free(text);
@@ -35,20 +40,27 @@ static double metric(const char *dir, int64_t step, const char *name) {
 static void a_run_learns_and_keeps_its_best_by_tau(void **state) {
     (void)state;
     const char *dir = tiny_dir("learn");
-    const char *const more[] = {"train.steps=120", "train.dev_every=20", "train.lr=0.01", "train.save_every=50", "train.keep=0", NULL};
+    const char *const more[] = {"train.steps=120",
+                                "train.dev_every=20",
+                                "train.lr=0.01",
+                                "train.route=1",
+                                "train.save_every=50",
+                                "train.keep=0",
+                                NULL};
     char root[PATH_ROOM], path[PATH_ROOM];
     TrainResult r;
     run_ok(dir, more, NO_FAULT, &r);
     const double before = metric(dir, 1, "train/loss"), after = metric(dir, 120, "train/loss");
-    print_message("loss %.3f -> %.3f, tau %.3f -> %.3f (step %lld)\n", before, after, r.stock_tau, r.best_tau,
-                  (long long)r.best_step);
+    print_message("loss %.3f -> %.3f, tau %.3f -> %.3f (step %lld)\n", before, after, r.stock_tau,
+                  r.best_tau, (long long)r.best_step);
     assert_true(after < 0.5 * before);
     assert_true(r.best_tau > r.stock_tau && r.best_step > 0);
     path_join(root, dir, "ckpt");
     assert_int_equal(ckpt_pointed(root, "best"), r.best_step);
     assert_int_equal(ckpt_pointed(root, "latest"), 120);
-    for (int64_t s = 20; s <= 120; s += 20) assert_true(metric(dir, s, "dev/tau") <= r.best_tau);
-    assert_true(metric(dir, r.best_step, "dev/tau") == r.best_tau);
+    for (int64_t s = 20; s <= 120; s += 20)
+        assert_true(metric(dir, s, "dev/tau") <= r.best_tau + 1e-6);
+    assert_true(fabs(metric(dir, r.best_step, "dev/tau") - r.best_tau) < 1e-6);
     // `best` is a drafter as it would be deployed
     Err err = {0};
     AssistantConfig c;
@@ -57,8 +69,8 @@ static void a_run_learns_and_keeps_its_best_by_tau(void **state) {
 
 static void copy_checkpoint(const char *from, const char *to, int64_t step) {
     char command[3 * PATH_ROOM];
-    snprintf(command, sizeof command, "mkdir -p %s/ckpt && cp -r %s/ckpt/step-%06lld %s/ckpt/", to, from,
-             (long long)step, to);
+    snprintf(command, sizeof command, "mkdir -p %s/ckpt && cp -r %s/ckpt/step-%06lld %s/ckpt/", to,
+             from, (long long)step, to);
     assert_int_equal(system(command), 0);
 }
 
@@ -79,13 +91,15 @@ static void resumes_equal_an_unbroken_run(const char *name, const char *const *m
         tiny_hash(dir, 12, got);
         assert_string_equal(got, want);
         // a best that was copied along, or comes later, is the same one
-        if (best >= s) assert_true(r.best_step == best && r.best_tau == tau);
+        if (best >= s && (r.best_step != best || r.best_tau != tau))
+            fail_msg("from %lld: best %lld %.9g, unbroken %lld %.9g", (long long)s,
+                     (long long)r.best_step, r.best_tau, (long long)best, tau);
     }
 }
 
 static void a_resume_from_any_step_is_bit_identical_with_fixed_weights(void **state) {
     (void)state;
-    resumes_equal_an_unbroken_run("fixed", NULL, 1);
+    resumes_equal_an_unbroken_run("fixed", EACH, 1);
 }
 
 static void a_resume_is_bit_identical_with_reach_weights_and_an_average(void **state) {
@@ -129,15 +143,17 @@ static void zero_steps_leave_the_stock_drafter_as_best(void **state) {
 
 static void frozen_tensors_stay_byte_identical(void **state) {
     (void)state;
-    const char *const more[] = {"train.steps=4", "train.ema=0.5", "train.weight_decay=0.1",
-                                "train.freeze=model.embed_tokens.weight,*layernorm.weight,masked_embedding.*", NULL};
+    const char *const more[] = {
+        "train.steps=4", "train.ema=0.5", "train.weight_decay=0.1",
+        "train.freeze=model.embed_tokens.weight,*layernorm.weight,masked_embedding.*", NULL};
     const char *dir = tiny_dir("frozen");
     char path[PATH_ROOM];
     Err err = {0};
     TrainResult r;
     int frozen = 0, trained = 0;
     run_ok(dir, more, NO_FAULT, &r);
-    StFile *a = st_open(test_golden("e2b/assistant-fitted"), &err), *b = st_open(path_join(path, dir, "ckpt/latest"), &err);
+    StFile *a = st_open(test_golden("e2b/assistant-fitted"), &err),
+           *b = st_open(path_join(path, dir, "ckpt/latest"), &err);
     assert_true(a != NULL && b != NULL);
     for (int i = 0; i < st_count(a); i++) {
         const StTensor *s = st_at(a, i), *t = st_find(b, s->name);
@@ -174,7 +190,8 @@ static void a_changed_setting_or_horizon_is_refused_with_both_values(void **stat
                       *const k[] = {"train.steps=4", "train.k=2", NULL},
                       *const loss[] = {"train.steps=4", "train.loss=tv", NULL};
     const char *const *const more[] = {five, k, loss};
-    const char *const said[] = {"5", "train.k was 3, now it is 2", "train.loss was \"fkl\", now it is \"tv\""};
+    const char *const said[] = {"5", "train.k was 3, now it is 2",
+                                "train.loss was \"fkl\", now it is \"tv\""};
     TrainResult r;
     run_ok(dir, four, NO_FAULT, &r);
     for (int i = 0; i < 3; i++) {
@@ -251,7 +268,9 @@ static void a_full_disk_costs_a_checkpoint_and_only_the_last_one_the_run(void **
     assert_int_equal(system(command), 0);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+    (void)argc;
+    tiny_passive(argv);
     log_set_quiet(true);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_run_learns_and_keeps_its_best_by_tau),

@@ -81,12 +81,15 @@ static void only_trained_tensors_differ(void **state) {
         char *x = malloc((size_t)s->bytes), *y = malloc((size_t)s->bytes);
         assert_ok(st_read(a, s, x, &err) && st_read(b, t, y, &err), err);
         const bool same = memcmp(x, y, (size_t)s->bytes) == 0;
-        if (same == (strcmp(s->name, name) == 0)) fail_msg("%s: %s", s->name, same ? "unchanged" : "changed");
+        if (same == (strcmp(s->name, name) == 0))
+            fail_msg("%s: %s", s->name, same ? "unchanged" : "changed");
         free(x);
         free(y);
     }
     float before[64], after[64];
-    assert_ok(st_read_f32(a, st_find(a, name), before, &err) && st_read_f32(b, st_find(b, name), after, &err), err);
+    assert_ok(st_read_f32(a, st_find(a, name), before, &err) &&
+                  st_read_f32(b, st_find(b, name), after, &err),
+              err);
     for (int i = 0; i < 64; i++) assert_true(after[i] == round_bf16(before[i] + 1.0f));
     st_close(a);
     st_close(b);
@@ -135,7 +138,8 @@ static void mlx_has_the_same_keys_and_an_i32_ordering(void **state) {
         assert_ok(st_read(a, s, x, &err) && st_read(b, t, y, &err), err);
         if (strcmp(s->dtype, "I64") == 0) {
             assert_string_equal(t->dtype, "I32");
-            for (int64_t e = 0; e < s->count; e++) assert_true(((int64_t *)x)[e] == ((int32_t *)y)[e]);
+            for (int64_t e = 0; e < s->count; e++)
+                assert_true(((int64_t *)x)[e] == ((int32_t *)y)[e]);
         } else {
             assert_string_equal(s->dtype, t->dtype);
             assert_memory_equal(x, y, (size_t)s->bytes);
@@ -146,9 +150,12 @@ static void mlx_has_the_same_keys_and_an_i32_ordering(void **state) {
     }
     st_close(a);
     st_close(b);
-    json_t *index = json_read_file(path_join(path, dir, "model.safetensors.index.json"), 1 << 20, &err);
+    json_t *index =
+        json_read_file(path_join(path, dir, "model.safetensors.index.json"), 1 << 20, &err);
     assert_non_null(index);
-    assert_int_equal(json_integer_value(json_object_get(json_object_get(index, "metadata"), "total_size")), total);
+    assert_int_equal(
+        json_integer_value(json_object_get(json_object_get(index, "metadata"), "total_size")),
+        total);
     assert_int_equal(json_object_size(json_object_get(index, "weight_map")), 50);
     json_decref(index);
 }

@@ -1,4 +1,5 @@
-// tests/infer/text/chat_cases_test.c - recorded conversations render and tokenise as the templates do.
+// tests/infer/text/chat_cases_test.c - recorded conversations render and tokenise as the templates
+// do.
 //
 // CASES and TOKENIZER name other files: `make check-template CASES=... TOKENIZER=...`.
 #include "tests/testing.h"
@@ -51,7 +52,8 @@ typedef struct {
 // Content spelled without added tokens: the ids of the case. Else: the same text, fewer added ids.
 static bool ids_fit(const Tokenizer *t, const json_t *c, const ChatTokens *out, Tally *tally) {
     const json_t *want = json_object_get(c, "ids");
-    if (!spells_added(t, json_object_get(c, "messages")) && !spells_added(t, json_object_get(c, "tools"))) {
+    if (!spells_added(t, json_object_get(c, "messages")) &&
+        !spells_added(t, json_object_get(c, "tools"))) {
         tally->encoded++;
         return same_ids(&out->ids, want);
     }
@@ -67,13 +69,15 @@ static bool ids_fit(const Tokenizer *t, const json_t *c, const ChatTokens *out, 
 }
 
 static bool case_holds(const Tokenizer *t, const json_t *c, Tally *tally) {
-    const json_t *options = json_object_get(c, "options"), *messages = json_object_get(c, "messages");
+    const json_t *options = json_object_get(c, "options"),
+                 *messages = json_object_get(c, "messages");
     const json_t *tools = json_object_get(c, "tools"), *want = json_object_get(c, "rendered");
     ChatOptions opt = {.generation_prompt = option(options, "add_generation_prompt"),
                        .thinking = option(options, "enable_thinking"),
                        .preserve_thinking = option(options, "preserve_thinking")};
     Err err = {0};
-    if (!chat_template_load(&opt.tmpl, "", json_string_value(json_object_get(c, "template")), &err)) {
+    if (!chat_template_load(&opt.tmpl, "", json_string_value(json_object_get(c, "template")),
+                            &err)) {
         fprintf(stderr, "%s\n", err.text);
         return false;
     }
@@ -96,7 +100,9 @@ static bool case_holds(const Tokenizer *t, const json_t *c, Tally *tally) {
         ok = ok && same_ids(&whole, json_object_get(c, "ids"));
         ids_free(&whole);
     }
-    if (!ok) fprintf(stderr, "  got  %s\n  want %s\n", text ? text : err.text, want ? json_string_value(want) : "a refusal");
+    if (!ok)
+        fprintf(stderr, "  got  %s\n  want %s\n", text ? text : err.text,
+                want ? json_string_value(want) : "a refusal");
     free(text);
     chat_tokens_free(&out);
     return ok;
@@ -105,10 +111,12 @@ static bool case_holds(const Tokenizer *t, const json_t *c, Tally *tally) {
 static void every_recorded_case_renders_and_tokenises_alike(void **state) {
     (void)state;
     Err err = {0};
-    Tokenizer *t = tokenizer_load(setting("TOKENIZER", "tokenizer/gemma4-tokenizer.json.zst"), &err);
+    Tokenizer *t =
+        tokenizer_load(setting("TOKENIZER", "tokenizer/gemma4-tokenizer.json.zst"), &err);
     assert_ok(t != NULL, err);
     size_t size;
-    char *text = unpacked_read(setting("CASES", "tokenizer/chat-cases.jsonl"), CASES_LIMIT, &size, &err);
+    char *text =
+        unpacked_read(setting("CASES", "tokenizer/chat-cases.jsonl"), CASES_LIMIT, &size, &err);
     assert_ok(text != NULL, err);
     Tally tally = {0};
     for (char *p = text, *end = text + size; p < end;) {

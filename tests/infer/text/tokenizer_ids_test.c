@@ -66,11 +66,12 @@ static int check_line(const Tokenizer *t, const json_t *line, size_t number) {
 static void every_recorded_line_encodes_and_decodes_alike(void **state) {
     (void)state;
     Err err = {0};
-    Tokenizer *t = tokenizer_load(setting("TOKENIZER", "tokenizer/gemma4-tokenizer.json.zst"), &err);
+    Tokenizer *t =
+        tokenizer_load(setting("TOKENIZER", "tokenizer/gemma4-tokenizer.json.zst"), &err);
     assert_ok(t != NULL, err);
     size_t size, lines = 0, wrong = 0;
-    char *text = unpacked_read(setting("IDS", "tokenizer/ids-sample.jsonl.zst"), IDS_FILE_LIMIT, &size,
-                               &err);
+    char *text = unpacked_read(setting("IDS", "tokenizer/ids-sample.jsonl.zst"), IDS_FILE_LIMIT,
+                               &size, &err);
     assert_ok(text != NULL, err);
     for (char *p = text, *end = text + size; p < end;) {
         char *stop = memchr(p, '\n', (size_t)(end - p));

@@ -1,20 +1,17 @@
-// tests/infer/text/tokenizer_test.c - loading what is and refusing what is not Gemma 4's scheme; cuts,
-// bytes, added tokens, speed of the worst cases. Exact ids on real text: tokenizer_ids_test.c.
+// tests/infer/text/tokenizer_test.c - merging, safe cuts, bytes, added tokens, speed of the worst
+// cases. Exact ids on real text: tokenizer_ids_test.c; files: tokenizer_load_test.c.
 #include "tests/testing.h"
 
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
-#include "infer/base/file.h"
-#include "infer/base/log.h"
 #include "infer/base/rng.h"
 #include "infer/text/tokenizer.h"
-#include "infer/text/tokenizer_file.h"
 #include "infer/text/tokenizer_table.h"
-
-enum { JSON_ROOM = 1 << 16 };
+#include "tests/infer/text/tokenizer_made.h"
 
 static Tokenizer *real; // Gemma 4's own, loaded once
 
@@ -32,32 +29,6 @@ static int free_real(void **state) {
     return 0;
 }
 
-// A tokenizer.json in the scheme: 256 byte pieces (ids 0..255), then the pieces given, separated by
-// blanks, then the added tokens. merges and added are JSON lists.
-static char *spell(const char *pieces, const char *merges, const char *added) {
-    char *out = malloc(JSON_ROOM);
-    size_t n = (size_t)snprintf(
-        out, JSON_ROOM,
-        "{\"version\":\"1.0\",\"added_tokens\":%s,"
-        "\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"\u2581\"},"
-        "\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"String\":\" \"},"
-        "\"behavior\":\"MergedWithPrevious\",\"invert\":false},"
-        "\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Replace\",\"pattern\":"
-        "{\"String\":\"\u2581\"},\"content\":\" \"},{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"}]},"
-        "\"model\":{\"type\":\"BPE\",\"byte_fallback\":true,\"ignore_merges\":false,\"vocab\":{",
-        added);
-    for (int b = 0; b < 256; b++)
-        n += (size_t)snprintf(out + n, JSON_ROOM - n, "%s\"<0x%02X>\":%d", b ? "," : "", b, b);
-    char *copy = strdup(pieces), *rest = copy;
-    int id = 256;
-    for (char *piece; (piece = strsep(&rest, " ")) != NULL; id++)
-        n += (size_t)snprintf(out + n, JSON_ROOM - n, ",\"%s\":%d", piece, id);
-    free(copy);
-    n += (size_t)snprintf(out + n, JSON_ROOM - n, "},\"merges\":%s}}", merges);
-    assert_true(n < JSON_ROOM);
-    return out;
-}
-
 static Tokenizer *made(const char *pieces, const char *merges, const char *added) {
     Err err = {0};
     char *text = spell(pieces, merges, added);
@@ -72,7 +43,8 @@ static void assert_encodes(const Tokenizer *t, const char *text, size_t size, bo
     Ids out = {0};
     tokenizer_encode(t, text, size, special, &out);
     for (size_t i = 0; i < out.n && i < n; i++)
-        if (out.id[i] != want[i]) fail_msg("\"%s\": id %zu is %d, not %d", text, i, out.id[i], want[i]);
+        if (out.id[i] != want[i])
+            fail_msg("\"%s\": id %zu is %d, not %d", text, i, out.id[i], want[i]);
     assert_int_equal(out.n, n);
     ids_free(&out);
 }
@@ -80,13 +52,10 @@ static void assert_encodes(const Tokenizer *t, const char *text, size_t size, bo
     assert_encodes(t, text, strlen(text), special, (const int32_t[]){__VA_ARGS__},                 \
                    sizeof((const int32_t[]){__VA_ARGS__}) / sizeof(int32_t))
 
-#define ADDED(id, text)                                                                            \
-    "{\"id\":" id ",\"content\":\"" text "\",\"single_word\":false,\"lstrip\":false,"              \
-    "\"rstrip\":false,\"normalized\":false,\"special\":true}"
-
 static void merges_go_by_rank_then_from_the_left(void **state) {
     (void)state;
-    Tokenizer *t = made("\u2581 a b c ab bc aa", "[[\"b\",\"c\"],[\"a\",\"b\"],[\"a\",\"a\"]]", "[]");
+    Tokenizer *t =
+        made("\u2581 a b c ab bc aa", "[[\"b\",\"c\"],[\"a\",\"b\"],[\"a\",\"a\"]]", "[]");
     ENCODES(t, "abc", true, 257, 261);
     ENCODES(t, "ab c", true, 260, 256, 259);
     ENCODES(t, "aaaaa", true, 262, 262, 257);
@@ -101,7 +70,8 @@ static void a_scalar_without_a_piece_becomes_its_bytes(void **state) {
     Tokenizer *t = made("\u2581 a", "[]", "[]");
     ENCODES(t, "a\u00e9 d", true, 257, 0xC3, 0xA9, 256, 'd');
     size_t size;
-    char *text = tokenizer_decode(t, (const int32_t[]){257, 0xC3, 0xA9, 256, 0xC3, 257}, 6, false, &size);
+    char *text =
+        tokenizer_decode(t, (const int32_t[]){257, 0xC3, 0xA9, 256, 0xC3, 257}, 6, false, &size);
     assert_string_equal(text, "a\u00e9 \uFFFDa");
     free(text);
     tokenizer_free(t);
@@ -118,8 +88,8 @@ static void byte_pieces_that_merge_are_not_cut_apart(void **state) {
 
 static void added_tokens_match_longest_first_and_only_when_asked(void **state) {
     (void)state;
-    Tokenizer *t = made("\u2581 < s > <s> <s>>", "[]",
-                        "[" ADDED("260", "<s>") "," ADDED("261", "<s>>") "]");
+    Tokenizer *t =
+        made("\u2581 < s > <s> <s>>", "[]", "[" ADDED("260", "<s>") "," ADDED("261", "<s>>") "]");
     ENCODES(t, "<s><s>>s", true, 260, 261, 258);
     ENCODES(t, "<s>>", false, 257, 258, 259, 259);
     ENCODES(t, "<<s>", true, 257, 260);
@@ -136,10 +106,14 @@ static void invalid_utf8_reads_as_the_replacement_character(void **state) {
     // as bytes.decode(errors="replace"): one U+FFFD for each maximal invalid prefix
     static const struct {
         const char *raw, *text;
-    } cases[] = {{"a\xFFz", "a\uFFFDz"},       {"\xE2\x82", "\uFFFD"},
-                 {"\xE2\x82 b", "\uFFFD b"},   {"\xC0\xAF", "\uFFFD\uFFFD"},
-                 {"\xED\xA0\x80", "\uFFFD\uFFFD\uFFFD"}, {"\xF0\x9F\x98x", "\uFFFDx"},
-                 {"\xF4\x90\x80\x80", "\uFFFD\uFFFD\uFFFD\uFFFD"}, {"\x80<bos>\xBF", "\uFFFD<bos>\uFFFD"}};
+    } cases[] = {{"a\xFFz", "a\uFFFDz"},
+                 {"\xE2\x82", "\uFFFD"},
+                 {"\xE2\x82 b", "\uFFFD b"},
+                 {"\xC0\xAF", "\uFFFD\uFFFD"},
+                 {"\xED\xA0\x80", "\uFFFD\uFFFD\uFFFD"},
+                 {"\xF0\x9F\x98x", "\uFFFDx"},
+                 {"\xF4\x90\x80\x80", "\uFFFD\uFFFD\uFFFD\uFFFD"},
+                 {"\x80<bos>\xBF", "\uFFFD<bos>\uFFFD"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         Ids want = {0};
         tokenizer_encode(real, cases[i].text, strlen(cases[i].text), true, &want);
@@ -164,8 +138,10 @@ static size_t naive(const Rule *rule, int rules, const char *text, char piece[][
     size_t n = 0;
     for (const char *p = text; *p; p += strlen(piece[n++])) {
         const size_t size = (unsigned char)*p == 0xE2 ? 3 : 1;
-        if (*p == ' ') strcpy(piece[n], "\u2581");
-        else snprintf(piece[n], 16, "%.*s", (int)size, p);
+        if (*p == ' ')
+            strcpy(piece[n], "\u2581");
+        else
+            snprintf(piece[n], 16, "%.*s", (int)size, p);
         if (*p == ' ') p -= 2;
     }
     for (;;) {
@@ -232,136 +208,26 @@ static void random_vocabularies_agree_with_rescanning(void **state) {
     }
 }
 
-static void what_is_not_the_scheme_is_refused_by_name(void **state) {
-    (void)state;
-    static const struct {
-        const char *from, *to, *message;
-    } edits[] = {
-        {"\"BPE\"", "\"Unigram\"", "model.type is \"Unigram\"; Gemma 4's is \"BPE\""},
-        {"\"byte_fallback\":true", "\"byte_fallback\":false", "model.byte_fallback is false"},
-        {"\"ignore_merges\":false", "\"ignore_merges\":true", "model.ignore_merges is true"},
-        {"\"content\":\"\u2581\"", "\"content\":\"_\"", "normalizer is"},
-        {"\"Split\"", "\"ByteLevel\"", "pre_tokenizer.type is \"ByteLevel\""},
-        {"\"Fuse\"", "\"Strip\"", "decoder is"},
-        {"\"lstrip\":false", "\"lstrip\":true", "added token \"<s>\": lstrip is true"},
-        {"\"special\":true", "\"special\":false", "added token \"<s>\" is not special"},
-        {"\"a\":257", "\"a\":256", "id 256 is given to"},
-        {"\"a\":257", "\"a\":16777216", "an integer in 0..16777215"},
-        {"\"a\":257", "\"a\":-1", "an integer in 0..16777215"},
-        {"\"a\":257", "\"a\":1.0", "an integer in 0..16777215"},
-        {"\"a\":257", "\"a\":900", "id 257 of 901 has no piece"},
-        {"\"ab\":259", "\"a\":259", "has the ids 257 and 259"},
-        {"\"<0x41>\":65", "\"<0x4>\":65", "<0x41> is missing"},
-        {"\"\u2581\":256", "\"_\":256", "stands for a blank"},
-        {"[\"a\",\"b\"]", "[\"a\",\"c\"]", "merge 0: \"c\" is not in the vocabulary"},
-        {"[\"a\",\"b\"]", "[\"b\",\"a\"]", "merge 0: \"ba\" is not in the vocabulary"},
-        {"[\"a\",\"b\"]", "[\"a\",\"b\"],[\"a\",\"b\"]", "merge 1 occurs twice"},
-        {"[\"a\",\"b\"]", "[\"a\"]", "where ',' should be"},
-        {"[\"a\",\"b\"]", "\"ab\"", "merge 0: no blank"},
-        {"[\"a\",\"b\"]", "[\"a\",\"b\"],", "where a value should be"},
-        {"\"content\":\"<s>\"", "\"content\":\"ab\"", "id 260 is given to"},
-        {"\"merges\"", "\"merge\"", "model.merges is missing"},
-        {"\"a\":257", "\"\\ud800\":257", "second half of a surrogate pair"},
-        {"\"a\":257", "\"\xFF\":257", "is not UTF-8"},
-    };
-    for (size_t i = 0; i < sizeof edits / sizeof *edits; i++) {
-        char *text = spell("\u2581 a b ab <s>", "[[\"a\",\"b\"]]", "[" ADDED("260", "<s>") "]");
-        char *at = strstr(text, edits[i].from);
-        assert_non_null(at);
-        char *changed = malloc(JSON_ROOM * 2);
-        sprintf(changed, "%.*s%s%s", (int)(at - text), text, edits[i].to, at + strlen(edits[i].from));
-        Err err = {0};
-        Tokenizer *t = tokenizer_parse(changed, strlen(changed), &err);
-        if (t != NULL || err.code != ERR_INPUT || strstr(err.text, edits[i].message) == NULL)
-            fail_msg("%s -> %s gave: %s", edits[i].from, edits[i].to, t ? "a tokenizer" : err.text);
-        free(changed);
-        free(text);
-    }
-}
-
-static void an_added_token_that_text_could_build_is_refused(void **state) {
-    (void)state;
-    char *text = spell("\u2581 a b ab", "[[\"a\",\"b\"]]", "[" ADDED("259", "ab") "]");
-    Err err = {0};
-    assert_null(tokenizer_parse(text, strlen(text), &err));
-    assert_non_null(strstr(err.text, "builds the added token \"ab\" from text"));
-    free(text);
-}
-
-static void every_cut_off_file_is_refused(void **state) {
-    (void)state;
-    char *text = spell("\u2581 a b ab <s>", "[[\"a\",\"b\"]]", "[" ADDED("260", "<s>") "]");
-    const size_t size = strlen(text);
-    for (size_t n = 0; n < size; n++) {
-        Err err = {0};
-        char *cut = malloc(n + 1); // its own block, so that a sanitizer sees a read behind the end
-        memcpy(cut, text, n);
-        if (tokenizer_parse(cut, n, &err) != NULL) fail_msg("%zu of %zu bytes were accepted", n, size);
-        assert_int_equal(err.code, ERR_INPUT);
-        free(cut);
-    }
-    free(text);
-}
-
-static void no_mutated_file_does_harm(void **state) {
-    (void)state;
-    char *text = spell("\u2581 a b ab <s>", "[[\"a\",\"b\"],\"b a\"]", "[" ADDED("260", "<s>") "]");
-    const size_t size = strlen(text);
-    for (uint64_t k = 0; k < 3000; k++) {
-        char *changed = malloc(size);
-        memcpy(changed, text, size);
-        for (uint64_t i = 0; i <= k % 3; i++)
-            changed[rng_below(7, RNG_TEST, k, 2 * i, size)] =
-                "\"{}[],:0179ab<>\\u\n\xE2\xFF\0"[rng_below(7, RNG_TEST, k, 2 * i + 1, 21)];
-        Err err = {0};
-        Tokenizer *t = tokenizer_parse(changed, size, &err);
-        if (t != NULL) {
-            Ids out = {0};
-            tokenizer_encode(t, changed, size, true, &out);
-            for (size_t i = 0; i < out.n; i++) assert_in_range(out.id[i], 0, tokenizer_vocab(t) - 1);
-            ids_free(&out);
-        }
-        tokenizer_free(t);
-        free(changed);
-    }
-    free(text);
-}
-
-static void missing_empty_and_broken_files_are_named(void **state) {
-    (void)state;
-    char path[PATH_ROOM];
-    Err err = {0};
-    path_join(path, test_dir(), "tokenizer.json");
-    assert_null(tokenizer_load(path, &err));
-    assert_int_equal(err.code, ERR_FAILED);
-    assert_non_null(strstr(err.text, path));
-    static const struct {
-        const char *bytes;
-        size_t size;
-    } broken[] = {{"", 0}, {"\x28\xB5\x2F\xFD\x04\x00", 6}, {"\x1F\x8B\x08\x00", 4}, {"[1]", 3}, {"{", 1}};
-    for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
-        err = (Err){0};
-        assert_ok(file_write(path, broken[i].bytes, broken[i].size, &err), err);
-        assert_null(tokenizer_load(path, &err));
-        assert_int_equal(err.code, ERR_INPUT);
-        assert_non_null(strstr(err.text, path));
-    }
-}
-
 // 1 MB of one kind each; quadratic merging would take hours.
 static void worst_cases_take_less_than_a_second_a_megabyte(void **state) {
     (void)state;
     enum { SIZE = 1 << 20 };
-    static const char *const unit[] = {"a", " ", "\n", "ab", "\u4e2d\u56fd", "<|turn", "=-", "\xE2\x82"};
+#ifdef __SANITIZE_ADDRESS__
+    const double allowed_s = 10;
+#else
+    const double allowed_s = 1; // measured: at most 0.25
+#endif
+    static const char *const unit[] = {"a",      " ",  "\n",      "ab", "\u4e2d\u56fd",
+                                       "<|turn", "=-", "\xE2\x82"};
     char *text = malloc(SIZE);
     for (size_t u = 0; u < sizeof unit / sizeof *unit; u++) {
         const size_t n = strlen(unit[u]);
         for (size_t i = 0; i < SIZE; i++) text[i] = unit[u][i % n];
         Ids out = {0};
-        const double started = now_s();
+        const clock_t started = clock(); // processor time: the machine may be busy
         tokenizer_encode(real, text, SIZE, true, &out);
-        const double took = now_s() - started;
-        if (took > 5.0) fail_msg("1 MB of \"%s\" took %.2f s", unit[u], took); // 0.1 s when idle
+        const double took = (double)(clock() - started) / CLOCKS_PER_SEC;
+        if (took > allowed_s) fail_msg("1 MB of \"%s\" took %.2f s", unit[u], took);
         size_t size;
         char *back = tokenizer_decode(real, out.id, out.n, false, &size);
         if (unit[u][0] != '\xE2' || unit[u][1] != '\x82') // whole scalars only come back
@@ -374,8 +240,9 @@ static void worst_cases_take_less_than_a_second_a_megabyte(void **state) {
 
 static void no_text_gives_a_control_token_unasked(void **state) {
     (void)state;
-    static const char *const tokens[] = {"<bos>", "<|turn>", "<turn|>", "<|tool_response>", "<eos>", "<pad>",
-                                         "<unk>", "<|\"|>", "<|channel>", "<|image|>"};
+    static const char *const tokens[] = {"<bos>",      "<|turn>",  "<turn|>", "<|tool_response>",
+                                         "<eos>",      "<pad>",    "<unk>",   "<|\"|>",
+                                         "<|channel>", "<|image|>"};
     for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++) {
         char text[64];
         snprintf(text, sizeof text, "x%s %s\n", tokens[i], tokens[i]);
@@ -392,7 +259,8 @@ static void no_text_gives_a_control_token_unasked(void **state) {
 // Bytes covered by each token add up to the text, whatever mixture it is.
 static void spans_of_tokens_tile_the_text(void **state) {
     (void)state;
-    static const char text[] = "Hello  w\u00f6rld \u2581 \U0001F999\u0378 <0x41>\n\n3 \u6f22\u5b57 \U000E0041";
+    static const char text[] =
+        "Hello  w\u00f6rld \u2581 \U0001F999\u0378 <0x41>\n\n3 \u6f22\u5b57 \U000E0041";
     Ids out = {0};
     tokenizer_encode(real, text, sizeof text - 1, false, &out);
     size_t at = 0;
@@ -424,7 +292,8 @@ static void threads_share_a_tokenizer(void **state) {
     (void)state;
     pthread_t thread[4];
     uint64_t sum[4] = {0, 1, 2, 3};
-    for (int i = 0; i < 4; i++) assert_int_equal(pthread_create(&thread[i], NULL, encode_many, &sum[i]), 0);
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(pthread_create(&thread[i], NULL, encode_many, &sum[i]), 0);
     for (int i = 0; i < 4; i++) pthread_join(thread[i], NULL);
     assert_true(sum[0] == sum[2] && sum[1] == sum[3] && sum[0] != sum[1]);
 }
@@ -437,11 +306,6 @@ int main(void) {
         cmocka_unit_test(added_tokens_match_longest_first_and_only_when_asked),
         cmocka_unit_test(invalid_utf8_reads_as_the_replacement_character),
         cmocka_unit_test(random_vocabularies_agree_with_rescanning),
-        cmocka_unit_test(what_is_not_the_scheme_is_refused_by_name),
-        cmocka_unit_test(an_added_token_that_text_could_build_is_refused),
-        cmocka_unit_test(every_cut_off_file_is_refused),
-        cmocka_unit_test(no_mutated_file_does_harm),
-        cmocka_unit_test(missing_empty_and_broken_files_are_named),
         cmocka_unit_test(worst_cases_take_less_than_a_second_a_megabyte),
         cmocka_unit_test(no_text_gives_a_control_token_unasked),
         cmocka_unit_test(spans_of_tokens_tile_the_text),

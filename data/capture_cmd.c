@@ -1,0 +1,253 @@
+// data/capture_cmd.c - `draftsmith capture`: hidden states and shared K/V of every answer, into shards.
+#include "data/capture_cmd.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "data/capture.h"
+#include "data/workspace.h"
+#include "infer/base/log.h"
+#include "infer/base/stage.h"
+
+typedef struct {
+    const Cli *cli;
+    const Settings *s;
+    OpenTarget model;
+    Tokenizer *tokenizer;
+    Split split;
+    char samples[PATH_ROOM], dir[PATH_ROOM], stage[PATH_ROOM];
+    ShardMeta meta;
+    CapturePlan plan;
+} Work;
+
+// Everything the bytes of the shards depend on; the hash of it is the shards' configuration.
+static json_t *identity_of(Work *w, Err *err) {
+    Sha256 sha;
+    if (!sha256_file(&sha, w->samples, err)) return NULL;
+    return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I}", "samples", sha.hex, "target", w->meta.target,
+                     "model.embed_scale", w->s->model.embed_scale, "runtime.dtype", dtype_name(w->model.dtype),
+                     "capture.chunk", (json_int_t)w->s->capture.chunk, "capture.shard_mib",
+                     (json_int_t)w->s->capture.shard_mib);
+}
+
+// sampler: that of the first answer not given by the data; the shards hold it per sequence, too.
+static bool fill_meta(Work *w, const json_t *identity, const Sample *sample, int64_t n, Err *err) {
+    char *text = json_dumps(identity, JSON_COMPACT | JSON_SORT_KEYS), path[PATH_ROOM];
+    Sha256 config, chat = {""};
+    CHECK(text != NULL);
+    bool ok = sha256_bytes(&config, text, strlen(text), err);
+    free(text);
+    path_join(path, w->s->model.target_path, "chat_template.jinja");
+    if (ok && file_exists(path)) ok = sha256_file(&chat, path, err);
+    strcpy(w->meta.config, ok ? config.hex : "");
+    strcpy(w->meta.chat_template, ok ? chat.hex : "");
+    strcpy(w->meta.tokenizer, tokenizer_hash(w->tokenizer)->hex);
+    strcpy(w->meta.sampler, n > 0 ? sample[0].sampler : "");
+    for (int64_t i = 0; i < n; i++) {
+        if (!strcmp(sample[i].sampler, "reference")) continue;
+        strcpy(w->meta.sampler, sample[i].sampler);
+        break;
+    }
+    return ok;
+}
+
+static bool room_on_disk(const Work *w, int64_t tokens, int shards, Err *err) {
+    const int64_t padding = (int64_t)shards * (8 << 20); // the last chunk of every dataset
+    const int64_t need = tokens * shard_bytes_per_token(&w->meta) + padding;
+    const int64_t have = disk_free_bytes(w->s->output_dir);
+    if (have < 0 || need <= have) return true;
+    return err_set(err, ERR_FAILED, "%s: shards need %.2f GiB, the disk has %.2f GiB free", w->dir,
+                   (double)need / (1 << 30), (double)have / (1 << 30));
+}
+
+static int64_t shard_tokens(const CapturePlan *p, int shard) {
+    int64_t n = 0;
+    for (int64_t i = p->group[p->shard[shard]]; i < p->group[p->shard[shard + 1]]; i++) n += p->seq[i]->n;
+    return n;
+}
+
+// One shard: its groups through the target, then to the disk as a whole.
+static bool capture_shard(Work *w, Capturer *c, ShardWriter *out, int shard, Progress *progress, int64_t *done,
+                          Err *err) {
+    const CapturePlan *p = &w->plan;
+    const int64_t first = p->group[p->shard[shard]], n = p->group[p->shard[shard + 1]] - first;
+    CapturedSeq *seq = calloc((size_t)n, sizeof *seq);
+    const CapturedSeq **list = calloc((size_t)n, sizeof *list);
+    bool ok = seq && list;
+    if (!ok) err_set(err, ERR_FAILED, "out of memory for %lld sequences", (long long)n);
+    for (int64_t g = p->shard[shard]; g < p->shard[shard + 1] && ok; g++) {
+        if (stop_requested()) ok = err_set(err, ERR_STOPPED, "stopped; the next run goes on at shard %d", shard);
+        ok = ok && capturer_run(c, g, seq + (p->group[g] - first), err);
+        for (int64_t i = p->group[g]; i < p->group[g + 1]; i++) *done += p->seq[i]->n;
+        if (ok) progress_at(progress, *done, "");
+    }
+    for (int64_t i = 0; i < n && ok; i++) list[i] = &seq[i];
+    ok = ok && shard_write(out, list, (int)n, err);
+    for (int64_t i = 0; i < n && seq; i++) captured_free(&seq[i]);
+    free(seq);
+    free(list);
+    return ok;
+}
+
+static bool capture_missing(Work *w, ShardWriter *out, Err *err) {
+    const CapturePlan *p = &w->plan;
+    const int next = shard_writer_next(out);
+    int64_t done = 0;
+    char what[64];
+    if (next > p->shards)
+        return err_set(err, ERR_INPUT, "%s: %d shards where %d belong", w->dir, next, p->shards);
+    for (int i = 0; i < next; i++) done += shard_tokens(p, i);
+    if (next) log_info("capture %s: %d of %d shards were there", split_name(w->split), next, p->shards);
+    if (!room_on_disk(w, p->tokens - done, p->shards - next, err)) return false;
+    Capturer *c = capturer_open(w->model.target, p, w->s->capture.chunk, w->model.dtype, err);
+    if (!c) return false;
+    Progress progress;
+    snprintf(what, sizeof what, "capture %s", split_name(w->split));
+    progress_start(&progress, what, "tok", p->tokens);
+    bool ok = true;
+    for (int i = next; i < p->shards && ok; i++) ok = capture_shard(w, c, out, i, &progress, &done, err);
+    if (ok) progress_end(&progress, done, "");
+    capturer_close(c);
+    return ok && shard_writer_finish(out, p->shards, err);
+}
+
+static json_t *result_of(const Work *w) {
+    const int64_t each = shard_bytes_per_token(&w->meta);
+    return json_pack("{s:I, s:I, s:i, s:I, s:I, s:I}", "sequences", (json_int_t)w->plan.n, "tokens",
+                     (json_int_t)w->plan.tokens, "shards", w->plan.shards, "bytes_per_token", (json_int_t)each, "bytes",
+                     (json_int_t)(each * w->plan.tokens), "left_out", (json_int_t)w->plan.left_out);
+}
+
+static void print_result(Split split, const json_t *o) {
+    static const char *const keys[] = {"sequences", "tokens", "bytes_per_token", "bytes", "shards", "left_out"};
+    long long v[6];
+    for (int i = 0; i < 6; i++) v[i] = (long long)json_integer_value(json_object_get(o, keys[i]));
+    printf("%-6s %8lld sequences %10lld tokens x %lld bytes = %.1f MiB in %lld shards; %lld left out (no answer of two "
+           "tokens)\n",
+           split_name(split), v[0], v[1], v[2], (double)v[3] / (1 << 20), v[4], v[5]);
+}
+
+// Prices the run: sizes from the plan, time from capturing the first group.
+static bool dry_run(Work *w, Err *err) {
+    const CapturePlan *p = &w->plan;
+    json_t *result = result_of(w);
+    print_result(w->split, result);
+    json_decref(result);
+    const double device = (double)capturer_bytes(w->model.target, p, w->s->capture.chunk, w->model.dtype);
+    int64_t most = 0;
+    for (int i = 0; i < p->shards; i++)
+        if (shard_tokens(p, i) > most) most = shard_tokens(p, i);
+    printf("       memory: %.1f MiB beside the target, %.1f MiB for the shard under way\n", device / (1 << 20),
+           (double)(most * shard_bytes_per_token(&w->meta)) / (1 << 20));
+    if (p->groups == 0) return true;
+    CapturedSeq seq[PACK_SEQS_MAX];
+    Capturer *c = capturer_open(w->model.target, p, w->s->capture.chunk, w->model.dtype, err);
+    if (!c) return false;
+    double seconds = 0;
+    bool ok = true;
+    for (int turn = 0; turn < 2 && ok; turn++) { // the first call warms caches and kernels
+        const double from = now_s();
+        ok = capturer_run(c, 0, seq, err);
+        seconds = now_s() - from;
+        for (int64_t i = 0; i < p->group[1] && ok; i++) captured_free(&seq[i]);
+    }
+    int64_t rows = 0;
+    for (int64_t i = 0; i < p->group[1]; i++) rows += p->seq[i]->n;
+    if (ok)
+        printf("       time: about %.0f s at %.0f tokens/s\n", seconds * (double)p->tokens / (double)rows,
+               (double)rows / seconds);
+    capturer_close(c);
+    return ok;
+}
+
+static bool write_shards(Work *w, Err *err) {
+    char marker[PATH_ROOM];
+    if (w->cli->overwrite && !dir_remove(w->dir, err)) return false;
+    if (!dir_make(w->dir, err) || !stage_clear(path_join(marker, "", w->stage), err)) return false;
+    log_info("capture %s: %lld tokens, %lld bytes each, %.1f MiB", split_name(w->split), (long long)w->plan.tokens,
+             (long long)shard_bytes_per_token(&w->meta),
+             (double)(w->plan.tokens * shard_bytes_per_token(&w->meta)) / (1 << 20));
+    ShardWriter *out = shard_writer_open(w->dir, &w->meta, err);
+    if (!out) return err && err->code == ERR_INPUT ? err_wrap(err, "an unfinished capture of something else (--overwrite "
+                                                                   "removes it)")
+                                                   : false;
+    const bool ok = capture_missing(w, out, err);
+    shard_writer_close(out);
+    return ok;
+}
+
+static bool plan_and_run(Work *w, const json_t *identity, json_t **result, Err *err) {
+    Sample *sample;
+    int64_t n;
+    bool ok = samples_load(w->samples, (int32_t)w->meta.vocab, &sample, &n, err);
+    if (!ok) return false;
+    const int64_t tokens = (w->s->capture.shard_mib << 20) / shard_bytes_per_token(&w->meta);
+    ok = fill_meta(w, identity, sample, n, err) &&
+         capture_plan(&w->plan, sample, n, w->s->capture.chunk, tokens > 0 ? tokens : 1, err);
+    if (ok && w->cli->dry_run) {
+        ok = dry_run(w, err);
+    } else if (ok) {
+        ok = write_shards(w, err);
+        *result = ok ? result_of(w) : NULL;
+        ok = ok && stage_publish(w->stage, identity, *result, err);
+    }
+    capture_plan_free(&w->plan);
+    samples_free(sample, n);
+    return ok;
+}
+
+static bool capture_split(Work *w, json_t *all, Err *err) {
+    split_path(w->samples, w->s, "regen", w->split, ".jsonl");
+    split_path(w->dir, w->s, "shards", w->split, "");
+    path_join(w->stage, w->dir, "capture.json");
+    if (!file_exists(w->samples)) return err_set(err, ERR_INPUT, "%s: not there; `regenerate` makes it", w->samples);
+    w->meta = capture_meta(w->model.target);
+    json_t *identity = identity_of(w, err), *result = NULL;
+    if (!identity) return false;
+    StageState state = w->cli->dry_run ? STAGE_ABSENT : stage_state(w->stage, identity, w->cli->overwrite, err);
+    bool ok = state != STAGE_ERROR;
+    if (state == STAGE_DONE && shards_complete(w->dir)) {
+        log_info("capture %s: done before (%s)", split_name(w->split), w->stage);
+        ok = (result = stage_result(w->stage, err)) != NULL;
+    } else if (ok) {
+        ok = plan_and_run(w, identity, &result, err);
+    }
+    json_decref(identity);
+    if (ok && result && !w->cli->json) print_result(w->split, result);
+    if (result) json_object_set_new(all, split_name(w->split), result);
+    return ok;
+}
+
+static bool capture_run(const Cli *cli, Err *err) {
+    Work w = {.cli = cli, .s = &cli->s};
+    json_t *all = json_object();
+    bool ok = open_target(&w.model, w.s, w.s->capture.chunk, err) &&
+              (w.tokenizer = open_tokenizer(w.s->model.target_path, target_config(w.model.target)->text.vocab, err));
+    for (int i = 0; i < SPLIT_COUNT && ok; i++) {
+        w.split = (Split)i;
+        if (w.split == SPLIT_TRAIN && w.s->train.stream) {
+            log_info("capture train: left to the trainer (train.stream)");
+            continue;
+        }
+        ok = capture_split(&w, all, err);
+    }
+    if (ok && cli->json && !cli->dry_run) {
+        json_dumpf(all, stdout, JSON_INDENT(2));
+        putchar('\n');
+    }
+    json_decref(all);
+    tokenizer_free(w.tokenizer);
+    close_target(&w.model);
+    return ok;
+}
+
+const Verb capture_verb = {
+    .name = "capture",
+    .summary = "hidden states and shared K/V of every answer, into shards",
+    .usage = "  draftsmith capture --dry-run                     tokens, bytes, memory, time\n"
+             "  draftsmith capture --shard-mib 256               shards of about 256 MiB\n\n"
+             "Reads OUTPUT_DIR/regen/*.jsonl, writes OUTPUT_DIR/shards/{train,dev,eval}/. An interrupted run goes on\n"
+             "at the first missing shard and ends in the same bytes. With train.stream=true the training split is\n"
+             "captured by the trainer instead.",
+    .run = capture_run,
+};

@@ -1,0 +1,66 @@
+// data/capture_plan.c - sequences to groups, groups to shards: a function of the samples alone.
+#include <stdlib.h>
+
+#include "data/capture.h"
+#include "infer/text/chat.h"
+
+enum { GROUP_MAX = 16 }; // sequences of a call: each takes a slot of the cache
+
+static bool has_anchor(const Sample *s) {
+    for (int64_t t = 1; t + 1 < s->n; t++)
+        if (s->kind[t] >= TOKEN_MODEL && s->kind[t + 1] >= TOKEN_MODEL) return true;
+    return false;
+}
+
+static void plan_groups(CapturePlan *p, int64_t chunk) {
+    int64_t rows = 0;
+    for (int64_t i = 0; i < p->n; i++) {
+        const int64_t n = p->seq[i]->n, first = p->groups ? p->group[p->groups - 1] : 0;
+        const bool opens = p->groups == 0 || rows + n > chunk || i - first == GROUP_MAX;
+        if (opens) p->group[p->groups++] = i;
+        rows = opens ? n : rows + n;
+        p->tokens += n;
+        if (n > p->longest) p->longest = n;
+    }
+    p->group[p->groups] = p->n;
+    for (int64_t g = 0; g < p->groups; g++)
+        if (p->group[g + 1] - p->group[g] > p->widest) p->widest = p->group[g + 1] - p->group[g];
+}
+
+static void plan_shards(CapturePlan *p, int64_t shard_tokens) {
+    int64_t tokens = 0;
+    for (int64_t g = 0; g < p->groups; g++) {
+        int64_t n = 0;
+        for (int64_t i = p->group[g]; i < p->group[g + 1]; i++) n += p->seq[i]->n;
+        const bool opens = p->shards == 0 || tokens + n > shard_tokens;
+        if (opens) p->shard[p->shards++] = g;
+        tokens = opens ? n : tokens + n;
+    }
+    p->shard[p->shards] = p->groups;
+}
+
+bool capture_plan(CapturePlan *p, const Sample *sample, int64_t n, int64_t chunk, int64_t shard_tokens, Err *err) {
+    CHECK(chunk > 0 && n >= 0);
+    *p = (CapturePlan){0};
+    p->seq = malloc((size_t)(n + 1) * sizeof *p->seq);
+    p->group = calloc((size_t)n + 2, sizeof *p->group);
+    p->shard = calloc((size_t)n + 2, sizeof *p->shard);
+    if (!p->seq || !p->group || !p->shard) {
+        capture_plan_free(p);
+        return err_set(err, ERR_FAILED, "out of memory for %lld sequences", (long long)n);
+    }
+    for (int64_t i = 0; i < n; i++) {
+        if (has_anchor(&sample[i])) p->seq[p->n++] = &sample[i];
+        else p->left_out++;
+    }
+    plan_groups(p, chunk);
+    plan_shards(p, shard_tokens);
+    return true;
+}
+
+void capture_plan_free(CapturePlan *p) {
+    free(p->seq);
+    free(p->group);
+    free(p->shard);
+    *p = (CapturePlan){0};
+}

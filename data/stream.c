@@ -1,0 +1,95 @@
+// data/stream.c - captured sequences without the disk: a group is captured when one of it is asked for.
+#include <stdlib.h>
+
+#include "data/capture.h"
+
+#define KEEP_BYTES ((int64_t)1 << 30) // captured, not asked for yet
+
+struct Stream {
+    Sample *sample;
+    int64_t samples;
+    CapturePlan plan;
+    Capturer *capturer;
+    CapturedSeq *ready;    // (plan.n); sample.n 0: not there
+    int64_t *group_of;     // (plan.n)
+    int64_t ready_bytes, bytes_per_token, oldest; // oldest: where eviction looks next
+};
+
+Stream *stream_open(Target *t, const char *samples_path, int64_t chunk, DType kv_dtype, Err *err) {
+    const TargetConfig *tc = target_config(t);
+    Stream *s = calloc(1, sizeof *s);
+    if (!s) {
+        err_set(err, ERR_FAILED, "out of memory");
+        return NULL;
+    }
+    if (!samples_load(samples_path, (int32_t)tc->text.vocab, &s->sample, &s->samples, err) ||
+        !capture_plan(&s->plan, s->sample, s->samples, chunk, INT64_MAX, err) ||
+        !(s->capturer = capturer_open(t, &s->plan, chunk, kv_dtype, err)))
+        goto fail;
+    s->ready = calloc((size_t)s->plan.n + 1, sizeof *s->ready);
+    s->group_of = calloc((size_t)s->plan.n + 1, sizeof *s->group_of);
+    if (!s->ready || !s->group_of) {
+        err_set(err, ERR_FAILED, "out of memory");
+        goto fail;
+    }
+    for (int64_t g = 0; g < s->plan.groups; g++)
+        for (int64_t i = s->plan.group[g]; i < s->plan.group[g + 1]; i++) s->group_of[i] = g;
+    const ShardMeta meta = capture_meta(t);
+    s->bytes_per_token = shard_bytes_per_token(&meta);
+    return s;
+fail:
+    stream_close(s);
+    return NULL;
+}
+
+void stream_close(Stream *s) {
+    if (!s) return;
+    for (int64_t i = 0; i < s->plan.n && s->ready; i++) captured_free(&s->ready[i]);
+    free(s->ready);
+    free(s->group_of);
+    capturer_close(s->capturer);
+    capture_plan_free(&s->plan);
+    samples_free(s->sample, s->samples);
+    free(s);
+}
+
+static int64_t length(void *ctx, int64_t i) { return ((Stream *)ctx)->plan.seq[i]->n; }
+
+// Makes room for one group; what goes is captured again when it is asked for.
+static void evict(Stream *s, int64_t group) {
+    int64_t need = 0;
+    for (int64_t i = s->plan.group[group]; i < s->plan.group[group + 1]; i++)
+        need += s->plan.seq[i]->n * s->bytes_per_token;
+    for (int64_t tried = 0; s->ready_bytes + need > KEEP_BYTES && tried < s->plan.n; tried++) {
+        CapturedSeq *c = &s->ready[s->oldest];
+        s->oldest = (s->oldest + 1) % s->plan.n;
+        s->ready_bytes -= c->sample.n * s->bytes_per_token;
+        captured_free(c);
+    }
+}
+
+static bool read_one(void *ctx, int64_t i, CapturedSeq *out, Err *err) {
+    Stream *s = ctx;
+    CHECK(i >= 0 && i < s->plan.n);
+    if (s->ready[i].sample.n == 0) {
+        const int64_t g = s->group_of[i], first = s->plan.group[g];
+        CapturedSeq made[PACK_SEQS_MAX];
+        evict(s, g);
+        if (!capturer_run(s->capturer, g, made, err)) return false;
+        for (int64_t k = first; k < s->plan.group[g + 1]; k++) {
+            s->ready_bytes += s->plan.seq[k]->n * s->bytes_per_token;
+            if (s->ready[k].sample.n > 0) s->ready_bytes -= s->plan.seq[k]->n * s->bytes_per_token;
+            captured_free(&s->ready[k]);
+            s->ready[k] = made[k - first];
+        }
+    }
+    *out = s->ready[i];
+    s->ready[i] = (CapturedSeq){0};
+    s->ready_bytes -= out->sample.n * s->bytes_per_token;
+    return true;
+}
+
+SeqSource stream_source(Stream *s) {
+    return (SeqSource){.ctx = s, .count = s->plan.n, .bytes_per_token = s->bytes_per_token, .length = length,
+                       .read = read_one};
+}

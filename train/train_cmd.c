@@ -1,0 +1,105 @@
+// train/train_cmd.c - plans, prints the plan, trains, and publishes the stage.
+#include "train/train_cmd.h"
+
+#include <stdio.h>
+
+#include "infer/base/log.h"
+#include "infer/base/stage.h"
+#include "infer/tensor/ceiling.h"
+#include "train/train_setup.h"
+
+static json_t *result_json(const TrainResult *r, const Settings *s) {
+    return json_pack("{s:I, s:I, s:I, s:f, s:f, s:I, s:I}", "steps", (json_int_t)r->steps,
+                     "best_step", (json_int_t)r->best_step, "select_k",
+                     (json_int_t)s->eval.select_k, "stock_tau", r->stock_tau, "best_tau",
+                     r->best_tau, "anchors", (json_int_t)r->anchors, "tokens",
+                     (json_int_t)r->tokens);
+}
+
+static void print_result(const json_t *o, const Cli *cli) {
+    if (cli->json) {
+        json_dumpf(o, stdout, JSON_INDENT(2));
+        printf("\n");
+        return;
+    }
+    const long long k = (long long)json_integer_value(json_object_get(o, "select_k"));
+    const long long best = (long long)json_integer_value(json_object_get(o, "best_step"));
+    printf("train  %lld steps, %lld anchors; dev split: tau(%lld) %.3f stock, %.3f best (step "
+           "%lld%s)\n",
+           (long long)json_integer_value(json_object_get(o, "steps")),
+           (long long)json_integer_value(json_object_get(o, "anchors")), k,
+           json_number_value(json_object_get(o, "stock_tau")),
+           json_number_value(json_object_get(o, "best_tau")), best,
+           best == 0 ? ": the stock drafter, never beaten" : "");
+}
+
+// What is known before the first step; the time from one measured product.
+static bool dry_run(TrainSetup *t, Err *err) {
+    TrainPlan plan;
+    const TrainerOptions opt = train_setup_options(t);
+    if (!trainer_plan(&opt, &plan, err)) return false;
+    const double flop = train_step_flop(t, &plan) * (double)plan.steps;
+    const double ceiling =
+        1e9 * device_gemm_ceiling(t->model.dev, t->assistant->dtype, 1024, 1024, 1024);
+    trainer_plan_print(stdout, &plan, &opt);
+    printf("time            at most about %.0f s: %.2g operations if every position were an "
+           "anchor, at half of "
+           "%.0f GFLOP/s\n",
+           2.0 * flop / ceiling, flop, ceiling * 1e-9);
+    return true;
+}
+
+static bool train(TrainSetup *t, const Cli *cli, json_t **result, Err *err) {
+    char root[PATH_ROOM];
+    TrainPlan plan;
+    TrainResult r;
+    const TrainerOptions opt = train_setup_options(t);
+    path_join(root, cli->s.output_dir, "ckpt");
+    if (cli->overwrite && !dir_remove(root, err)) return false;
+    if (!dir_make(root, err) || !trainer_plan(&opt, &plan, err)) return false;
+    if (!cli->quiet) trainer_plan_print(stderr, &plan, &opt);
+    Trainer *trainer = trainer_open(&opt, err);
+    const bool ok = trainer != NULL && trainer_run(trainer, &r, err);
+    trainer_close(trainer);
+    if (ok) *result = result_json(&r, &cli->s);
+    return ok;
+}
+
+static bool train_run(const Cli *cli, Err *err) {
+    TrainSetup t;
+    char stage[PATH_ROOM], best[PATH_ROOM];
+    json_t *result = NULL;
+    if (!train_setup_open(&t, &cli->s, err)) return false;
+    path_join(stage, cli->s.output_dir, "ckpt/train.json");
+    bool ok = true;
+    if (cli->dry_run) {
+        ok = dry_run(&t, err);
+    } else {
+        const StageState state = stage_state(stage, t.identity, cli->overwrite, err);
+        ok = state != STAGE_ERROR;
+        if (state == STAGE_DONE && dir_exists(path_join(best, cli->s.output_dir, "ckpt/best"))) {
+            log_info("train: done before (%s)", stage);
+            ok = (result = stage_result(stage, err)) != NULL;
+        } else if (ok) {
+            ok = stage_clear(stage, err) && train(&t, cli, &result, err) &&
+                 stage_publish(stage, t.identity, result, err);
+        }
+    }
+    if (ok && result != NULL) print_result(result, cli);
+    json_decref(result);
+    train_setup_close(&t);
+    return ok;
+}
+
+const Verb train_verb = {
+    .name = "train",
+    .summary = "retrain the stock assistant on captured text; best checkpoint by simulated tau",
+    .usage =
+        "  draftsmith train -c configs/demo.json\n"
+        "  draftsmith train --dry-run train.k=9 train.loss=hybrid      memory, steps, time\n\n"
+        "Reads OUTPUT_DIR/shards/{train,dev}, writes OUTPUT_DIR/ckpt/step-N, latest, best and\n"
+        "metrics.jsonl. Continues from the newest whole checkpoint; SIGTERM saves and exits with "
+        "75;\n"
+        "--overwrite starts anew.",
+    .run = train_run,
+};

@@ -1,0 +1,31 @@
+// train/train_setup.h - what `train` works on: pair, captured splits, measuring, and the run's
+// identity.
+#ifndef TRAIN_TRAIN_SETUP_H
+#define TRAIN_TRAIN_SETUP_H
+
+#include "data/capture.h"
+#include "data/measure.h"
+#include "data/workspace.h"
+#include "train/trainer.h"
+
+typedef struct {
+    const Settings *s;
+    OpenTarget model;
+    Assistant *assistant;
+    ShardSet *shards[SPLIT_COUNT]; // train (NULL when streamed), dev; eval stays NULL
+    Stream *stream;
+    SeqSource train, dev;
+    Measurer *measurer;
+    Measured *measured; // (dev.count)
+    json_t *identity, *machine;
+} TrainSetup;
+
+// Opens everything that is there before training; a shard of another target is refused by name.
+MUST_CHECK bool train_setup_open(TrainSetup *t, const Settings *s, Err *err);
+void train_setup_close(TrainSetup *t);
+// Options over what is open; borrows t.
+TrainerOptions train_setup_options(TrainSetup *t);
+// Floating-point operations in matrix products of the largest step of a plan.
+double train_step_flop(const TrainSetup *t, const TrainPlan *p);
+
+#endif
