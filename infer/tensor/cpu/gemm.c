@@ -2,6 +2,7 @@
 #include "infer/tensor/cpu/gemm.h"
 
 #include <cblas.h>
+#include <omp.h>
 
 #include "infer/tensor/cpu/cpu.h"
 
@@ -17,7 +18,8 @@ void gemm_f32(Device *dev, const Gemm *g) {
     }
     if (cpu->small_f32 && small_gemm_run(g)) return;
     if (cpu->dnnl && dnnl_gemm_run(cpu->dnnl, g)) return;
-    if (g->threads > 1) openblas_set_num_threads(g->threads);
+    // In a parallel region OpenBLAS keeps to one thread by itself, and the setting is everybody's.
+    if (!omp_in_parallel()) openblas_set_num_threads(g->threads);
     cblas_sgemm(CblasRowMajor, g->ta ? CblasTrans : CblasNoTrans, g->tb ? CblasTrans : CblasNoTrans,
                 (int)m, (int)n, (int)k, 1.0f, g->a.data, (int)g->a.ld, g->b.data, (int)g->b.ld,
                 g->beta, g->c.data, (int)g->c.ld);
