@@ -57,8 +57,8 @@ static bool room_on_disk(const Work *w, int64_t tokens, int shards, Err *err) {
     const int64_t need = tokens * shard_bytes_per_token(&w->meta) + padding;
     const int64_t have = disk_free_bytes(w->s->output_dir);
     if (have < 0 || need <= have) return true;
-    return err_set(err, ERR_FAILED, "%s: shards need %.2f GiB, the disk has %.2f GiB free", w->dir,
-                   (double)need / (1 << 30), (double)have / (1 << 30));
+    return err_set(err, ERR_FAILED, "%s: shards need %.1f MiB, the disk has %.1f MiB free", w->dir,
+                   (double)need / (1 << 20), (double)have / (1 << 20));
 }
 
 static int64_t shard_tokens(const CapturePlan *p, int shard) {

@@ -103,7 +103,7 @@ hid_t field_type(FieldId f) {
     }
     t = H5Tcopy(H5T_C_S1);
     H5Tset_size(t, fields[f].text);
-    H5Tset_strpad(t, H5T_STR_NULLPAD);
+    H5Tset_strpad(t, H5T_STR_NULLTERM);
     H5Tset_cset(t, H5T_CSET_UTF8);
     return t;
 }
@@ -162,7 +162,7 @@ static hid_t attribute_type(const MetaField *f) {
     if (!f->room) return H5Tcopy(H5T_STD_I64LE);
     const hid_t t = H5Tcopy(H5T_C_S1);
     H5Tset_size(t, f->room);
-    H5Tset_strpad(t, H5T_STR_NULLPAD);
+    H5Tset_strpad(t, H5T_STR_NULLTERM);
     return t;
 }
 
