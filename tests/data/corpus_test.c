@@ -92,14 +92,14 @@ static void a_truncated_stream_is_an_error_and_not_an_end(void **state) {
     // Lines that do not compress to nothing, so that a cut falls between whole lines somewhere.
     char *text = malloc(4 << 20);
     size_t n = 0;
-    for (int i = 0; i < 40000; i++)
+    for (int i = 0; i < 8000; i++)
         n += (size_t)sprintf(text + n, "{\"n\":%d,\"x\":\"%08x%08x\"}\n", i, i * 2654435761u,
                              ~i * 40503u);
     const int filter[] = {ARCHIVE_FILTER_GZIP, ARCHIVE_FILTER_ZSTD, ARCHIVE_FILTER_XZ};
     for (int i = 0; i < 3; i++) {
         Err err = {0};
-        assert_int_equal(count(put_packed("whole", filter[i], text, n, 0), NULL, &err), 40000);
-        for (size_t keep = 64; keep < 200000; keep = keep * 3 + 1) {
+        assert_int_equal(count(put_packed("whole", filter[i], text, n, 0), NULL, &err), 8000);
+        for (size_t keep = 64; keep < 40000; keep = keep * 4 + 1) {
             err = (Err){0};
             assert_int_equal(count(put_packed("cut", filter[i], text, n, keep), NULL, &err), -1);
             assert_int_equal(err.code, ERR_INPUT);

@@ -1,4 +1,5 @@
-// tests/data/regenerate_e2e_test.c - answers of the demo target: resumable, same bytes, kinds, limits.
+// tests/data/regenerate_e2e_test.c - answers of the demo target: resumable, same bytes, kinds,
+// limits.
 //
 // Everything that runs a model does so in a child: OpenMP does not survive a fork.
 #include <signal.h>
