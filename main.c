@@ -3,9 +3,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "data/capture_cmd.h"
 #include "data/prepare_cmd.h"
 #include "data/regenerate_cmd.h"
 #include "eval/audit_cmd.h"
+#include "eval/bench_cmd.h"
 #include "eval/doctor_cmd.h"
 #include "eval/eval_cmd.h"
 #include "eval/generate_cmd.h"
@@ -19,14 +21,36 @@
 
 #define PROGRAM_VERSION "0.1.0"
 
-// In pipeline order. Each skips itself when its output is there; each may be run alone.
-static const Verb *const stages[] = {&prepare_verb, &regenerate_verb, &eval_verb, &export_verb};
+// In pipeline order. Each skips itself when its output is there; each may be run alone. `needs`:
+// what an earlier stage leaves in output_dir, without which a dry run has nothing to plan from.
+static const struct {
+    const Verb *verb;
+    const char *needs;
+} stages[] = {
+    {&prepare_verb, NULL},
+    {&regenerate_verb, "data/train.jsonl"},
+    {&capture_verb, "regen/train.jsonl"},
+    {&eval_verb, "shards/eval/manifest.json"},
+    {&export_verb, "ckpt"},
+};
 enum { STAGES = sizeof stages / sizeof stages[0] };
+
+static bool can_plan(const Cli *cli, const char *needs) {
+    char path[PATH_ROOM];
+    if (needs == NULL) return true;
+    path_join(path, cli->s.output_dir, needs);
+    return file_exists(path) || dir_exists(path);
+}
 
 static bool run_all(const Cli *cli, Err *err) {
     for (int i = 0; i < STAGES; i++) {
-        log_info("%s", stages[i]->name);
-        if (!stages[i]->run(cli, err)) return err_wrap(err, "%s", stages[i]->name);
+        const Verb *verb = stages[i].verb;
+        if (cli->dry_run && !can_plan(cli, stages[i].needs)) {
+            printf("%-12s planned once %s is there\n", verb->name, stages[i].needs);
+            continue;
+        }
+        log_info("-- %s", verb->name);
+        if (!verb->run(cli, err)) return err_wrap(err, "%s", verb->name);
     }
     return true;
 }
@@ -40,12 +64,13 @@ static const Verb run_verb = {
     .run = run_all,
 };
 
-static const Verb *const others[] = {&generate_verb, &audit_verb, &inspect_verb, &doctor_verb};
+static const Verb *const others[] = {&generate_verb, &audit_verb, &inspect_verb, &bench_verb,
+                                     &doctor_verb};
 enum { OTHERS = sizeof others / sizeof others[0] };
 
 static const Verb *verb_at(int i) { // run, stages, others; NULL behind the last
     if (i == 0) return &run_verb;
-    if (i <= STAGES) return stages[i - 1];
+    if (i <= STAGES) return stages[i - 1].verb;
     return i - 1 - STAGES < OTHERS ? others[i - 1 - STAGES] : NULL;
 }
 
@@ -65,7 +90,7 @@ static bool run_locked(const Verb *verb, const Cli *cli, Err *err) {
 
 static bool is_stage(const Verb *verb) {
     for (int i = 0; i < STAGES; i++)
-        if (stages[i] == verb) return true;
+        if (stages[i].verb == verb) return true;
     return verb == &run_verb;
 }
 

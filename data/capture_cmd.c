@@ -51,9 +51,11 @@ static bool fill_meta(Work *w, const json_t *identity, const Sample *sample, int
     return ok;
 }
 
-static bool room_on_disk(const Work *w, int64_t tokens, Err *err) {
-    const int64_t need = tokens * shard_bytes_per_token(&w->meta), have = disk_free_bytes(w->s->output_dir);
-    if (have < 0 || need + need / 64 <= have) return true;
+static bool room_on_disk(const Work *w, int64_t tokens, int shards, Err *err) {
+    const int64_t padding = (int64_t)shards * (8 << 20); // the last chunk of every dataset
+    const int64_t need = tokens * shard_bytes_per_token(&w->meta) + padding;
+    const int64_t have = disk_free_bytes(w->s->output_dir);
+    if (have < 0 || need <= have) return true;
     return err_set(err, ERR_FAILED, "%s: shards need %.2f GiB, the disk has %.2f GiB free", w->dir,
                    (double)need / (1 << 30), (double)have / (1 << 30));
 }
@@ -96,7 +98,7 @@ static bool capture_missing(Work *w, ShardWriter *out, Err *err) {
         return err_set(err, ERR_INPUT, "%s: %d shards where %d belong", w->dir, next, p->shards);
     for (int i = 0; i < next; i++) done += shard_tokens(p, i);
     if (next) log_info("capture %s: %d of %d shards were there", split_name(w->split), next, p->shards);
-    if (!room_on_disk(w, p->tokens - done, err)) return false;
+    if (!room_on_disk(w, p->tokens - done, p->shards - next, err)) return false;
     Capturer *c = capturer_open(w->model.target, p, w->s->capture.chunk, w->model.dtype, err);
     if (!c) return false;
     Progress progress;

@@ -6,25 +6,25 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/corpus.h"
+#include "data/prepare.h"
 #include "eval/audit.h"
-#include "eval/pair.h"
+#include "eval/drafter.h"
 #include "eval/wiring.h"
 #include "infer/base/log.h"
 #include "infer/decode/simulate.h"
-#include "infer/text/chat.h"
 
-enum { WIRING_ANCHORS = 64 };
+enum { WIRING_ANCHORS = 24 };
 
 typedef struct {
     const Settings *s;
     int K;
     int64_t capacity;
-    Pair pair;
+    OpenTarget open;
+    int64_t rows; // of one target call
     Assistant *drafter;
     Head head;
     Tokenizer *tok;
-    ChatOptions chat;
+    PrepareTools tools;
     Speculator *spec;
     Simulator *sim;
     KvCache *kv; // of the capture beside the live decoder
@@ -37,37 +37,37 @@ typedef struct {
 } Run;
 
 static bool open_models(Run *r, const char *dir, Err *err) {
-    char path[PATH_ROOM];
     const Settings *s = r->s;
-    const int64_t rows = s->capture.chunk > r->K + 1 ? s->capture.chunk : r->K + 1;
-    r->tok = tokenizer_load(path_join(path, s->model.target_path, "tokenizer.json"), err);
-    r->chat.generation_prompt = true;
+    r->rows = s->capture.chunk > r->K + 1 ? s->capture.chunk : r->K + 1;
+    if (!open_target(&r->open, s, r->rows, err)) return false;
+    r->tok = open_tokenizer(s->model.target_path, target_config(r->open.target)->text.vocab, err);
+    r->tools.tokenizer = r->tok;
     return r->tok != NULL &&
-           chat_template_load(&r->chat.tmpl, s->model.target_path, s->data.chat_template, err) &&
-           pair_open(&r->pair, s, rows, err) &&
-           (r->drafter = pair_drafter(&r->pair, s, dir, err)) != NULL;
+           chat_template_load(&r->tools.chat_template, s->model.target_path, s->data.chat_template,
+                              err) &&
+           (r->drafter = drafter_open(&r->open, s, dir, err)) != NULL;
 }
 
 static bool open_buffers(Run *r, Err *err) {
-    const TargetConfig *tc = target_config(r->pair.target);
+    const TargetConfig *tc = target_config(r->open.target);
     const SpeculatorOptions so = {.k_max = r->K,
                                   .capacity = r->capacity,
-                                  .chunk = r->pair.max_rows,
+                                  .chunk = r->rows,
                                   .feature_dtype = DT_BF16,
-                                  .kv_dtype = r->pair.dtype};
+                                  .kv_dtype = r->open.dtype};
     Arena arena;
     r->head = assistant_deployed_head(&r->drafter->cfg);
     arena_open(&arena, NULL, 0);
     for (int pass = 0; pass < 2; pass++) { // priced, then filled
         features_take(&r->pack, tc, r->capacity, DT_BF16, &arena);
-        r->hidden = tensor_take(&arena, DT_F32, r->pair.max_rows, tc->text.hidden);
+        r->hidden = tensor_take(&arena, DT_F32, r->rows, tc->text.hidden);
         if (pass == 1) break;
-        if ((r->block = dev_alloc(r->pair.dev, arena.peak, err)) == NULL) return false;
+        if ((r->block = dev_alloc(r->open.dev, arena.peak, err)) == NULL) return false;
         arena_open(&arena, r->block, arena.peak);
     }
-    return (r->kv = kv_open(r->pair.dev, &tc->text, 1, r->capacity, r->pair.max_rows, false,
-                            r->pair.dtype, err)) &&
-           (r->spec = speculator_open(r->pair.target, r->drafter, &so, err)) &&
+    return (r->kv = kv_open(r->open.dev, &tc->text, 1, r->capacity, r->rows, false, r->open.dtype,
+                            err)) &&
+           (r->spec = speculator_open(r->open.target, r->drafter, &so, err)) &&
            (r->sim = simulator_open(r->drafter, 1024, r->K, err));
 }
 
@@ -75,9 +75,9 @@ static void close_run(Run *r) {
     simulator_close(r->sim);
     speculator_close(r->spec);
     kv_close(r->kv);
-    if (r->block != NULL) dev_free(r->pair.dev, r->block);
+    if (r->block != NULL) dev_free(r->open.dev, r->block);
     assistant_close(r->drafter);
-    pair_close(&r->pair);
+    close_target(&r->open);
     tokenizer_free(r->tok);
 }
 
@@ -86,11 +86,11 @@ static void capture(Run *r, const int32_t *ids, int64_t n) {
     kv_clear(r->kv, 0);
     features_clear(&r->pack);
     features_begin(&r->pack);
-    for (int64_t at = 0; at < n; at += r->pair.max_rows) {
-        const TargetPiece piece = {.count = n - at < r->pair.max_rows ? n - at : r->pair.max_rows};
+    for (int64_t at = 0; at < n; at += r->rows) {
+        const TargetPiece piece = {.count = n - at < r->rows ? n - at : r->rows};
         const Tensor hidden = tensor_rows(r->hidden, 0, piece.count);
-        target_forward(r->pair.target, r->kv, &piece, 1, ids + at, hidden, NULL);
-        features_append(&r->pack, r->pair.dev, r->pair.target, r->kv, 0, at, piece.count, hidden);
+        target_forward(r->open.target, r->kv, &piece, 1, ids + at, hidden, NULL);
+        features_append(&r->pack, r->open.dev, r->open.target, r->kv, 0, at, piece.count, hidden);
     }
 }
 
@@ -125,33 +125,22 @@ static bool check_text(Run *r, const char *id, const SpeculateResult *plain, Err
 }
 
 static bool check_prompt(Run *r, const CorpusLine *line, Err *err) {
-    const json_t *messages = json_object_get(line->value, "messages"),
-                 *tools = json_object_get(line->value, "tools");
-    const char *id = json_string_value(json_object_get(line->value, "id"));
-    json_t *turns = json_copy((json_t *)messages);
-    ChatTokens chat = {0};
+    Sample item = {0};
     SpeculateResult plain = {0};
-    const size_t n = json_array_size(turns);
-    const char *last =
-        n ? json_string_value(json_object_get(json_array_get(turns, n - 1), "role")) : NULL;
-    if (last != NULL && (!strcmp(last, "assistant") || !strcmp(last, "model")))
-        json_array_remove(turns, n - 1);
-    bool ok = json_array_size(turns) > 0 || err_set(err, ERR_INPUT, "no \"messages\"");
-    ok = ok && chat_encode(&chat, r->tok, turns, tools, r->chat, err);
-    const int64_t room = r->s->data.max_length - (int64_t)chat.ids.n,
-                  most = r->s->regenerate.max_new_tokens;
+    uint64_t hash;
+    bool ok = prepare_item(&item, &hash, line, "", &r->tools, false, err);
+    const int64_t room = r->s->data.max_length - item.n, most = r->s->regenerate.max_new_tokens;
     if (ok && room < 1) {
         r->skipped++;
     } else if (ok) {
         const SpeculateOptions opt = {.max_new_tokens = room < most ? room : most};
-        ok = speculate(r->spec, &opt, chat.ids.id, (int64_t)chat.ids.n, &plain, err) &&
-             check_text(r, id ? id : line->where, &plain, err);
+        ok = speculate(r->spec, &opt, item.ids, item.n, &plain, err) &&
+             check_text(r, item.id, &plain, err);
         r->prompts += ok;
     }
     if (!ok) err_wrap(err, "%s", line->where);
     speculate_result_free(&plain);
-    chat_tokens_free(&chat);
-    json_decref(turns);
+    sample_free(&item);
     return ok;
 }
 
@@ -178,15 +167,15 @@ static bool check_files(Run *r, Err *err) {
 }
 
 static bool wiring_passed(const Run *r) {
-    return r->wiring.worst <= wiring_tolerance(r->pair.dtype) && r->wiring.choices_differ == 0;
+    return r->wiring.worst <= wiring_tolerance(r->open.dtype) && r->wiring.choices_differ == 0;
 }
 
 static void print_audit(const Cli *cli, const Run *r, const char *dir) {
     json_t *live = audit_json(&r->audit, r->head == HEAD_CENTROID ? "centroid" : "dense");
     json_t *o = json_pack("{ss ss s{sI sf sf sI sI sb} sO}", "drafter", dir, "dtype",
-                          dtype_name(r->pair.dtype), "training_forward", "values",
+                          dtype_name(r->open.dtype), "training_forward", "values",
                           (json_int_t)r->wiring.values, "worst", r->wiring.worst, "tolerance",
-                          wiring_tolerance(r->pair.dtype), "choices", (json_int_t)r->wiring.choices,
+                          wiring_tolerance(r->open.dtype), "choices", (json_int_t)r->wiring.choices,
                           "choices_differ", (json_int_t)r->wiring.choices_differ, "passed",
                           wiring_passed(r), "live", live);
     if (cli->json) {
@@ -197,8 +186,8 @@ static void print_audit(const Cli *cli, const Run *r, const char *dir) {
                "Training forward beside single-anchor inference: %lld values, largest difference "
                "%.2g (allowed %.0e); "
                "%lld choices, %lld differ: %s\n",
-               dir, dtype_name(r->pair.dtype), (long long)r->prompts, (long long)r->skipped,
-               (long long)r->wiring.values, r->wiring.worst, wiring_tolerance(r->pair.dtype),
+               dir, dtype_name(r->open.dtype), (long long)r->prompts, (long long)r->skipped,
+               (long long)r->wiring.values, r->wiring.worst, wiring_tolerance(r->open.dtype),
                (long long)r->wiring.choices, (long long)r->wiring.choices_differ,
                wiring_passed(r) ? "passed" : "FAILED");
         audit_markdown(stdout, live);
@@ -213,7 +202,7 @@ static bool gates(const Run *r, Err *err) {
             err, ERR_GATE,
             "training forward: largest difference from inference %.3g, allowed %.0e; %lld of "
             "%lld choices differ",
-            r->wiring.worst, wiring_tolerance(r->pair.dtype), (long long)r->wiring.choices_differ,
+            r->wiring.worst, wiring_tolerance(r->open.dtype), (long long)r->wiring.choices_differ,
             (long long)r->wiring.choices);
     return audit_gate(&r->audit, err);
 }
@@ -225,7 +214,7 @@ static bool audit_run(const Cli *cli, Err *err) {
     r->s = &cli->s;
     r->K = (int)cli->s.eval.draft_tokens;
     r->capacity = cli->s.data.max_length + r->K;
-    bool ok = pair_trained_path(&cli->s, dir, err);
+    bool ok = drafter_trained_path(&cli->s, dir, err);
     if (ok && dir[0] == '\0') snprintf(dir, sizeof dir, "%s", cli->s.model.assistant_path);
     if (ok && (dir[0] == '\0' || cli->s.data.eval.n == 0))
         ok = err_set(err, ERR_USAGE,
@@ -235,7 +224,7 @@ static bool audit_run(const Cli *cli, Err *err) {
                r->K, dir);
     } else if (ok) {
         ok = open_models(r, dir, err) && open_buffers(r, err);
-        if (ok) audit_start(&r->audit, r->K, audit_near_tie(r->pair.dtype));
+        if (ok) audit_start(&r->audit, r->K, audit_near_tie(r->open.dtype));
         ok = ok && check_files(r, err);
         if (ok) print_audit(cli, r, dir);
         ok = ok && gates(r, err);

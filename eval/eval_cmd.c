@@ -8,7 +8,7 @@
 
 #include "eval/acceptance_json.h"
 #include "eval/audit.h"
-#include "eval/pair.h"
+#include "eval/drafter.h"
 #include "eval/sweep.h"
 #include "infer/base/json.h"
 #include "infer/base/log.h"
@@ -20,7 +20,8 @@ typedef struct {
     const Settings *s;
     int K;
     char shards_dir[PATH_ROOM], trained_path[PATH_ROOM], report[PATH_ROOM], stage[PATH_ROOM];
-    Pair pair;
+    OpenTarget open;
+    int64_t rows; // of one target call
     ShardSet *shards;
     SeqSource source;
     Assistant *drafter[2]; // stock, trained (NULL: none)
@@ -55,30 +56,30 @@ static json_t *identity_of(const Eval *e, Err *err) {
 
 static bool paths(Eval *e, Err *err) {
     const char *out = e->s->output_dir;
-    path_join(e->shards_dir, out, "shards/eval");
+    split_path(e->shards_dir, e->s, "shards", SPLIT_EVAL, "");
     path_join(e->report, out, "eval/acceptance.json");
     path_join(e->stage, out, "eval/stage.json");
     if (e->s->model.assistant_path[0] == '\0')
         return err_set(err, ERR_USAGE,
                        "model.assistant_path is empty: eval compares with the stock assistant");
-    return pair_trained_path(e->s, e->trained_path, err);
+    return drafter_trained_path(e->s, e->trained_path, err);
 }
 
 static bool open_models(Eval *e, Err *err) {
     const Settings *s = e->s;
-    const int64_t rows = s->capture.chunk > e->K + 1 ? s->capture.chunk : e->K + 1;
+    e->rows = s->capture.chunk > e->K + 1 ? s->capture.chunk : e->K + 1;
     ShardMeta want = {0};
-    if (!pair_open(&e->pair, s, rows, err)) return false;
-    const TargetConfig *tc = target_config(e->pair.target);
-    snprintf(want.target, sizeof want.target, "%s", target_fingerprint(e->pair.target)->hex);
+    if (!open_target(&e->open, s, e->rows, err)) return false;
+    const TargetConfig *tc = target_config(e->open.target);
+    snprintf(want.target, sizeof want.target, "%s", target_fingerprint(e->open.target)->hex);
     want.hidden = tc->text.hidden;
     want.vocab = tc->text.vocab;
     if ((e->shards = shards_open(e->shards_dir, &want, err)) == NULL) return false;
     e->source = measure_source(e->shards);
     if (e->source.count == 0) return err_set(err, ERR_INPUT, "%s holds no sequence", e->shards_dir);
-    e->drafter[0] = pair_drafter(&e->pair, s, s->model.assistant_path, err);
+    e->drafter[0] = drafter_open(&e->open, s, s->model.assistant_path, err);
     if (e->drafter[0] == NULL || e->trained_path[0] == '\0') return e->drafter[0] != NULL;
-    return (e->drafter[1] = pair_drafter(&e->pair, s, e->trained_path, err)) != NULL;
+    return (e->drafter[1] = drafter_open(&e->open, s, e->trained_path, err)) != NULL;
 }
 
 static void close_all(Eval *e) {
@@ -87,7 +88,7 @@ static void close_all(Eval *e) {
         assistant_close(e->drafter[i]);
     }
     shards_close(e->shards);
-    pair_close(&e->pair);
+    close_target(&e->open);
 }
 
 static json_t *measure(Eval *e, Err *err) {
@@ -100,7 +101,7 @@ static json_t *measure(Eval *e, Err *err) {
     for (; n < 2 && e->drafter[n] != NULL; n++) {
         const double start = now_s();
         if (!sweep_run(&e->sweep[n], names[n], dirs[n], e->drafter[n],
-                       target_config(e->pair.target), &e->source, e->K, err))
+                       target_config(e->open.target), &e->source, e->K, err))
             goto end;
         log_info("eval: %s drafter on %lld prompts, k = 1..%d, %.1f s", names[n],
                  (long long)e->sweep[n].n, e->K, now_s() - start);
@@ -160,12 +161,12 @@ static bool audit_all(Eval *e, Audit *audit, const Assistant *a, Err *err) {
     }
     const SpeculatorOptions so = {.k_max = e->K,
                                   .capacity = capacity + e->K,
-                                  .chunk = e->pair.max_rows,
+                                  .chunk = e->rows,
                                   .feature_dtype = DT_BF16,
-                                  .kv_dtype = e->pair.dtype};
+                                  .kv_dtype = e->open.dtype};
     const MeasureOptions mo = {.K = e->K, .head = {true, a->cfg.ordered}, .max_anchors = 1024};
-    Measurer *m = measurer_open(a, target_config(e->pair.target), &e->source, &mo, err);
-    Speculator *s = m != NULL ? speculator_open(e->pair.target, a, &so, err) : NULL;
+    Measurer *m = measurer_open(a, target_config(e->open.target), &e->source, &mo, err);
+    Speculator *s = m != NULL ? speculator_open(e->open.target, a, &so, err) : NULL;
     bool ok = s != NULL;
     Progress p;
     if (ok) progress_start(&p, "audit", "prompts", count);
@@ -255,7 +256,7 @@ static bool make_report(Eval *e, const Cli *cli, const json_t *identity, Err *er
     bool ok = stage_clear(e->stage, err) &&
               dir_make(path_join(dir, e->s->output_dir, "eval"), err) && open_models(e, err) &&
               (report = measure(e, err)) != NULL;
-    if (ok) audit_start(&audit, e->K, audit_near_tie(e->pair.dtype));
+    if (ok) audit_start(&audit, e->K, audit_near_tie(e->open.dtype));
     ok = ok && audit_live(e, &audit, report, err) && json_write_file(e->report, report, err);
     if (ok) print_report(cli, report);
     ok = ok && audit_gate(&audit, err) && stage_publish(e->stage, identity, NULL, err);

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "eval/pair.h"
+#include "eval/drafter.h"
 #include "infer/base/log.h"
 #include "infer/decode/speculate.h"
 #include "infer/text/chat.h"
@@ -16,7 +16,7 @@ typedef struct {
     const Settings *s;
     const char *prompt;
     int k; // drafts a round
-    Pair pair;
+    OpenTarget open;
     Assistant *drafter; // NULL when k = 0
     Tokenizer *tok;
     Ids ids; // of the prompt
@@ -37,9 +37,9 @@ static bool encode_turn(Job *j, Err *err) {
 }
 
 static bool encode_prompt(Job *j, Err *err) {
-    char path[PATH_ROOM];
-    j->tok = tokenizer_load(path_join(path, j->s->model.target_path, "tokenizer.json"), err);
-    if (j->tok == NULL) return false;
+    TargetConfig c;
+    if (!target_config_load(&c, j->s->model.target_path, err)) return false;
+    if ((j->tok = open_tokenizer(j->s->model.target_path, c.text.vocab, err)) == NULL) return false;
     if (j->s->generate.raw)
         tokenizer_encode(j->tok, j->prompt, strlen(j->prompt), true, &j->ids);
     else if (!encode_turn(j, err))
@@ -49,14 +49,10 @@ static bool encode_prompt(Job *j, Err *err) {
 
 static bool open_models(Job *j, Err *err) {
     const Settings *s = j->s;
-    if (!pair_open(&j->pair, s, PREFILL_ROWS, err)) return false;
-    const int64_t vocab = target_config(j->pair.target)->text.vocab;
-    if (tokenizer_vocab(j->tok) > vocab)
-        return err_set(err, ERR_INPUT, "the tokenizer of %s has %d ids, the target %lld",
-                       s->model.target_path, tokenizer_vocab(j->tok), (long long)vocab);
+    if (!open_target(&j->open, s, PREFILL_ROWS, err)) return false;
     if (j->k == 0) return true;
     const char *dir = s->generate.drafter[0] ? s->generate.drafter : s->model.assistant_path;
-    return (j->drafter = pair_drafter(&j->pair, s, dir, err)) != NULL;
+    return (j->drafter = drafter_open(&j->open, s, dir, err)) != NULL;
 }
 
 static void print_speed(const Job *j, const SpeculateResult *r) {
@@ -112,13 +108,13 @@ static bool decode(const Cli *cli, Job *j, Err *err) {
                                   .capacity = n + most + j->k,
                                   .chunk = PREFILL_ROWS,
                                   .feature_dtype = DT_BF16,
-                                  .kv_dtype = j->pair.dtype};
+                                  .kv_dtype = j->open.dtype};
     const SpeculateOptions opt = {.k = j->k,
                                   .max_new_tokens = most,
                                   .head = j->k ? assistant_deployed_head(&j->drafter->cfg)
                                                : HEAD_DENSE};
     SpeculateResult r = {0};
-    Speculator *s = speculator_open(j->pair.target, j->drafter, &so, err);
+    Speculator *s = speculator_open(j->open.target, j->drafter, &so, err);
     const bool ok =
         s != NULL && speculate(s, &opt, j->ids.id, n, &r, err) && print_result(cli, j, &r, err);
     speculate_result_free(&r);
@@ -140,7 +136,7 @@ static bool generate_cmd_run(const Cli *cli, Err *err) {
     else
         ok = ok && open_models(&j, err) && decode(cli, &j, err);
     assistant_close(j.drafter);
-    pair_close(&j.pair);
+    close_target(&j.open);
     tokenizer_free(j.tok);
     ids_free(&j.ids);
     return ok;

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """How fast Hugging Face `tokenizers` encodes a file on one thread: the yardstick of our tokenizer.
 
-    peer_tokenizer.py TOKENIZER.json[.zst] TEXT [REPEATS]
+    peer_tokenizer.py TOKENIZER.json[.zst] TEXT [REPEATS] [--lines]
 
 Prints one JSON object: seconds (best of REPEATS, default 3), tokens, bytes, version. The whole file is
-one call to encode, special tokens matched, as in our own measurement.
+one call to encode, or with --lines every line is one; added tokens are matched.
 """
 import os
 
@@ -23,10 +23,11 @@ def main():
     except ImportError:
         print("peer_tokenizer.py: SKIPPED, the Python package `tokenizers` is missing", file=sys.stderr)
         return 77
-    if len(sys.argv) not in (3, 4):
+    arguments = [a for a in sys.argv[1:] if a != "--lines"]
+    if len(arguments) not in (2, 3):
         print(__doc__, file=sys.stderr)
         return 2
-    path, text_path = sys.argv[1:3]
+    path, text_path = arguments[:2]
     if path.endswith(".zst"):
         data = subprocess.run(["zstd", "-dc", path], check=True, capture_output=True).stdout
     else:
@@ -36,10 +37,11 @@ def main():
     with open(text_path, "rb") as f:
         raw = f.read()
     text = raw.decode("utf-8", errors="replace")
+    texts = text.split("\n") if "--lines" in sys.argv else [text]
     best, tokens = float("inf"), 0
-    for _ in range(int(sys.argv[3]) if len(sys.argv) == 4 else 3):
+    for _ in range(int(arguments[2]) if len(arguments) == 3 else 3):
         start = time.perf_counter()
-        tokens = len(tokenizer.encode(text, add_special_tokens=False).ids)
+        tokens = sum(len(tokenizer.encode(t, add_special_tokens=False).ids) for t in texts)
         best = min(best, time.perf_counter() - start)
     print(json.dumps({"seconds": best, "tokens": tokens, "bytes": len(raw), "version": tokenizers.__version__}))
     return 0

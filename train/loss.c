@@ -65,7 +65,8 @@ static void student_tile(const Run *c, const LossBlock *b, int64_t s0, int64_t n
     const Tensor gz = shaped(r->gz, n, tz.cols);
     op_loss_grad(c->dev, gz, sz, tz, sstat, tstat, stat, trow, target,
                  tensor_cols(r->weight, i0, n), o->kind, o->mix, o->temperature, v0);
-    op_matmul_tn(c->dev, tensor_rows(c->g->table, v0, tz.cols), gz, y, 1.0f);
+    if (c->g->table.data != NULL)
+        op_matmul_tn(c->dev, tensor_rows(c->g->table, v0, tz.cols), gz, y, 1.0f);
     op_matmul_nn(c->dev, tensor_rows(r->dyc, s0, n), gz, table, v0 > 0 ? 1.0f : 0.0f);
 }
 
@@ -101,7 +102,7 @@ static void route_pass(const Run *c, const LossBlock *b) {
         op_cluster_ce(c->dev, tensor_cols(r->route, i, n), gc, z, tensor_rows(r->mass, 0, b->nt),
                       tensor_cols(r->trow, i, n), tensor_cols(r->route_weight, i, n));
         if (c->g == NULL) continue;
-        op_matmul_tn(c->dev, c->g->centroids, gc, y, 1.0f);
+        if (c->g->centroids.data != NULL) op_matmul_tn(c->dev, c->g->centroids, gc, y, 1.0f);
         if (!c->l->opt.route_detached)
             op_matmul_nn(c->dev, tensor_rows(r->dyc, s, n), gc, a->w.centroids, 1.0f);
     }

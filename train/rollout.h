@@ -33,7 +33,8 @@ size_t rollout_bytes(const Assistant *a, const TargetConfig *tc,
 MUST_CHECK Rollout *rollout_open(const Assistant *a, const TargetConfig *tc, float softcap,
                                  const RolloutOptions *opt, Arena *arena, Err *err);
 // Adds d(sum w l) / sum w into g (F32). weight (K, rows) host; rows of zero weight cost nothing in
-// the head. g NULL: loss only.
+// the head. g NULL: loss only. g->table or g->centroids with data NULL: frozen, their gradient is
+// not formed.
 MUST_CHECK bool rollout_run(Rollout *r, const Assistant *a, const Batch *b, const FeaturePack *pack,
                             const float *weight, AssistantWeights *g, RolloutStats *stats,
                             Err *err);

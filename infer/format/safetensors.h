@@ -57,8 +57,8 @@ MUST_CHECK bool st_writer_begin(StWriter *w, Err *err); // fixes the order, writ
 int st_writer_count(const StWriter *w);
 const StTensor *st_writer_order(const StWriter *w, int i); // the i-th tensor to be written
 MUST_CHECK bool st_writer_data(StWriter *w, const void *data, int64_t bytes,
-                               Err *err); // in order; may be parts
-MUST_CHECK bool st_writer_commit(StWriter *w, Err *err);
-void st_writer_drop(StWriter *w);
+                               Err *err);                // in order; may be parts
+MUST_CHECK bool st_writer_commit(StWriter *w, Err *err); // frees w, whatever it returns
+void st_writer_drop(StWriter *w);                        // instead of commit; NULL is fine
 
 #endif

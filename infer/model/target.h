@@ -6,11 +6,9 @@
 #include "infer/model/kv.h"
 #include "infer/tensor/ops.h"
 
-typedef enum {
-    EMBED_SCALE_AUTO,
-    EMBED_SCALE_F32,
-    EMBED_SCALE_BF16
-} EmbedScale; // auto: bf16 for bf16 files
+// How runtimes hold sqrt(hidden), and sqrt(width) of the per-layer table: as float32, or rounded to
+// bf16 as a bf16 load does. auto: bf16 when the file's embedding is.
+typedef enum { EMBED_SCALE_AUTO, EMBED_SCALE_F32, EMBED_SCALE_BF16 } EmbedScale;
 
 typedef struct {
     const char *dir, *adapter; // adapter "" or NULL: none
@@ -27,7 +25,8 @@ const TargetConfig *target_config(const Target *t);
 Tensor target_embedding(const Target *t); // (V, B), unscaled: also the head
 float target_embed_scale(const Target *t);
 Device *target_device(const Target *t);
-// SHA-256 over config, weights and merged adapter: what shards and drafters are bound to.
+// SHA-256 over the hashes of config.json, the model files and the adapter's two: what shards and
+// drafters are bound to. A merged export has another fingerprint than base plus adapter.
 const Sha256 *target_fingerprint(const Target *t);
 
 // Runs pieces of several sequences at once: piece i is `count` tokens of cache slot `slot`,

@@ -216,6 +216,21 @@ static void detached_features_cut_the_gradient(void **state) {
     rollout_close(c.r);
 }
 
+static void a_frozen_table_costs_no_gradient(void **state) {
+    (void)state;
+    Case c;
+    open_case(&c, (RolloutOptions){.loss = LOSS_FKL, .route = 0.3f});
+    run(&c, &c.s.a);
+    const Tensor g = saved(c.flat), table = c.g.table, centroids = c.g.centroids;
+    c.g.table.data = c.g.centroids.data = NULL;
+    run(&c, &c.s.a);
+    assert_true(test_dot(table, table) == 0.0 && test_dot(centroids, centroids) == 0.0);
+    const int64_t rest = tensor_count(table) + tensor_count(centroids); // they come first
+    assert_memory_equal((float *)c.flat.data + rest, (float *)g.data + rest,
+                        (size_t)(g.cols - rest) * 4);
+    rollout_close(c.r);
+}
+
 static void a_loss_that_is_not_finite_is_named(void **state) {
     (void)state;
     Case c;
@@ -275,6 +290,7 @@ int main(void) {
         cmocka_unit_test(gradients_are_added_and_weights_normalised),
         cmocka_unit_test(nothing_weighted_is_no_loss),
         cmocka_unit_test(detached_features_cut_the_gradient),
+        cmocka_unit_test(a_frozen_table_costs_no_gradient),
         cmocka_unit_test(a_loss_that_is_not_finite_is_named),
         cmocka_unit_test(bf16_gradients_stay_close_to_f32),
         cmocka_unit_test(routing_needs_a_centroid_head),

@@ -1,6 +1,5 @@
-// tests/infer/text/tokenizer_test.c - loading what is and refusing what is not Gemma 4's scheme;
-// cuts, bytes, added tokens, speed of the worst cases. Exact ids on real text:
-// tokenizer_ids_test.c.
+// tests/infer/text/tokenizer_test.c - merging, safe cuts, bytes, added tokens, speed of the worst
+// cases. Exact ids on real text: tokenizer_ids_test.c; files: tokenizer_load_test.c.
 #include "tests/testing.h"
 
 #include <pthread.h>
