@@ -18,6 +18,7 @@
 #include "infer/export/export_cmd.h"
 #include "infer/export/inspect_cmd.h"
 #include "infer/tensor/device.h"
+#include "train/train_cmd.h"
 
 #define PROGRAM_VERSION "0.1.0"
 
@@ -30,6 +31,7 @@ static const struct {
     {&prepare_verb, NULL},
     {&regenerate_verb, "data/train.jsonl"},
     {&capture_verb, "regen/train.jsonl"},
+    {&train_verb, "shards/dev/manifest.json"},
     {&eval_verb, "shards/eval/manifest.json"},
     {&export_verb, "ckpt"},
 };

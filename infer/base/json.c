@@ -29,9 +29,49 @@ json_t *json_read_file(const char *path, int64_t limit, Err *err) {
     return v;
 }
 
+// Rewrites one real with the fewest digits that read back as the same double; returns its end.
+// Never longer than what json_dumps printed with 17 digits.
+static char *shorten(char *to, const char *number, size_t n) {
+    char text[40];
+    const double v = strtod(number, NULL);
+    for (int digits = 15; digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, v);
+        if (strtod(text, NULL) == v) break;
+    }
+    char *e = strchr(text, 'e');
+    if (e != NULL) { // 1e-06, 1e+22: as jansson, 1e-6, 1e22
+        char *digit = e + 1 + (e[1] == '+' || e[1] == '-'), *keep = e + 1 + (e[1] == '-');
+        while (*digit == '0' && digit[1] != '\0') digit++;
+        memmove(keep, digit, strlen(digit) + 1);
+    } else if (strchr(text, '.') == NULL) {
+        strcat(text, ".0");
+    }
+    const size_t size = strlen(text);
+    const bool shorter = size < n;
+    memmove(to, shorter ? text : number, shorter ? size : n);
+    return to + (shorter ? size : n);
+}
+
+char *json_text(const json_t *value, size_t flags) {
+    char *text = json_dumps(value, flags | JSON_ENCODE_ANY | JSON_REAL_PRECISION(17)), *to = text;
+    bool quoted = false;
+    for (const char *p = text; p != NULL && *p != '\0';) {
+        const size_t n = quoted ? 0 : strspn(p, "+-.0123456789eE");
+        const bool number = n > 0 && (*p == '-' || (*p >= '0' && *p <= '9'));
+        if (number && strcspn(p, ".eE") < n) {
+            to = shorten(to, p, n);
+            p += n;
+            continue;
+        }
+        if (*p == '"') quoted = !quoted;
+        for (size_t k = quoted && *p == '\\' ? 2 : number ? n : 1; k > 0; k--) *to++ = *p++;
+    }
+    if (text != NULL) *to = '\0';
+    return text;
+}
+
 bool json_write_file(const char *path, const json_t *value, Err *err) {
-    // 15 digits: every decimal of up to 15 digits survives, and 0.1 stays "0.1"
-    char *text = json_dumps(value, JSON_INDENT(2) | JSON_ENCODE_ANY | JSON_REAL_PRECISION(15));
+    char *text = json_text(value, JSON_INDENT(2));
     if (text == NULL) return err_set(err, ERR_FAILED, "%s: out of memory for its JSON", path);
     OutFile f;
     bool ok = out_open(&f, path, err);

@@ -134,7 +134,7 @@ bool metrics_scalars(Metrics *m, int64_t step, const char *const *names, const d
     for (int i = 0; i < n; i++)
         json_object_set_new(line, names[i],
                             isfinite(values[i]) ? json_real(values[i]) : json_null());
-    char *text = json_dumps(line, JSON_COMPACT | JSON_REAL_PRECISION(15));
+    char *text = json_text(line, JSON_COMPACT);
     json_decref(line);
     const size_t size = text ? strlen(text) : 0;
     if (text != NULL) text[size] = '\n'; // over the 0: the size is known

@@ -137,7 +137,8 @@ const Field settings_fields[] = {
     STR("bench.peer_tokenizer", bench.peer_tokenizer, "tests/peer_tokenizer.py", NULL,
         "script that encodes with Hugging Face's tokenizers"),
     STR("bench.tokenizer", bench.tokenizer, "", NULL, "tokenizer.json timed, empty: the target's"),
-    STRS("bench.text", bench.text, "configs/demo/prompts/general.train.jsonl.zst", NULL, "JSON lines whose text is encoded"),
+    STRS("bench.text", bench.text, "configs/demo/prompts/general.train.jsonl.zst", NULL,
+         "JSON lines whose text is encoded"),
     STR("bench.python", bench.python, "python3", NULL, "interpreter of the peers"),
 
     STR("runtime.device", runtime.device, "auto", "auto|cpu|cuda|cuda:[0-9]|cuda:[0-9][0-9]",

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "infer/base/json.h"
+
 static void *place(const Settings *s, const Field *f) {
     return (char *)s + f->offset;
 }
@@ -130,7 +132,7 @@ bool field_set_text(Settings *s, const Field *f, const char *text, Err *err) {
 static bool wrong_type(const Field *f, const json_t *v, Err *err) {
     static const char *const wanted[] = {"an integer", "a number", "true or false", "a string",
                                          "an array of strings"};
-    char *given = json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(15));
+    char *given = json_text(v, JSON_COMPACT);
     err_set(err, ERR_USAGE, "%s is %.200s, expected %s", f->name, given ? given : "?",
             wanted[f->type]);
     free(given);

@@ -11,10 +11,9 @@
 
 enum { STAGE_BYTES = 16 << 20, VALUE_CHARS = 160 };
 
-// As the file spells it: reals are compared by the digits that are written.
 static char *spelled(const json_t *v) {
     if (v == NULL) return strdup("absent");
-    return json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY | JSON_SORT_KEYS | JSON_REAL_PRECISION(15));
+    return json_text(v, JSON_COMPACT | JSON_SORT_KEYS);
 }
 
 static bool same(const json_t *a, const json_t *b) {

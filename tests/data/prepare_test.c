@@ -58,7 +58,7 @@ static void splits_are_disjoint_and_everything_is_counted(void **state) {
         snprintf(user, sizeof user, "Question number %d?", i % 190); // ten repeat
         at = item(at, id, user, i % 2 ? "An answer." : NULL);
     }
-    at += sprintf(at, "{\"id\":\"nothing\"}\n\n{\"id\":\"odd\",\"messages\":[{\"role\":\"wizard\",\"content\":3}]}\n");
+    at += sprintf(at, "{\"id\":\"nothing\"}\n\n{\"id\":\"odd\",\"messages\":\"text\"}\n");
     for (int i = 0; i < 25; i++) { // five of them are asked in training, too
         snprintf(id, sizeof id, "e%d", i);
         snprintf(user, sizeof user, i < 5 ? "Question number %d?" : "Exam %d?", i);
@@ -231,7 +231,7 @@ static void the_verb_writes_once_and_refuses_other_settings(void **state) {
         at = item(at, "q", user, NULL);
     }
     Err err = {0};
-    Cli cli = {.verb = "prepare", .s = settings(save("t.jsonl", text), NULL, "model.target_path=" TARGET), .json = true};
+    Cli cli = {.verb = "prepare", .s = settings(save("t.jsonl", text), NULL, "model.target_path=" TARGET), };
     path_join(path, cli.s.output_dir, "data/train.jsonl");
     assert_ok(prepare_verb.run(&cli, &err), err);
     Sample *s;

@@ -11,9 +11,9 @@ extern char *openblas_get_corename(void);
 // What OpenBLAS 0.3.21 calls the kernels it falls back to: none of them uses AVX2.
 static bool is_fallback(const char *core) {
     static const char *const OLD[] = {
-        "Prescott",      "Core2",     "Nehalem",    "Katmai",  "Coppermine",  "Northwood",
-        "Banias",        "Penryn",    "Dunnington", "Atom",    "Athlon",      "Opteron",
-        "Opteron(SSE3)", "Barcelona", "Nano",       "Generic", "Sandybridge", "Unknown"};
+        "Prescott",     "Core2",     "Nehalem",    "Katmai",  "Coppermine",  "Northwood",
+        "Banias",       "Penryn",    "Dunnington", "Atom",    "Athlon",      "Opteron",
+        "Opteron_SSE3", "Barcelona", "Nano",       "Generic", "Sandybridge", "Unknown"};
     for (size_t i = 0; i < sizeof OLD / sizeof *OLD; i++)
         if (strcasecmp(core, OLD[i]) == 0) return true;
     return false;

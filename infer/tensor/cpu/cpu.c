@@ -65,6 +65,9 @@ bool cpu_open(Device *dev, int threads, Err *err) {
     Cpu *cpu = calloc(1, sizeof *cpu);
     if (cpu == NULL) return err_set(err, ERR_FAILED, "no memory for a CPU device");
     cpu->dnnl = dnnl_gemm_open();
+    cpu->small_f32 = cpu->dnnl && small_gemm_agrees(cpu->dnnl, DT_F32);
+    cpu->small_bf16 =
+        cpu->dnnl && dnnl_gemm_bf16(cpu->dnnl) && small_gemm_agrees(cpu->dnnl, DT_BF16);
     *dev = (Device){.ops = &cpu_ops, .kind = "cpu", .impl = cpu};
     dev->threads = threads ? threads : all < CPU_THREADS_MAX ? all : CPU_THREADS_MAX;
     return true;
@@ -121,5 +124,9 @@ void cpu_describe(Device *dev, void (*line)(void *ctx, const char *name, const c
     line(ctx, "OpenBLAS core", openblas_get_corename());
     line(ctx, "oneDNN kernels", cpu->dnnl ? dnnl_gemm_name(cpu->dnnl) : "none for this CPU");
     line(ctx, "f32 products", cpu->dnnl ? "oneDNN" : "OpenBLAS");
+    line(ctx, "products of few rows",
+         cpu->small_bf16  ? "own kernels, f32 and bf16"
+         : cpu->small_f32 ? "own kernels, f32"
+                          : "as above");
     line(ctx, "bf16 products", cpu_prefers_bf16(dev) ? "oneDNN, in bf16" : "converted to f32");
 }

@@ -22,7 +22,8 @@ typedef struct {
 
 typedef struct {
     Scratch scratch[SCRATCH_THREAD + CPU_THREADS_MAX];
-    struct Dnnl *dnnl; // NULL: not built in, or nothing for this CPU
+    struct Dnnl *dnnl;          // NULL: not built in, or nothing for this CPU
+    bool small_f32, small_bf16; // own kernels for a few rows agree with oneDNN's
 } Cpu;
 
 MUST_CHECK bool cpu_open(Device *dev, int threads, Err *err);

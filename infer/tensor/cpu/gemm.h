@@ -4,6 +4,8 @@
 
 #include "infer/tensor/device.h"
 
+struct Dnnl;
+
 // C (m, n) = op(A) op(B) + beta C; ta/tb: the operand is stored transposed. threads 1 or
 // dev->threads: inside a parallel region it must be 1, and every thread has its own kernels and
 // scratch.
@@ -18,8 +20,16 @@ static inline int64_t gemm_k(const Gemm *g) {
     return g->ta ? g->a.rows : g->a.cols;
 }
 
-// All three F32. With oneDNN's AVX-512 kernels a row's bits do not depend on the other rows.
+// All three F32, or both operands BF16 where the CPU multiplies it: false where there are no
+// kernels for that. With oneDNN's AVX-512 kernels a row's bits do not depend on the other rows.
 void gemm_f32(Device *dev, const Gemm *g);
+bool gemm_bf16(Device *dev, const Gemm *g);
+
+// Own kernels for up to four rows of A (small_gemm.c), A and B both F32 or both BF16; false: not
+// theirs. Only to be run where small_gemm_agrees: where they give the bits that d gives for more
+// rows.
+bool small_gemm_run(const Gemm *g);
+bool small_gemm_agrees(struct Dnnl *d, DType dtype);
 
 // oneDNN, optional at build (dnnl_gemm.c). open returns NULL where it is not built in or has no
 // kernels for this CPU that are worth having. run returns false when it has none for this product.

@@ -38,7 +38,7 @@ static bool matmul_as(Device *dev, Gemm g, DType t) {
         g.c = ready(dev, to, t == DT_BF16 ? c.dtype : DT_F32, SCRATCH_C, g.beta != 0.0f);
         if (t == DT_F32)
             gemm_f32(dev, &g);
-        else if (!dnnl_gemm_run(((Cpu *)dev->impl)->dnnl, &g)) {
+        else if (!gemm_bf16(dev, &g)) {
             CHECK(n == 0);
             return false;
         }

@@ -1,10 +1,12 @@
 // tests/infer/base/json_test.c
 #include "infer/base/json.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "infer/base/file.h"
+#include "infer/base/rng.h"
 #include "tests/testing.h"
 
 static void malformed_texts_are_refused(void **state) {
@@ -99,12 +101,48 @@ static void what_is_written_reads_back_equal(void **state) {
     free(text);
 }
 
+static void reals_are_short_and_exact(void **state) {
+    (void)state;
+    static const double cases[] = {0.1,
+                                   1.0 / 3,
+                                   1e-6,
+                                   1e22,
+                                   1e16,
+                                   -2.5e-300,
+                                   123456789012345680.0,
+                                   5e-324,
+                                   1.7976931348623157e308,
+                                   0.0,
+                                   -0.0,
+                                   3.0,
+                                   1234567890123456.0};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0] + 200000; i++) {
+        double x = i < sizeof cases / sizeof cases[0] ? cases[i] : 0;
+        const uint64_t bits = rng_u64(1, RNG_TEST, 0, i);
+        if (i >= sizeof cases / sizeof cases[0]) memcpy(&x, &bits, sizeof x);
+        if (!isfinite(x)) continue;
+        json_t *a = json_pack("[f,s,i,f]", x, "1.5 \\\" 0.10000000000000001", 7, x);
+        char *text = json_text(a, JSON_COMPACT);
+        json_t *b = json_read_text(text, strlen(text), NULL);
+        if (b == NULL || !json_equal(a, b)) fail_msg("%.17g became %s", x, text);
+        json_decref(a);
+        json_decref(b);
+        free(text);
+    }
+    json_t *o = json_pack("[f,f,f,f,f]", 0.1, 1e-6, 1e22, 2.0, 0.3);
+    char *text = json_text(o, JSON_COMPACT);
+    assert_string_equal(text, "[0.1,1e-6,1e22,2.0,0.3]");
+    free(text);
+    json_decref(o);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(malformed_texts_are_refused),
         cmocka_unit_test(a_refusal_names_file_line_and_column),
         cmocka_unit_test(members_are_typed_and_optional),
         cmocka_unit_test(what_is_written_reads_back_equal),
+        cmocka_unit_test(reals_are_short_and_exact),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,205 @@
+// infer/tensor/cpu/small_gemm.c - C (m, n) = A (m, k) B (n, k)^T for up to four rows: decoding.
+//
+// oneDNN repacks B on every call, three times the work when there are few rows. Here 16 rows of B
+// are turned in registers, and each sum runs through k in order by the very instructions oneDNN
+// uses, so that a row keeps its bits when it meets others in a larger product (checked when the
+// device opens).
+#include "infer/tensor/cpu/gemm.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "infer/tensor/cpu/cpu.h"
+
+#ifdef __x86_64__
+#include <immintrin.h>
+
+enum { ROWS = 4, TILE = 16, STEP = 64 }; // rows of A, of B; bytes of a row
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+#define AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
+#define AVX512_BF16 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")))
+
+// Columns of 16 rows of B at byte `at`, elements of 32 bits (one f32 or a pair of bf16): r[j] lane
+// i is element j of row i. Quarters are loaded where they belong, then 4 x 4 blocks are turned
+// inside them.
+AVX512 static ALWAYS_INLINE void load_turned(__m512i r[TILE], const char *const row[TILE],
+                                             int64_t at) {
+    for (int j = 0; j < 4; j++) {
+        __m512i t[4], u[4];
+        for (int s = 0; s < 4; s++) {
+            const int64_t c = at + 16 * j;
+            t[s] = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(row[s] + c)));
+            for (int q = 1; q < 4; q++) {
+                const __m128i x = _mm_loadu_si128((const __m128i *)(row[4 * q + s] + c));
+                t[s] = _mm512_mask_broadcast_i32x4(t[s], (__mmask16)(0xf << 4 * q), x);
+            }
+        }
+        for (int s = 0; s < 4; s += 2) {
+            u[s] = _mm512_unpacklo_epi32(t[s], t[s + 1]);
+            u[s + 1] = _mm512_unpackhi_epi32(t[s], t[s + 1]);
+        }
+        r[4 * j] = _mm512_unpacklo_epi64(u[0], u[2]);
+        r[4 * j + 1] = _mm512_unpackhi_epi64(u[0], u[2]);
+        r[4 * j + 2] = _mm512_unpacklo_epi64(u[1], u[3]);
+        r[4 * j + 3] = _mm512_unpackhi_epi64(u[1], u[3]);
+    }
+}
+
+// acc[i] += 64 bytes of A row i times the same bytes of 16 rows of B
+AVX512 static ALWAYS_INLINE void step_f32(__m512 acc[ROWS], const char *const a[ROWS],
+                                          const char *const row[TILE], int64_t at, int m) {
+    __m512i r[TILE];
+    load_turned(r, row, at);
+    for (int k = 0; k < TILE; k++)
+        for (int i = 0; i < m; i++) {
+            float x;
+            memcpy(&x, a[i] + at + 4 * k, sizeof x);
+            acc[i] = _mm512_fmadd_ps(_mm512_set1_ps(x), _mm512_castsi512_ps(r[k]), acc[i]);
+        }
+}
+
+AVX512_BF16 static ALWAYS_INLINE void step_bf16(__m512 acc[ROWS], const char *const a[ROWS],
+                                                const char *const row[TILE], int64_t at, int m) {
+    __m512i r[TILE];
+    load_turned(r, row, at);
+    for (int k = 0; k < TILE; k++)
+        for (int i = 0; i < m; i++) {
+            int32_t x;
+            memcpy(&x, a[i] + at + 4 * k, sizeof x);
+            acc[i] = _mm512_dpbf16_ps(acc[i], (__m512bh)_mm512_set1_epi32(x), (__m512bh)r[k]);
+        }
+}
+
+// The last bytes of a stretch, followed by zeros up to a whole step.
+typedef struct {
+    char a[ROWS][STEP], b[TILE][STEP];
+    const char *pa[ROWS], *pb[TILE];
+} Tail;
+
+static void tail_fill(Tail *t, const char *const a[ROWS], const char *const row[TILE], int64_t at,
+                      int64_t bytes, int m) {
+    memset(t, 0, sizeof *t);
+    for (int i = 0; i < m; i++) memcpy(t->a[i], a[i] + at, (size_t)bytes);
+    for (int i = 0; i < TILE; i++) memcpy(t->b[i], row[i] + at, (size_t)bytes);
+    for (int i = 0; i < ROWS; i++) t->pa[i] = t->a[i];
+    for (int i = 0; i < TILE; i++) t->pb[i] = t->b[i];
+}
+
+// sum[i] = A row i times 16 rows of B, `bytes` long. oneDNN's order: sums over chunks of k, which
+// then are added up. m is a constant wherever this is inlined. (32 rows at once would hide more
+// latency, but at the usual strides of a power of two they evict each other from the L1 cache.)
+#define DOTS(name, target, step)                                                                   \
+    target static ALWAYS_INLINE void name##_rows(float(*sum)[TILE], const char *const a[ROWS],     \
+                                                 const char *const row[TILE], int64_t bytes,       \
+                                                 int64_t chunk, int m) {                           \
+        __m512 total[ROWS], acc[ROWS];                                                             \
+        for (int i = 0; i < ROWS; i++) total[i] = _mm512_setzero_ps();                             \
+        for (int64_t from = 0; from < bytes; from += chunk) {                                      \
+            const int64_t to = bytes - from < chunk ? bytes : from + chunk;                        \
+            int64_t at = from;                                                                     \
+            for (int i = 0; i < ROWS; i++) acc[i] = _mm512_setzero_ps();                           \
+            for (; at + STEP <= to; at += STEP) step(acc, a, row, at, m);                          \
+            if (at < to) {                                                                         \
+                Tail t;                                                                            \
+                tail_fill(&t, a, row, at, to - at, m);                                             \
+                step(acc, t.pa, t.pb, 0, m);                                                       \
+            }                                                                                      \
+            for (int i = 0; i < m; i++) total[i] = _mm512_add_ps(total[i], acc[i]);                \
+        }                                                                                          \
+        for (int i = 0; i < m; i++) _mm512_storeu_ps(sum[i], total[i]);                            \
+    }                                                                                              \
+    target static void name(float(*sum)[TILE], const char *const a[ROWS],                          \
+                            const char *const row[TILE], int64_t bytes, int64_t chunk, int m) {    \
+        if (m == 1)                                                                                \
+            name##_rows(sum, a, row, bytes, chunk, 1);                                             \
+        else if (m == 2)                                                                           \
+            name##_rows(sum, a, row, bytes, chunk, 2);                                             \
+        else if (m == 3)                                                                           \
+            name##_rows(sum, a, row, bytes, chunk, 3);                                             \
+        else                                                                                       \
+            name##_rows(sum, a, row, bytes, chunk, 4);                                             \
+    }
+DOTS(dots_f32, AVX512, step_f32)
+DOTS(dots_bf16, AVX512_BF16, step_bf16)
+
+static void put(Tensor c, int64_t r, int64_t n, const float *sum, int64_t count, float beta) {
+    float buf[TILE], *to = span_update(c, r, n, count, buf);
+    for (int64_t i = 0; i < count; i++) to[i] = beta == 0.0f ? sum[i] : sum[i] + to[i];
+    span_end(c, r, n, count, to);
+}
+
+static void columns(const Gemm *g, int64_t n) {
+    const size_t size = dtype_size(g->b.dtype);
+    const int64_t k = g->a.cols, count = g->c.cols - n < TILE ? g->c.cols - n : TILE;
+    const int64_t chunk = k <= 1024 ? 512 : 1024;
+    const int m = (int)g->c.rows;
+    const char *a[ROWS] = {0}, *row[TILE];
+    float sum[ROWS][TILE];
+    for (int i = 0; i < m; i++) a[i] = (char *)g->a.data + (size_t)(i * g->a.ld) * size;
+    for (int i = 0; i < TILE; i++) { // behind the last row: that row again, its sums unused
+        const int64_t r = n + (i < count ? i : count - 1);
+        row[i] = (char *)g->b.data + (size_t)(r * g->b.ld) * size;
+    }
+    (g->b.dtype == DT_BF16 ? dots_bf16 : dots_f32)(sum, a, row, k * (int64_t)size,
+                                                   chunk * (int64_t)size, m);
+    for (int i = 0; i < m; i++) put(g->c, i, n, sum[i], count, g->beta);
+}
+
+bool small_gemm_run(const Gemm *g) {
+    if (g->ta || !g->tb || g->c.rows > ROWS || g->a.cols == 0) return false;
+#pragma omp parallel for num_threads(g->threads)
+    for (int64_t n = 0; n < g->c.cols; n += TILE) columns(g, n);
+    return true;
+}
+
+static bool same_bits(struct Dnnl *d, void *values, DType dtype, int64_t k) {
+    enum { N = 37, ALL = 12 };
+    float wide[ALL * N], few[ROWS * N] = {0};
+    Gemm g = {.tb = true, .threads = 1};
+    g.a = tensor_of(values, dtype, ALL, k);
+    g.b = tensor_of((char *)values + (size_t)(ALL * k) * dtype_size(dtype), dtype, N, k);
+    g.c = tensor_of(wide, DT_F32, ALL, N);
+    if (!dnnl_gemm_run(d, &g)) return false;
+    g.a = tensor_rows(g.a, 0, ROWS);
+    g.c = tensor_of(few, DT_F32, ROWS, N);
+    return small_gemm_run(&g) && memcmp(few, wide, sizeof few) == 0;
+}
+
+bool small_gemm_agrees(struct Dnnl *d, DType dtype) {
+    const int64_t length[] = {83, 512, 700, 1024, 1300, 2100}, most = 49 * 2100;
+    __builtin_cpu_init();
+    if (!__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512dq") ||
+        !__builtin_cpu_supports("avx512vl"))
+        return false;
+    if (dtype == DT_BF16 && !__builtin_cpu_supports("avx512bf16")) return false;
+    float *values = malloc((size_t)most * sizeof *values);
+    if (values == NULL) return false;
+    uint32_t s = 1;
+    for (int64_t i = 0; i < most; i++) {
+        s = s * 1664525u + 1013904223u;
+        const float v = (float)(int32_t)s * 0x1p-31f;
+        if (dtype == DT_BF16)
+            ((bf16 *)values)[i] = bf16_from_f32(v);
+        else
+            values[i] = v;
+    }
+    bool same = true;
+    for (size_t i = 0; same && i < sizeof length / sizeof *length; i++)
+        same = same_bits(d, values, dtype, length[i]);
+    free(values);
+    return same;
+}
+
+#else
+
+bool small_gemm_run(const Gemm *g) {
+    (void)g;
+    return false;
+}
+bool small_gemm_agrees(struct Dnnl *d, DType dtype) {
+    (void)d;
+    (void)dtype;
+    return false;
+}
+
+#endif
