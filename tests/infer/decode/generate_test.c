@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 #include "infer/decode/generate.h"
-#include "infer/decode/sample.h"
+#include "infer/decode/sampling.h"
 #include "infer/decode/speculate.h"
 #include "tests/infer/decode/mini_pair.h"
 
