@@ -18,6 +18,7 @@
 #include "infer/export/export_cmd.h"
 #include "infer/export/inspect_cmd.h"
 #include "infer/tensor/device.h"
+#include "train/train_bench.h"
 #include "train/train_cmd.h"
 
 #define PROGRAM_VERSION "0.1.0"

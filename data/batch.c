@@ -1,4 +1,5 @@
-// data/batch.c - epochs are permutations of the sequences; anchors are drawn from the supervised ones.
+// data/batch.c - epochs are permutations of the sequences; anchors are drawn from the supervised
+// ones.
 #include "data/batch.h"
 
 #include <stdlib.h>
@@ -13,23 +14,30 @@ enum { K_MAX = 64 };
 struct Batches {
     SeqSource src;
     BatchOptions opt;
-    int64_t per_epoch, epoch;    // order is that of this epoch; -1: none yet
-    int64_t *order;              // (src.count)
-    CapturedSeq *kept;           // (src.count); sample.n 0 = not kept
+    int64_t per_epoch, epoch; // order is that of this epoch; -1: none yet
+    int64_t *order;           // (src.count)
+    CapturedSeq *kept;        // (src.count); sample.n 0 = not kept
     int64_t kept_bytes;
     CapturedSeq loose[PACK_SEQS_MAX]; // of the present batch, not kept
     int nloose;
-    int64_t room;                // anchors that the arrays below hold
+    int64_t room; // anchors that the arrays below hold
     int32_t *T, *seq_of, *token, *label;
     uint8_t *valid;
-    int64_t *pick, pick_room;    // eligible positions of one sequence, then a permutation of them
+    int64_t *pick, pick_room; // eligible positions of one sequence, then a permutation of them
 };
 
-static int64_t source_length(void *ctx, int64_t i) { return shards_length(ctx, i); }
-static bool source_read(void *ctx, int64_t i, CapturedSeq *out, Err *err) { return shards_read(ctx, i, out, err); }
+static int64_t source_length(void *ctx, int64_t i) {
+    return shards_length(ctx, i);
+}
+static bool source_read(void *ctx, int64_t i, CapturedSeq *out, Err *err) {
+    return shards_read(ctx, i, out, err);
+}
 
 SeqSource shards_source(ShardSet *s) {
-    return (SeqSource){.ctx = s, .count = shards_count(s), .length = source_length, .read = source_read,
+    return (SeqSource){.ctx = s,
+                       .count = shards_count(s),
+                       .length = source_length,
+                       .read = source_read,
                        .bytes_per_token = shard_bytes_per_token(shards_meta(s))};
 }
 
@@ -80,7 +88,9 @@ void batches_close(Batches *b) {
     free(b);
 }
 
-int64_t batches_per_epoch(const Batches *b) { return b->per_epoch; }
+int64_t batches_per_epoch(const Batches *b) {
+    return b->per_epoch;
+}
 
 static int descending(const void *a, const void *b) {
     const int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
@@ -119,9 +129,13 @@ static bool take_sequence(Batches *b, int64_t i, CapturedSeq *out, Err *err) {
     return true;
 }
 
-static bool supervised(const Sample *s, int64_t t) { return t < s->n && s->kind[t] >= TOKEN_MODEL; }
+static bool supervised(const Sample *s, int64_t t) {
+    return t < s->n && s->kind[t] >= TOKEN_MODEL;
+}
 
-static int ascending(const void *a, const void *b) { return -descending(a, b); }
+static int ascending(const void *a, const void *b) {
+    return -descending(a, b);
+}
 
 // Positions T of one sequence into b->pick, ascending; their number, or -1 when memory is out.
 static int64_t pick_anchors(Batches *b, const Sample *s, int64_t step, int slot) {

@@ -16,32 +16,34 @@ typedef struct SeqSource {
 SeqSource shards_source(ShardSet *s); // borrows s
 
 typedef struct {
-    int64_t sequences;   // per step
-    int64_t anchors;     // per sequence, 0 = all
+    int64_t sequences; // per step
+    int64_t anchors;   // per sequence, 0 = all
     int K;
     uint64_t seed;
 } BatchOptions;
 
-// Host view of one step. Anchor r: sequence seq_of[r] of the batch, T[r]; both ascending. token[j * rows + r]
-// = x_{T+j} (-1 past the end). Step j's teacher row is pack row start[seq] + T + j, its label x_{T+j+1};
-// weight 0 where the label is missing or not supervised: valid is 0 from the first such label on, since a
-// round of drafts ends with the model's turn. T is an anchor when x_T and x_{T+1} are supervised.
+// Host view of one step. Anchor r: sequence seq_of[r] of the batch, T[r]; both ascending. token[j *
+// rows + r] = x_{T+j} (-1 past the end). Step j's teacher row is pack row start[seq] + T + j, its
+// label x_{T+j+1}; weight 0 where the label is missing or not supervised: valid is 0 from the first
+// such label on, since a round of drafts ends with the model's turn. T is an anchor when x_T and
+// x_{T+1} are supervised.
 typedef struct {
     int nseq;
     CapturedSeq seq[PACK_SEQS_MAX];
     int64_t seq_index[PACK_SEQS_MAX]; // in the source: named when a loss is not finite
     int64_t rows;
-    int32_t *T, *seq_of;              // (rows)
-    int32_t *token, *label;           // (K, rows)
-    uint8_t *valid;                   // (K, rows)
-    int64_t tokens;                   // rows of the pack
+    int32_t *T, *seq_of;    // (rows)
+    int32_t *token, *label; // (K, rows)
+    uint8_t *valid;         // (K, rows)
+    int64_t tokens;         // rows of the pack
 } Batch;
 
 typedef struct Batches Batches;
 MUST_CHECK Batches *batches_open(const SeqSource *src, const BatchOptions *opt, Err *err);
 void batches_close(Batches *b);
 int64_t batches_per_epoch(const Batches *b);
-MUST_CHECK bool batches_get(Batches *b, int64_t step, Batch *out, Err *err); // out's memory is reused by the next call
+MUST_CHECK bool batches_get(Batches *b, int64_t step, Batch *out,
+                            Err *err); // out's memory is reused by the next call
 // The most rows and tokens any step can have: prices the plan.
 void batches_limits(const Batches *b, int64_t *rows, int64_t *tokens);
 

@@ -9,18 +9,23 @@ struct Capturer {
     Device *dev;
     const CapturePlan *plan;
     int64_t chunk;
-    KvCache *kv, *long_kv; // long_kv: one slot for a sequence longer than a chunk; NULL without such
+    KvCache *kv,
+        *long_kv; // long_kv: one slot for a sequence longer than a chunk; NULL without such
     void *block;
-    Tensor hidden;         // F32 (chunk, B), of one call
+    Tensor hidden; // F32 (chunk, B), of one call
     FeaturePack pack;
 };
 
 ShardMeta capture_meta(const Target *t) {
     const TargetConfig *c = target_config(t);
-    ShardMeta m = {.hidden = c->text.hidden, .window = c->text.window, .vocab = c->text.vocab, .dtype = "BF16"};
+    ShardMeta m = {.hidden = c->text.hidden,
+                   .window = c->text.window,
+                   .vocab = c->text.vocab,
+                   .dtype = "BF16"};
     strcpy(m.target, target_fingerprint(t)->hex);
     for (int k = 0; k < 2; k++)
-        m.kv_width[k] = layer_kv_heads(&c->text, c->kv_source[k]) * layer_head_dim(&c->text, c->kv_source[k]);
+        m.kv_width[k] =
+            layer_kv_heads(&c->text, c->kv_source[k]) * layer_head_dim(&c->text, c->kv_source[k]);
     return m;
 }
 
@@ -31,7 +36,9 @@ static void lay_out(Capturer *c, Arena *arena) {
     features_take(&c->pack, tc, room, DT_BF16, arena);
 }
 
-static int64_t short_slots(const CapturePlan *p) { return p->widest > 0 ? p->widest : 1; }
+static int64_t short_slots(const CapturePlan *p) {
+    return p->widest > 0 ? p->widest : 1;
+}
 
 size_t capturer_bytes(const Target *t, const CapturePlan *p, int64_t chunk, DType kv_dtype) {
     const TextConfig *text = &target_config(t)->text;
@@ -97,7 +104,8 @@ static bool run_short(Capturer *c, const Sample *const *seq, int n, Err *err) {
     rows = 0;
     for (int i = 0; i < n; i++) {
         features_begin(&c->pack);
-        features_append(&c->pack, c->dev, c->target, c->kv, i, 0, seq[i]->n, tensor_rows(c->hidden, rows, seq[i]->n));
+        features_append(&c->pack, c->dev, c->target, c->kv, i, 0, seq[i]->n,
+                        tensor_rows(c->hidden, rows, seq[i]->n));
         rows += seq[i]->n;
     }
     free(ids);
@@ -139,7 +147,8 @@ static bool download(const Capturer *c, int i, const Sample *s, CapturedSeq *out
     bool ok = copy_sample(&out->sample, s);
     ok = ok && (out->hidden = rows_of(c->dev, p->hidden, at, s->n));
     for (int k = 0; k < 2 && ok; k++)
-        ok = (out->k[k] = rows_of(c->dev, p->k[k], at, s->n)) && (out->v[k] = rows_of(c->dev, p->v[k], at, s->n));
+        ok = (out->k[k] = rows_of(c->dev, p->k[k], at, s->n)) &&
+             (out->v[k] = rows_of(c->dev, p->v[k], at, s->n));
     return ok || err_set(err, ERR_FAILED, "out of memory for sample %s", s->id);
 }
 
@@ -166,8 +175,8 @@ static bool check_rows(const CapturedSeq *c, const FeaturePack *p, Err *err) {
         if (r < 0) r = bad_row(c->v[k], s->n, p->kv_width[k], false);
     }
     if (r < 0) return true;
-    return err_set(err, ERR_FAILED, "sample %s (answer %d): at token %lld of %lld the %s", s->id, (int)s->sample,
-                   (long long)r, (long long)s->n, what);
+    return err_set(err, ERR_FAILED, "sample %s (answer %d): at token %lld of %lld the %s", s->id,
+                   (int)s->sample, (long long)r, (long long)s->n, what);
 }
 
 bool capturer_run(Capturer *c, int64_t g, CapturedSeq *out, Err *err) {
@@ -177,8 +186,10 @@ bool capturer_run(Capturer *c, int64_t g, CapturedSeq *out, Err *err) {
     memset(out, 0, (size_t)n * sizeof *out);
     features_clear(&c->pack);
     bool ok = true;
-    if (seq[0]->n > c->chunk) run_long(c, seq[0]);
-    else ok = run_short(c, seq, n, err);
+    if (seq[0]->n > c->chunk)
+        run_long(c, seq[0]);
+    else
+        ok = run_short(c, seq, n, err);
     for (int i = 0; i < n && ok; i++) ok = download(c, i, seq[i], &out[i], err);
     ok = dev_sync(c->dev, err) && ok;
     for (int i = 0; i < n && ok; i++) ok = check_rows(&out[i], &c->pack, err);

@@ -1,25 +1,27 @@
-// data/capture.h - the target over whole sequences: hidden states and shared K/V as shards hold them.
+// data/capture.h - the target over whole sequences: hidden states and shared K/V as shards hold
+// them.
 //
-// Sequences are captured in groups that fill the rows of one target call; the numbers of a group depend
-// on nothing outside it. Shards and the stream use the same groups, so both see the same bits.
+// Sequences are captured in groups that fill the rows of one target call; the numbers of a group
+// depend on nothing outside it. Shards and the stream use the same groups, so both see the same
+// bits.
 #ifndef DATA_CAPTURE_H
 #define DATA_CAPTURE_H
 
 #include "data/batch.h"
 
-// Which sequences are captured, and in which groups and shards. Sequences without a single anchor (no
-// two supervised tokens in a row) teach nothing and are left out.
+// Which sequences are captured, and in which groups and shards. Sequences without a single anchor
+// (no two supervised tokens in a row) teach nothing and are left out.
 typedef struct {
-    const Sample **seq;      // (n), in order; borrowed
+    const Sample **seq; // (n), in order; borrowed
     int64_t n, tokens, longest, left_out;
-    int64_t *group;          // (groups + 1) first sequence of each
+    int64_t *group; // (groups + 1) first sequence of each
     int64_t groups;
-    int64_t *shard;          // (shards + 1) first group of each
+    int64_t *shard; // (shards + 1) first group of each
     int shards;
-    int64_t widest;          // most sequences of a group
+    int64_t widest; // most sequences of a group
 } CapturePlan;
-MUST_CHECK bool capture_plan(CapturePlan *p, const Sample *sample, int64_t n, int64_t chunk, int64_t shard_tokens,
-                             Err *err);
+MUST_CHECK bool capture_plan(CapturePlan *p, const Sample *sample, int64_t n, int64_t chunk,
+                             int64_t shard_tokens, Err *err);
 void capture_plan_free(CapturePlan *p);
 
 // What the target decides of a shard's meta: fingerprint, widths, window, vocabulary, dtype.
@@ -28,16 +30,18 @@ ShardMeta capture_meta(const Target *t);
 typedef struct Capturer Capturer;
 // Device memory that capturer_open takes beside the target.
 size_t capturer_bytes(const Target *t, const CapturePlan *p, int64_t chunk, DType kv_dtype);
-MUST_CHECK Capturer *capturer_open(Target *t, const CapturePlan *p, int64_t chunk, DType kv_dtype, Err *err);
+MUST_CHECK Capturer *capturer_open(Target *t, const CapturePlan *p, int64_t chunk, DType kv_dtype,
+                                   Err *err);
 void capturer_close(Capturer *c);
-// Group g into out (as many as it has; the caller frees them). Rows that are not finite, or hidden rows
-// of zeros, are an error naming the sample.
+// Group g into out (as many as it has; the caller frees them). Rows that are not finite, or hidden
+// rows of zeros, are an error naming the sample.
 MUST_CHECK bool capturer_run(Capturer *c, int64_t g, CapturedSeq *out, Err *err);
 
-// A source that captures when asked; sequences of a group that were not asked for are kept until they
-// are, within a budget. Numbers as in the shards of the same plan.
+// A source that captures when asked; sequences of a group that were not asked for are kept until
+// they are, within a budget. Numbers as in the shards of the same plan.
 typedef struct Stream Stream;
-MUST_CHECK Stream *stream_open(Target *t, const char *samples_path, int64_t chunk, DType kv_dtype, Err *err);
+MUST_CHECK Stream *stream_open(Target *t, const char *samples_path, int64_t chunk, DType kv_dtype,
+                               Err *err);
 SeqSource stream_source(Stream *s); // borrows s
 void stream_close(Stream *s);
 

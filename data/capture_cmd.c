@@ -1,4 +1,5 @@
-// data/capture_cmd.c - `draftsmith capture`: hidden states and shared K/V of every answer, into shards.
+// data/capture_cmd.c - `draftsmith capture`: hidden states and shared K/V of every answer, into
+// shards.
 #include "data/capture_cmd.h"
 
 #include <stdlib.h>
@@ -25,9 +26,9 @@ static json_t *identity_of(Work *w, Err *err) {
     Sha256 sha;
     if (!sha256_file(&sha, w->samples, err)) return NULL;
     return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I}", "samples", sha.hex, "target", w->meta.target,
-                     "model.embed_scale", w->s->model.embed_scale, "runtime.dtype", dtype_name(w->model.dtype),
-                     "capture.chunk", (json_int_t)w->s->capture.chunk, "capture.shard_mib",
-                     (json_int_t)w->s->capture.shard_mib);
+                     "model.embed_scale", w->s->model.embed_scale, "runtime.dtype",
+                     dtype_name(w->model.dtype), "capture.chunk", (json_int_t)w->s->capture.chunk,
+                     "capture.shard_mib", (json_int_t)w->s->capture.shard_mib);
 }
 
 // sampler: that of the first answer not given by the data; the shards hold it per sequence, too.
@@ -56,19 +57,20 @@ static bool room_on_disk(const Work *w, int64_t tokens, int shards, Err *err) {
     const int64_t need = tokens * shard_bytes_per_token(&w->meta) + padding;
     const int64_t have = disk_free_bytes(w->s->output_dir);
     if (have < 0 || need <= have) return true;
-    return err_set(err, ERR_FAILED, "%s: shards need %.2f GiB, the disk has %.2f GiB free", w->dir,
-                   (double)need / (1 << 30), (double)have / (1 << 30));
+    return err_set(err, ERR_FAILED, "%s: shards need %.1f MiB, the disk has %.1f MiB free", w->dir,
+                   (double)need / (1 << 20), (double)have / (1 << 20));
 }
 
 static int64_t shard_tokens(const CapturePlan *p, int shard) {
     int64_t n = 0;
-    for (int64_t i = p->group[p->shard[shard]]; i < p->group[p->shard[shard + 1]]; i++) n += p->seq[i]->n;
+    for (int64_t i = p->group[p->shard[shard]]; i < p->group[p->shard[shard + 1]]; i++)
+        n += p->seq[i]->n;
     return n;
 }
 
 // One shard: its groups through the target, then to the disk as a whole.
-static bool capture_shard(Work *w, Capturer *c, ShardWriter *out, int shard, Progress *progress, int64_t *done,
-                          Err *err) {
+static bool capture_shard(Work *w, Capturer *c, ShardWriter *out, int shard, Progress *progress,
+                          int64_t *done, Err *err) {
     const CapturePlan *p = &w->plan;
     const int64_t first = p->group[p->shard[shard]], n = p->group[p->shard[shard + 1]] - first;
     CapturedSeq *seq = calloc((size_t)n, sizeof *seq);
@@ -76,7 +78,8 @@ static bool capture_shard(Work *w, Capturer *c, ShardWriter *out, int shard, Pro
     bool ok = seq && list;
     if (!ok) err_set(err, ERR_FAILED, "out of memory for %lld sequences", (long long)n);
     for (int64_t g = p->shard[shard]; g < p->shard[shard + 1] && ok; g++) {
-        if (stop_requested()) ok = err_set(err, ERR_STOPPED, "stopped; the next run goes on at shard %d", shard);
+        if (stop_requested())
+            ok = err_set(err, ERR_STOPPED, "stopped; the next run goes on at shard %d", shard);
         ok = ok && capturer_run(c, g, seq + (p->group[g] - first), err);
         for (int64_t i = p->group[g]; i < p->group[g + 1]; i++) *done += p->seq[i]->n;
         if (ok) progress_at(progress, *done, "");
@@ -97,7 +100,8 @@ static bool capture_missing(Work *w, ShardWriter *out, Err *err) {
     if (next > p->shards)
         return err_set(err, ERR_INPUT, "%s: %d shards where %d belong", w->dir, next, p->shards);
     for (int i = 0; i < next; i++) done += shard_tokens(p, i);
-    if (next) log_info("capture %s: %d of %d shards were there", split_name(w->split), next, p->shards);
+    if (next)
+        log_info("capture %s: %d of %d shards were there", split_name(w->split), next, p->shards);
     if (!room_on_disk(w, p->tokens - done, p->shards - next, err)) return false;
     Capturer *c = capturer_open(w->model.target, p, w->s->capture.chunk, w->model.dtype, err);
     if (!c) return false;
@@ -105,7 +109,8 @@ static bool capture_missing(Work *w, ShardWriter *out, Err *err) {
     snprintf(what, sizeof what, "capture %s", split_name(w->split));
     progress_start(&progress, what, "tok", p->tokens);
     bool ok = true;
-    for (int i = next; i < p->shards && ok; i++) ok = capture_shard(w, c, out, i, &progress, &done, err);
+    for (int i = next; i < p->shards && ok; i++)
+        ok = capture_shard(w, c, out, i, &progress, &done, err);
     if (ok) progress_end(&progress, done, "");
     capturer_close(c);
     return ok && shard_writer_finish(out, p->shards, err);
@@ -114,15 +119,18 @@ static bool capture_missing(Work *w, ShardWriter *out, Err *err) {
 static json_t *result_of(const Work *w) {
     const int64_t each = shard_bytes_per_token(&w->meta);
     return json_pack("{s:I, s:I, s:i, s:I, s:I, s:I}", "sequences", (json_int_t)w->plan.n, "tokens",
-                     (json_int_t)w->plan.tokens, "shards", w->plan.shards, "bytes_per_token", (json_int_t)each, "bytes",
-                     (json_int_t)(each * w->plan.tokens), "left_out", (json_int_t)w->plan.left_out);
+                     (json_int_t)w->plan.tokens, "shards", w->plan.shards, "bytes_per_token",
+                     (json_int_t)each, "bytes", (json_int_t)(each * w->plan.tokens), "left_out",
+                     (json_int_t)w->plan.left_out);
 }
 
 static void print_result(Split split, const json_t *o) {
-    static const char *const keys[] = {"sequences", "tokens", "bytes_per_token", "bytes", "shards", "left_out"};
+    static const char *const keys[] = {"sequences", "tokens", "bytes_per_token",
+                                       "bytes",     "shards", "left_out"};
     long long v[6];
     for (int i = 0; i < 6; i++) v[i] = (long long)json_integer_value(json_object_get(o, keys[i]));
-    printf("%-6s %8lld sequences %10lld tokens x %lld bytes = %.1f MiB in %lld shards; %lld left out (no answer of two "
+    printf("%-6s %8lld sequences %10lld tokens x %lld bytes = %.1f MiB in %lld shards; %lld left "
+           "out (no answer of two "
            "tokens)\n",
            split_name(split), v[0], v[1], v[2], (double)v[3] / (1 << 20), v[4], v[5]);
 }
@@ -133,12 +141,13 @@ static bool dry_run(Work *w, Err *err) {
     json_t *result = result_of(w);
     print_result(w->split, result);
     json_decref(result);
-    const double device = (double)capturer_bytes(w->model.target, p, w->s->capture.chunk, w->model.dtype);
+    const double device =
+        (double)capturer_bytes(w->model.target, p, w->s->capture.chunk, w->model.dtype);
     int64_t most = 0;
     for (int i = 0; i < p->shards; i++)
         if (shard_tokens(p, i) > most) most = shard_tokens(p, i);
-    printf("       memory: %.1f MiB beside the target, %.1f MiB for the shard under way\n", device / (1 << 20),
-           (double)(most * shard_bytes_per_token(&w->meta)) / (1 << 20));
+    printf("       memory: %.1f MiB beside the target, %.1f MiB for the shard under way\n",
+           device / (1 << 20), (double)(most * shard_bytes_per_token(&w->meta)) / (1 << 20));
     if (p->groups == 0) return true;
     CapturedSeq seq[PACK_SEQS_MAX];
     Capturer *c = capturer_open(w->model.target, p, w->s->capture.chunk, w->model.dtype, err);
@@ -154,8 +163,8 @@ static bool dry_run(Work *w, Err *err) {
     int64_t rows = 0;
     for (int64_t i = 0; i < p->group[1]; i++) rows += p->seq[i]->n;
     if (ok)
-        printf("       time: about %.0f s at %.0f tokens/s\n", seconds * (double)p->tokens / (double)rows,
-               (double)rows / seconds);
+        printf("       time: about %.0f s at %.0f tokens/s\n",
+               seconds * (double)p->tokens / (double)rows, (double)rows / seconds);
     capturer_close(c);
     return ok;
 }
@@ -164,13 +173,15 @@ static bool write_shards(Work *w, Err *err) {
     char marker[PATH_ROOM];
     if (w->cli->overwrite && !dir_remove(w->dir, err)) return false;
     if (!dir_make(w->dir, err) || !stage_clear(path_join(marker, "", w->stage), err)) return false;
-    log_info("capture %s: %lld tokens, %lld bytes each, %.1f MiB", split_name(w->split), (long long)w->plan.tokens,
-             (long long)shard_bytes_per_token(&w->meta),
+    log_info("capture %s: %lld tokens, %lld bytes each, %.1f MiB", split_name(w->split),
+             (long long)w->plan.tokens, (long long)shard_bytes_per_token(&w->meta),
              (double)(w->plan.tokens * shard_bytes_per_token(&w->meta)) / (1 << 20));
     ShardWriter *out = shard_writer_open(w->dir, &w->meta, err);
-    if (!out) return err && err->code == ERR_INPUT ? err_wrap(err, "an unfinished capture of something else (--overwrite "
-                                                                   "removes it)")
-                                                   : false;
+    if (!out)
+        return err && err->code == ERR_INPUT
+                   ? err_wrap(err, "an unfinished capture of something else (--overwrite "
+                                   "removes it)")
+                   : false;
     const bool ok = capture_missing(w, out, err);
     shard_writer_close(out);
     return ok;
@@ -200,11 +211,13 @@ static bool capture_split(Work *w, json_t *all, Err *err) {
     split_path(w->samples, w->s, "regen", w->split, ".jsonl");
     split_path(w->dir, w->s, "shards", w->split, "");
     path_join(w->stage, w->dir, "capture.json");
-    if (!file_exists(w->samples)) return err_set(err, ERR_INPUT, "%s: not there; `regenerate` makes it", w->samples);
+    if (!file_exists(w->samples))
+        return err_set(err, ERR_INPUT, "%s: not there; `regenerate` makes it", w->samples);
     w->meta = capture_meta(w->model.target);
     json_t *identity = identity_of(w, err), *result = NULL;
     if (!identity) return false;
-    StageState state = w->cli->dry_run ? STAGE_ABSENT : stage_state(w->stage, identity, w->cli->overwrite, err);
+    StageState state =
+        w->cli->dry_run ? STAGE_ABSENT : stage_state(w->stage, identity, w->cli->overwrite, err);
     bool ok = state != STAGE_ERROR;
     if (state == STAGE_DONE && shards_complete(w->dir)) {
         log_info("capture %s: done before (%s)", split_name(w->split), w->stage);
@@ -222,7 +235,8 @@ static bool capture_run(const Cli *cli, Err *err) {
     Work w = {.cli = cli, .s = &cli->s};
     json_t *all = json_object();
     bool ok = open_target(&w.model, w.s, w.s->capture.chunk, err) &&
-              (w.tokenizer = open_tokenizer(w.s->model.target_path, target_config(w.model.target)->text.vocab, err));
+              (w.tokenizer = open_tokenizer(w.s->model.target_path,
+                                            target_config(w.model.target)->text.vocab, err));
     for (int i = 0; i < SPLIT_COUNT && ok; i++) {
         w.split = (Split)i;
         if (w.split == SPLIT_TRAIN && w.s->train.stream) {
@@ -246,8 +260,10 @@ const Verb capture_verb = {
     .summary = "hidden states and shared K/V of every answer, into shards",
     .usage = "  draftsmith capture --dry-run                     tokens, bytes, memory, time\n"
              "  draftsmith capture --shard-mib 256               shards of about 256 MiB\n\n"
-             "Reads OUTPUT_DIR/regen/*.jsonl, writes OUTPUT_DIR/shards/{train,dev,eval}/. An interrupted run goes on\n"
-             "at the first missing shard and ends in the same bytes. With train.stream=true the training split is\n"
+             "Reads OUTPUT_DIR/regen/*.jsonl, writes OUTPUT_DIR/shards/{train,dev,eval}/. An "
+             "interrupted run goes on\n"
+             "at the first missing shard and ends in the same bytes. With train.stream=true the "
+             "training split is\n"
              "captured by the trainer instead.",
     .run = capture_run,
 };

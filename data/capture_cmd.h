@@ -1,4 +1,5 @@
-// data/capture_cmd.h - `draftsmith capture`: hidden states and shared K/V of every answer, into shards.
+// data/capture_cmd.h - `draftsmith capture`: hidden states and shared K/V of every answer, into
+// shards.
 #ifndef DATA_CAPTURE_CMD_H
 #define DATA_CAPTURE_CMD_H
 

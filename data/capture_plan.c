@@ -39,7 +39,8 @@ static void plan_shards(CapturePlan *p, int64_t shard_tokens) {
     p->shard[p->shards] = p->groups;
 }
 
-bool capture_plan(CapturePlan *p, const Sample *sample, int64_t n, int64_t chunk, int64_t shard_tokens, Err *err) {
+bool capture_plan(CapturePlan *p, const Sample *sample, int64_t n, int64_t chunk,
+                  int64_t shard_tokens, Err *err) {
     CHECK(chunk > 0 && n >= 0);
     *p = (CapturePlan){0};
     p->seq = malloc((size_t)(n + 1) * sizeof *p->seq);
@@ -50,8 +51,10 @@ bool capture_plan(CapturePlan *p, const Sample *sample, int64_t n, int64_t chunk
         return err_set(err, ERR_FAILED, "out of memory for %lld sequences", (long long)n);
     }
     for (int64_t i = 0; i < n; i++) {
-        if (has_anchor(&sample[i])) p->seq[p->n++] = &sample[i];
-        else p->left_out++;
+        if (has_anchor(&sample[i]))
+            p->seq[p->n++] = &sample[i];
+        else
+            p->left_out++;
     }
     plan_groups(p, chunk);
     plan_shards(p, shard_tokens);

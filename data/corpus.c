@@ -21,20 +21,23 @@ enum {
 struct Corpus {
     struct archive *archive;
     char path[PATH_ROOM];
-    char entry[256];       // printable name of the member, "" for a bare file
+    char entry[256]; // printable name of the member, "" for a bare file
     bool in_entry;
     char block[BLOCK_BYTES];
-    size_t at, filled;     // block[at..filled) is not consumed yet
-    char *line;            // bytes of the present line so far
+    size_t at, filled; // block[at..filled) is not consumed yet
+    char *line;        // bytes of the present line so far
     size_t size, room;
-    int64_t number;        // of the present line in its member, 1-based
+    int64_t number; // of the present line in its member, 1-based
     int64_t unpacked, skipped;
     json_t *value;
 };
 
 static void place(const Corpus *c, char out[512]) {
-    if (c->entry[0]) snprintf(out, 512, "%.200s(%.200s):%lld", path_base(c->path), c->entry, (long long)c->number);
-    else snprintf(out, 512, "%.400s:%lld", path_base(c->path), (long long)c->number);
+    if (c->entry[0])
+        snprintf(out, 512, "%.200s(%.200s):%lld", path_base(c->path), c->entry,
+                 (long long)c->number);
+    else
+        snprintf(out, 512, "%.400s:%lld", path_base(c->path), (long long)c->number);
 }
 
 // Names of members are printed, never opened: keep what is harmless on a terminal.
@@ -91,7 +94,9 @@ void corpus_close(Corpus *c) {
     free(c);
 }
 
-int64_t corpus_skipped(const Corpus *c) { return c->skipped; }
+int64_t corpus_skipped(const Corpus *c) {
+    return c->skipped;
+}
 
 // 1 = a member is open, 0 = no more, -1 = error.
 static int next_entry(Corpus *c, Err *err) {
@@ -144,7 +149,7 @@ static bool line_append(Corpus *c, const char *data, size_t size, Err *err) {
         c->line = line;
         c->room = room;
     }
-    memcpy(c->line + c->size, data, size);
+    if (size > 0) memcpy(c->line + c->size, data, size);
     c->size += size;
     return true;
 }

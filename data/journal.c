@@ -34,7 +34,8 @@ static bool index_lines(Journal *j, size_t total, const char *identity, Err *err
             if (!more) return err_set(err, ERR_FAILED, "%s: out of memory", j->path);
             j->start = more;
         }
-        const bool mine = line >= 0 || (size == (int64_t)strlen(identity) && !memcmp(at + HEAD, identity, (size_t)size));
+        const bool mine = line >= 0 || (size == (int64_t)strlen(identity) &&
+                                        !memcmp(at + HEAD, identity, (size_t)size));
         if (line >= 0) j->start[line] = at - j->data + HEAD;
         if (size < 0 || !mine) {
             j->n = line < 0 ? 0 : line;
@@ -50,7 +51,8 @@ bool journal_open(Journal *j, const char *path, const char *identity, Err *err) 
     size_t total = 0;
     path_join(j->path, "", path);
     if (file_exists(path) && !(j->data = file_read(path, JOURNAL_BYTES, &total, err))) return false;
-    if (!j->data && !(j->data = calloc(1, 1))) return err_set(err, ERR_FAILED, "%s: out of memory", path);
+    if (!j->data && !(j->data = calloc(1, 1)))
+        return err_set(err, ERR_FAILED, "%s: out of memory", path);
     if (!index_lines(j, total, identity, err)) goto fail;
     j->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (j->fd < 0) {
@@ -88,7 +90,8 @@ bool journal_keep(Journal *j, int64_t n, Err *err) {
 
 bool journal_add(Journal *j, const char *text, Err *err) {
     char *line = NULL;
-    const int size = asprintf(&line, "%016llx %s\n", (unsigned long long)xxh3_64(text, strlen(text)), text);
+    const int size =
+        asprintf(&line, "%016llx %s\n", (unsigned long long)xxh3_64(text, strlen(text)), text);
     if (size < 0) return err_set(err, ERR_FAILED, "%s: out of memory", j->path);
     int done = 0;
     while (done < size) {

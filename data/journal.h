@@ -9,9 +9,10 @@
 typedef struct {
     int fd; // -1: closed
     char path[PATH_ROOM];
-    char *data;     // what was there when opened, until journal_keep
-    int64_t n;      // whole lines of it, the identity apart
-    int64_t *start; // (n + 1) where the text of each line begins; [n]: where the last one ended, + 17
+    char *data; // what was there when opened, until journal_keep
+    int64_t n;  // whole lines of it, the identity apart
+    int64_t
+        *start; // (n + 1) where the text of each line begins; [n]: where the last one ended, + 17
 } Journal;
 
 // Reads what is there; a journal of another identity counts as empty.

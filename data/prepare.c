@@ -1,5 +1,5 @@
-// data/prepare.c - reads every input, keeps train, dev and eval apart by the hash of the prompt, and
-// accounts for every item.
+// data/prepare.c - reads every input, keeps train, dev and eval apart by the hash of the prompt,
+// and accounts for every item.
 #include "data/prepare.h"
 
 #include <stdlib.h>
@@ -51,7 +51,8 @@ typedef struct {
 } Job;
 
 static void reject(Job *j, const char *where, const char *id, const char *why) {
-    json_array_append_new(j->p->rejected, json_pack("{s:s, s:s, s:s}", "where", where, "id", id, "why", why));
+    json_array_append_new(j->p->rejected,
+                          json_pack("{s:s, s:s, s:s}", "where", where, "id", id, "why", why));
 }
 
 static bool keep(Job *j, Split split, const Sample *s, Err *err) {
@@ -74,11 +75,13 @@ static Split split_of(const Settings *s, uint64_t hash) {
 // Places one item, or says why it is left out; takes the sample over.
 static bool place(Job *j, bool held_out, Sample *s, uint64_t hash, const char *where, Err *err) {
     PrepareCount *count = held_out ? &j->p->eval : &j->p->train;
-    const int64_t least = s->prompt == s->n ? s->n + ANSWER_ROOM : s->n, most = j->s->data.max_length;
+    const int64_t least = s->prompt == s->n ? s->n + ANSWER_ROOM : s->n,
+                  most = j->s->data.max_length;
     char why[128] = "";
     if (least > most) {
         count->too_long++;
-        snprintf(why, sizeof why, "%lld tokens, data.max_length is %lld", (long long)least, (long long)most);
+        snprintf(why, sizeof why, "%lld tokens, data.max_length is %lld", (long long)least,
+                 (long long)most);
     } else if (!held_out && set_has(&j->eval, hash)) {
         count->in_eval++;
         snprintf(why, sizeof why, "the prompt is in data.eval");
@@ -167,8 +170,9 @@ static bool shuffle(Job *j, Split split, int64_t limit, Err *err) {
 
 static bool nothing_left(const Prepared *p, const PrepareCount *c, const char *what, Err *err) {
     const json_t *why = json_array_get(p->rejected, 0);
-    return err_set(err, ERR_INPUT, "none of the %lld prompts of %s can be used: %.200s: %.300s", (long long)c->in, what,
-                   json_string_value(json_object_get(why, "where")), json_string_value(json_object_get(why, "why")));
+    return err_set(err, ERR_INPUT, "none of the %lld prompts of %s can be used: %.200s: %.300s",
+                   (long long)c->in, what, json_string_value(json_object_get(why, "where")),
+                   json_string_value(json_object_get(why, "why")));
 }
 
 bool prepare_all(Prepared *p, const Settings *s, const PrepareTools *tools, Err *err) {
@@ -176,12 +180,17 @@ bool prepare_all(Prepared *p, const Settings *s, const PrepareTools *tools, Err 
     *p = (Prepared){.rejected = json_array()};
     bool ok = s->data.train.n > 0 || s->data.eval.n > 0 ||
               err_set(err, ERR_USAGE, "data.train and data.eval name no files");
-    for (int i = 0; i < s->data.eval.n && ok; i++) ok = read_input(&j, s->data.eval.item[i], true, err);
-    if (ok && s->data.eval.n > 0 && p->split[SPLIT_EVAL].n == 0) ok = nothing_left(p, &p->eval, "data.eval", err);
-    for (int i = 0; i < s->data.train.n && ok; i++) ok = read_input(&j, s->data.train.item[i], false, err);
-    if (ok && s->data.train.n > 0 && p->split[SPLIT_TRAIN].n == 0) ok = nothing_left(p, &p->train, "data.train", err);
+    for (int i = 0; i < s->data.eval.n && ok; i++)
+        ok = read_input(&j, s->data.eval.item[i], true, err);
+    if (ok && s->data.eval.n > 0 && p->split[SPLIT_EVAL].n == 0)
+        ok = nothing_left(p, &p->eval, "data.eval", err);
+    for (int i = 0; i < s->data.train.n && ok; i++)
+        ok = read_input(&j, s->data.train.item[i], false, err);
+    if (ok && s->data.train.n > 0 && p->split[SPLIT_TRAIN].n == 0)
+        ok = nothing_left(p, &p->train, "data.train", err);
     ok = ok && shuffle(&j, SPLIT_TRAIN, s->data.max_samples, err) &&
-         shuffle(&j, SPLIT_DEV, s->data.dev_samples, err) && shuffle(&j, SPLIT_EVAL, s->data.eval_samples, err);
+         shuffle(&j, SPLIT_DEV, s->data.dev_samples, err) &&
+         shuffle(&j, SPLIT_EVAL, s->data.eval_samples, err);
     free(j.eval.at);
     free(j.train.at);
     if (!ok) prepared_free(p);
@@ -197,10 +206,11 @@ void prepared_free(Prepared *p) {
 static json_t *count_json(const PrepareCount *c) {
     const int64_t skipped = c->too_long + c->in_eval + c->duplicate + c->over_limit;
     CHECK(c->in == c->out + skipped + c->failed, "(%lld items in)", (long long)c->in);
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "in", (json_int_t)c->in, "out", (json_int_t)c->out,
-                     "skipped", (json_int_t)skipped, "failed", (json_int_t)c->failed, "too_long",
-                     (json_int_t)c->too_long, "in_eval", (json_int_t)c->in_eval, "duplicate",
-                     (json_int_t)c->duplicate, "over_limit", (json_int_t)c->over_limit);
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "in", (json_int_t)c->in, "out",
+                     (json_int_t)c->out, "skipped", (json_int_t)skipped, "failed",
+                     (json_int_t)c->failed, "too_long", (json_int_t)c->too_long, "in_eval",
+                     (json_int_t)c->in_eval, "duplicate", (json_int_t)c->duplicate, "over_limit",
+                     (json_int_t)c->over_limit);
 }
 
 json_t *prepared_json(const Prepared *p) {
@@ -209,5 +219,6 @@ json_t *prepared_json(const Prepared *p) {
         json_object_set_new(splits, split_name((Split)i),
                             json_pack("{s:I, s:I}", "prompts", (json_int_t)p->split[i].n, "tokens",
                                       (json_int_t)p->split[i].tokens));
-    return json_pack("{s:o, s:o, s:o}", "splits", splits, "train", count_json(&p->train), "eval", count_json(&p->eval));
+    return json_pack("{s:o, s:o, s:o}", "splits", splits, "train", count_json(&p->train), "eval",
+                     count_json(&p->eval));
 }

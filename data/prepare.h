@@ -2,7 +2,7 @@
 #ifndef DATA_PREPARE_H
 #define DATA_PREPARE_H
 
-#include "data/sample.h"
+#include "data/token_sample.h"
 #include "data/workspace.h"
 #include "infer/text/chat.h"
 
@@ -27,10 +27,11 @@ typedef struct {
     ChatTemplate chat_template;
 } PrepareTools;
 
-// One item. A final assistant turn becomes the answer when keep_answer, else it is dropped. *hash is
-// that of the prompt's ids. false: the item is refused, err says why.
-MUST_CHECK bool prepare_item(Sample *out, uint64_t *hash, const CorpusLine *line, const char *source,
-                             const PrepareTools *tools, bool keep_answer, Err *err);
+// One item. A final assistant turn becomes the answer when keep_answer, else it is dropped. *hash
+// is that of the prompt's ids. false: the item is refused, err says why.
+MUST_CHECK bool prepare_item(Sample *out, uint64_t *hash, const CorpusLine *line,
+                             const char *source, const PrepareTools *tools, bool keep_answer,
+                             Err *err);
 // All of data.train and data.eval, in the order in which later stages read them. An input without a
 // line, and inputs that leave nothing, are ERR_INPUT.
 MUST_CHECK bool prepare_all(Prepared *p, const Settings *s, const PrepareTools *tools, Err *err);

@@ -21,7 +21,8 @@ static bool inputs_open(Inputs *in, const Settings *s, Err *err) {
         !(in->tokenizer = open_tokenizer(s->model.target_path, in->config.text.vocab, err)))
         return false;
     in->tools.tokenizer = in->tokenizer;
-    return chat_template_load(&in->tools.chat_template, s->model.target_path, s->data.chat_template, err);
+    return chat_template_load(&in->tools.chat_template, s->model.target_path, s->data.chat_template,
+                              err);
 }
 
 static json_t *hashes(const StrList *files, Err *err) {
@@ -47,13 +48,14 @@ static json_t *identity_of(const Settings *s, const Inputs *in, Err *err) {
         json_decref(train);
         return NULL;
     }
-    return json_pack("{s:o, s:o, s:s, s:s, s:f, s:I, s:I, s:I, s:I, s:I, s:s}", "data.train", train, "data.eval", eval,
-                     "tokenizer", tokenizer_hash(in->tokenizer)->hex, "data.template",
-                     chat_template_name(in->tools.chat_template), "data.dev_fraction", s->data.dev_fraction,
-                     "data.max_length", (json_int_t)s->data.max_length, "data.max_samples",
-                     (json_int_t)s->data.max_samples, "data.eval_samples", (json_int_t)s->data.eval_samples,
-                     "data.dev_samples", (json_int_t)s->data.dev_samples, "data.seed", (json_int_t)s->data.seed,
-                     "regenerate.answers", s->regenerate.answers);
+    return json_pack(
+        "{s:o, s:o, s:s, s:s, s:f, s:I, s:I, s:I, s:I, s:I, s:s}", "data.train", train, "data.eval",
+        eval, "tokenizer", tokenizer_hash(in->tokenizer)->hex, "data.template",
+        chat_template_name(in->tools.chat_template), "data.dev_fraction", s->data.dev_fraction,
+        "data.max_length", (json_int_t)s->data.max_length, "data.max_samples",
+        (json_int_t)s->data.max_samples, "data.eval_samples", (json_int_t)s->data.eval_samples,
+        "data.dev_samples", (json_int_t)s->data.dev_samples, "data.seed", (json_int_t)s->data.seed,
+        "regenerate.answers", s->regenerate.answers);
 }
 
 static long long number(const json_t *o, const char *a, const char *b) {
@@ -74,7 +76,8 @@ static void print_result(const json_t *result, bool as_json) {
                (long long)json_integer_value(json_object_get(o, "tokens")));
     }
     for (int i = 0; i < 2; i++)
-        printf("data.%-5s in %lld = out %lld + skipped %lld (too long %lld, also in data.eval %lld, repeated %lld, "
+        printf("data.%-5s in %lld = out %lld + skipped %lld (too long %lld, also in data.eval "
+               "%lld, repeated %lld, "
                "beyond the limit %lld) + failed %lld\n",
                inputs[i], number(result, inputs[i], "in"), number(result, inputs[i], "out"),
                number(result, inputs[i], "skipped"), number(result, inputs[i], "too_long"),
@@ -87,8 +90,8 @@ static void show_sample(const Sample *s, const Tokenizer *t) {
     static const char *const kinds[] = {"context", "model", "thought", "call"};
     int64_t supervised = 0;
     for (int64_t i = 0; i < s->n; i++) supervised += s->kind[i] >= TOKEN_MODEL;
-    printf("=== %s  category %s  source %s  %lld tokens, %lld supervised%s\n", s->id, s->category[0] ? s->category : "-",
-           s->source, (long long)s->n, (long long)supervised,
+    printf("=== %s  category %s  source %s  %lld tokens, %lld supervised%s\n", s->id,
+           s->category[0] ? s->category : "-", s->source, (long long)s->n, (long long)supervised,
            s->prompt == s->n ? ", the answer will be the target's own" : "");
     for (int64_t from = 0, i = 1; i <= s->n; i++) {
         if (i < s->n && s->kind[i] == s->kind[from]) continue;
@@ -105,7 +108,8 @@ static void show_sample(const Sample *s, const Tokenizer *t) {
 
 static void show(const Prepared *p, const Tokenizer *t, int64_t n) {
     for (int split = 0; split < SPLIT_COUNT && n > 0; split++)
-        for (int64_t i = 0; i < p->split[split].n && n > 0; i++, n--) show_sample(&p->split[split].sample[i], t);
+        for (int64_t i = 0; i < p->split[split].n && n > 0; i++, n--)
+            show_sample(&p->split[split].sample[i], t);
 }
 
 static bool write_rejected(const Settings *s, const json_t *rejected, Err *err) {
@@ -113,7 +117,9 @@ static bool write_rejected(const Settings *s, const json_t *rejected, Err *err) 
     OutFile f;
     size_t i;
     json_t *line;
-    if (!out_open(&f, path_join(path, path_join(dir, s->output_dir, "data"), "rejected.jsonl"), err)) return false;
+    if (!out_open(&f, path_join(path, path_join(dir, s->output_dir, "data"), "rejected.jsonl"),
+                  err))
+        return false;
     json_array_foreach(rejected, i, line) {
         char *text = json_dumps(line, JSON_COMPACT);
         CHECK(text != NULL);
@@ -123,17 +129,20 @@ static bool write_rejected(const Settings *s, const json_t *rejected, Err *err) 
     return out_commit(&f, err);
 }
 
-static bool write_all(const Prepared *p, const Settings *s, const char *stage, const json_t *identity,
-                      const json_t *result, Err *err) {
+static bool write_all(const Prepared *p, const Settings *s, const char *stage,
+                      const json_t *identity, const json_t *result, Err *err) {
     char path[PATH_ROOM];
-    if (!dir_make(path_join(path, s->output_dir, "data"), err) || !stage_clear(stage, err)) return false;
+    if (!dir_make(path_join(path, s->output_dir, "data"), err) || !stage_clear(stage, err))
+        return false;
     for (int i = 0; i < SPLIT_COUNT; i++)
-        if (!samples_save(split_path(path, s, "data", (Split)i, ".jsonl"), p->split[i].sample, p->split[i].n, err))
+        if (!samples_save(split_path(path, s, "data", (Split)i, ".jsonl"), p->split[i].sample,
+                          p->split[i].n, err))
             return false;
     return write_rejected(s, p->rejected, err) && stage_publish(stage, identity, result, err);
 }
 
-static bool prepare(const Cli *cli, const Inputs *in, const char *stage, const json_t *identity, Err *err) {
+static bool prepare(const Cli *cli, const Inputs *in, const char *stage, const json_t *identity,
+                    Err *err) {
     Prepared p;
     if (!prepare_all(&p, &cli->s, &in->tools, err)) return false;
     json_t *result = prepared_json(&p);
@@ -156,9 +165,12 @@ static bool prepare_run(const Cli *cli, Err *err) {
     json_t *identity = NULL, *result = NULL;
     bool ok = inputs_open(&in, &cli->s, err) && (identity = identity_of(&cli->s, &in, err));
     const bool writes = !cli->dry_run && cli->show == 0;
-    const StageState state = ok && writes ? stage_state(stage, identity, cli->overwrite, err) : STAGE_ABSENT;
-    if (!ok || state == STAGE_ERROR) ok = false;
-    else if (state == STAGE_ABSENT) ok = prepare(cli, &in, stage, identity, err);
+    const StageState state =
+        ok && writes ? stage_state(stage, identity, cli->overwrite, err) : STAGE_ABSENT;
+    if (!ok || state == STAGE_ERROR)
+        ok = false;
+    else if (state == STAGE_ABSENT)
+        ok = prepare(cli, &in, stage, identity, err);
     else if ((ok = (result = stage_result(stage, err)) != NULL)) {
         log_info("prepare: done before (%s)", stage);
         print_result(result, cli->json);
@@ -172,10 +184,12 @@ static bool prepare_run(const Cli *cli, Err *err) {
 const Verb prepare_verb = {
     .name = "prepare",
     .summary = "conversations to token samples; train, dev and eval kept apart by hash",
-    .usage = "  draftsmith prepare data.train=mine.jsonl.zst data.eval=held-out.jsonl\n"
-             "  draftsmith prepare --show 3        the rendered text and the mask of three samples\n\n"
-             "Items are {\"messages\": [...]} with optional id, category and tools. A final assistant turn is\n"
-             "dropped, since the target answers itself, unless regenerate.answers=reference.\n"
-             "Writes OUTPUT_DIR/data/{train,dev,eval}.jsonl, rejected.jsonl and prepare.json.",
+    .usage =
+        "  draftsmith prepare data.train=mine.jsonl.zst data.eval=held-out.jsonl\n"
+        "  draftsmith prepare --show 3        the rendered text and the mask of three samples\n\n"
+        "Items are {\"messages\": [...]} with optional id, category and tools. A final assistant "
+        "turn is\n"
+        "dropped, since the target answers itself, unless regenerate.answers=reference.\n"
+        "Writes OUTPUT_DIR/data/{train,dev,eval}.jsonl, rejected.jsonl and prepare.json.",
     .run = prepare_run,
 };

@@ -5,11 +5,13 @@
 #include "data/prepare.h"
 #include "infer/base/hash.h"
 
-static bool label(char *out, size_t room, const json_t *o, const char *key, const char *absent, Err *err) {
+static bool label(char *out, size_t room, const json_t *o, const char *key, const char *absent,
+                  Err *err) {
     const json_t *v = json_object_get(o, key);
     char number[32];
     const char *text = absent;
-    if (json_is_string(v)) text = json_string_value(v);
+    if (json_is_string(v))
+        text = json_string_value(v);
     else if (json_is_integer(v)) {
         snprintf(number, sizeof number, "%lld", (long long)json_integer_value(v));
         text = number;
@@ -17,7 +19,8 @@ static bool label(char *out, size_t room, const json_t *o, const char *key, cons
         return err_set(err, ERR_INPUT, "\"%s\" is neither a text nor a number", key);
     }
     if (strlen(text) >= room)
-        return err_set(err, ERR_INPUT, "\"%s\" has %zu bytes, the limit is %zu", key, strlen(text), room - 1);
+        return err_set(err, ERR_INPUT, "\"%s\" has %zu bytes, the limit is %zu", key, strlen(text),
+                       room - 1);
     strcpy(out, text);
     return true;
 }
@@ -28,8 +31,8 @@ static bool ends_with_answer(const json_t *messages) {
     return role && (!strcmp(role, "assistant") || !strcmp(role, "model"));
 }
 
-static bool encode(ChatTokens *out, const json_t *messages, const json_t *tools, const PrepareTools *with, bool open,
-                   Err *err) {
+static bool encode(ChatTokens *out, const json_t *messages, const json_t *tools,
+                   const PrepareTools *with, bool open, Err *err) {
     const ChatOptions opt = {.tmpl = with->chat_template, .generation_prompt = open};
     return chat_encode(out, with->tokenizer, messages, tools, opt, err);
 }
@@ -66,8 +69,8 @@ static bool as_reference(Sample *s, const ChatTokens *whole, const ChatTokens *p
     return true;
 }
 
-bool prepare_item(Sample *out, uint64_t *hash, const CorpusLine *line, const char *source, const PrepareTools *with,
-                  bool keep_answer, Err *err) {
+bool prepare_item(Sample *out, uint64_t *hash, const CorpusLine *line, const char *source,
+                  const PrepareTools *with, bool keep_answer, Err *err) {
     char name[256];
     const json_t *messages = json_object_get(line->value, "messages");
     const json_t *tools = json_object_get(line->value, "tools");
@@ -87,8 +90,10 @@ bool prepare_item(Sample *out, uint64_t *hash, const CorpusLine *line, const cha
     ok = ok && encode(&prompt, asked, tools, with, true, err);
     if (ok) *hash = xxh3_64(prompt.ids.id, prompt.ids.n * sizeof(int32_t));
     if (ok && answered && keep_answer)
-        ok = encode(&whole, messages, tools, with, false, err) && as_reference(out, &whole, &prompt, err);
-    else ok = ok && as_prompt(out, &prompt, err);
+        ok = encode(&whole, messages, tools, with, false, err) &&
+             as_reference(out, &whole, &prompt, err);
+    else
+        ok = ok && as_prompt(out, &prompt, err);
     chat_tokens_free(&prompt);
     chat_tokens_free(&whole);
     json_decref(asked);

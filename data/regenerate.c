@@ -32,22 +32,31 @@ typedef struct {
 } Run;
 
 void sampler_name(char out[64], const Sampler *s) {
-    if (s->temperature == 0) strcpy(out, "greedy");
-    else snprintf(out, 64, "T=%g,top_k=%lld,top_p=%g", s->temperature, (long long)s->top_k, s->top_p);
+    if (s->temperature == 0)
+        strcpy(out, "greedy");
+    else
+        snprintf(out, 64, "T=%g,top_k=%lld,top_p=%g", s->temperature, (long long)s->top_k,
+                 s->top_p);
 }
 
 void answer_kinds(const Tokenizer *t, const int32_t *ids, int64_t n, uint8_t *kind) {
-    const int32_t call = tokenizer_id(t, "<|tool_call>"), call_end = tokenizer_id(t, "<tool_call|>");
-    const int32_t thought = tokenizer_id(t, "<|channel>"), thought_end = tokenizer_id(t, "<channel|>");
+    const int32_t call = tokenizer_id(t, "<|tool_call>"),
+                  call_end = tokenizer_id(t, "<tool_call|>");
+    const int32_t thought = tokenizer_id(t, "<|channel>"),
+                  thought_end = tokenizer_id(t, "<channel|>");
     const int32_t response = tokenizer_id(t, "<|tool_response>"), quote = tokenizer_id(t, "<|\"|>");
     uint8_t inside = TOKEN_MODEL;
     for (int64_t i = 0; i < n; i++) {
-        if (ids[i] < 0) kind[i] = TOKEN_MODEL;
-        else if (ids[i] == call) inside = TOKEN_CALL;
-        else if (ids[i] == thought && inside == TOKEN_MODEL) inside = TOKEN_THOUGHT;
+        if (ids[i] < 0)
+            kind[i] = TOKEN_MODEL;
+        else if (ids[i] == call)
+            inside = TOKEN_CALL;
+        else if (ids[i] == thought && inside == TOKEN_MODEL)
+            inside = TOKEN_THOUGHT;
         const bool apart = ids[i] == response || ids[i] == quote;
         kind[i] = apart && inside == TOKEN_MODEL ? TOKEN_CALL : inside;
-        if ((inside == TOKEN_CALL && ids[i] == call_end) || (inside == TOKEN_THOUGHT && ids[i] == thought_end))
+        if ((inside == TOKEN_CALL && ids[i] == call_end) ||
+            (inside == TOKEN_THOUGHT && ids[i] == thought_end))
             inside = TOKEN_MODEL;
     }
 }
@@ -70,7 +79,8 @@ static bool compose(Run *r, Job *j, const GenerateDone *d, Err *err) {
     strcpy(s->sampler, r->sampler);
     s->sample = j->number;
     s->stopped = d->stopped;
-    s->min_margin = r->opt->generate.sampler.temperature == 0 && isfinite(d->min_margin) ? d->min_margin : -1;
+    s->min_margin =
+        r->opt->generate.sampler.temperature == 0 && isfinite(d->min_margin) ? d->min_margin : -1;
     return true;
 }
 
@@ -79,7 +89,8 @@ static bool next_job(void *ctx, GenerateJob *out) {
     if (r->next == r->group_end || stop_requested()) return false;
     Job *j = &r->job[r->next++];
     // Randomness by prompt and number alone: an answer does not depend on what else is asked.
-    const uint64_t stream = xxh3_64(j->prompt->id, strlen(j->prompt->id)) + (uint64_t)j->number * 0x9e3779b97f4a7c15u;
+    const uint64_t stream =
+        xxh3_64(j->prompt->id, strlen(j->prompt->id)) + (uint64_t)j->number * 0x9e3779b97f4a7c15u;
     *out = (GenerateJob){.user = j, .prompt = j->prompt->ids, .n = j->prompt->n, .stream = stream};
     return true;
 }
@@ -87,7 +98,8 @@ static bool next_job(void *ctx, GenerateJob *out) {
 static bool job_done(void *ctx, const GenerateDone *d, Err *err) {
     Run *r = ctx;
     char note[64];
-    if (stop_requested()) return err_set(err, ERR_STOPPED, "stopped; the next run goes on with the group under way");
+    if (stop_requested())
+        return err_set(err, ERR_STOPPED, "stopped; the next run goes on with the group under way");
     if (!compose(r, d->user, d, err)) return false;
     r->finished++;
     r->made += d->n;
@@ -108,9 +120,10 @@ static int64_t take_lines(Run *r, const Journal *j, Err *err) {
         json_decref(line);
         if (!ok) return -1;
         const Sample *a = &job->answer, *p = job->prompt;
-        if (strcmp(a->id, p->id) != 0 || a->sample != job->number || a->prompt != p->n || a->n < p->n ||
-            memcmp(a->ids, p->ids, (size_t)p->n * sizeof *p->ids) != 0) {
-            err_set(err, ERR_INPUT, "%s: line %lld answers %s, expected %s", j->path, (long long)n + 2, a->id, p->id);
+        if (strcmp(a->id, p->id) != 0 || a->sample != job->number || a->prompt != p->n ||
+            a->n < p->n || memcmp(a->ids, p->ids, (size_t)p->n * sizeof *p->ids) != 0) {
+            err_set(err, ERR_INPUT, "%s: line %lld answers %s, expected %s", j->path,
+                    (long long)n + 2, a->id, p->id);
             return -1;
         }
     }
@@ -143,7 +156,8 @@ static bool answer_all(Run *r, Target *t, Journal *j, Err *err) {
         r->group_end = first + (left < r->opt->group ? left : r->opt->group);
         if (!generate_run(t, &r->opt->generate, next_job, job_done, r, err)) return false;
         if (r->finished < r->group_end)
-            return err_set(err, ERR_STOPPED, "stopped; the next run goes on with the group under way");
+            return err_set(err, ERR_STOPPED,
+                           "stopped; the next run goes on with the group under way");
         if (!add_group(r, j, first, err)) return false;
     }
     r->count->seconds = now_s() - r->started;
@@ -154,8 +168,10 @@ static bool answer_all(Run *r, Target *t, Journal *j, Err *err) {
 static void account(RegenerateCount *c, const Sample *s) {
     c->answers++;
     c->tokens += s->n - s->prompt;
-    if (s->stopped) c->stopped++;
-    else c->cut++;
+    if (s->stopped)
+        c->stopped++;
+    else
+        c->cut++;
 }
 
 // Given and made answers in the order of the prompts.
@@ -188,24 +204,30 @@ static bool lay_out_jobs(Run *r, const Sample *prompt, int64_t n, Err *err) {
     int64_t open = 0;
     for (int64_t i = 0; i < n; i++) open += prompt[i].prompt == prompt[i].n;
     r->job = calloc((size_t)(open * r->opt->samples + 1), sizeof *r->job);
-    if (!r->job) return err_set(err, ERR_FAILED, "out of memory for %lld answers", (long long)(open * r->opt->samples));
+    if (!r->job)
+        return err_set(err, ERR_FAILED, "out of memory for %lld answers",
+                       (long long)(open * r->opt->samples));
     for (int64_t i = 0; i < n; i++)
         for (int64_t k = 0; k < r->opt->samples && prompt[i].prompt == prompt[i].n; k++)
             r->job[r->jobs++] = (Job){.prompt = &prompt[i], .number = (int32_t)k};
     return true;
 }
 
-bool regenerate(Target *t, const Sample *prompt, int64_t n, const RegenerateOptions *opt, const char *out,
-                RegenerateCount *count, Err *err) {
+bool regenerate(Target *t, const Sample *prompt, int64_t n, const RegenerateOptions *opt,
+                const char *out, RegenerateCount *count, Err *err) {
     char path[PATH_ROOM + 16];
     CHECK(opt->group > 0 && opt->samples > 0);
     *count = (RegenerateCount){0};
-    Run r = {.opt = opt, .tokenizer = opt->tokenizer, .count = count, .vocab = (int32_t)target_config(t)->text.vocab};
+    Run r = {.opt = opt,
+             .tokenizer = opt->tokenizer,
+             .count = count,
+             .vocab = (int32_t)target_config(t)->text.vocab};
     Journal j = {.fd = -1};
     sampler_name(r.sampler, &opt->generate.sampler);
     snprintf(path, sizeof path, "%s.journal", out);
-    const bool ok = lay_out_jobs(&r, prompt, n, err) && journal_open(&j, path, opt->identity, err) &&
-                    answer_all(&r, t, &j, err) && write_out(&r, prompt, n, out, err);
+    const bool ok = lay_out_jobs(&r, prompt, n, err) &&
+                    journal_open(&j, path, opt->identity, err) && answer_all(&r, t, &j, err) &&
+                    write_out(&r, prompt, n, out, err);
     journal_close(&j);
     if (ok) unlink(path);
     for (int64_t i = 0; i < r.jobs; i++) sample_free(&r.job[i].answer);

@@ -9,7 +9,9 @@
 #include "infer/base/log.h"
 #include "infer/base/stage.h"
 
-enum { GROUPS_OF_BATCH = 8 }; // jobs of a group per slot: what a kill can cost against idle slots at its end
+enum {
+    GROUPS_OF_BATCH = 8
+}; // jobs of a group per slot: what a kill can cost against idle slots at its end
 
 typedef struct {
     const Cli *cli;
@@ -20,17 +22,20 @@ typedef struct {
     RegenerateOptions opt;
 } Work;
 
-// Dev and eval are always greedy: the simulator counts greedy acceptance on the target's greedy text.
+// Dev and eval are always greedy: the simulator counts greedy acceptance on the target's greedy
+// text.
 static void set_options(Work *w) {
     const Settings *s = w->s;
     const int64_t most = target_config(w->model.target)->text.max_positions;
-    const int64_t rows = s->capture.chunk > s->regenerate.batch ? s->capture.chunk : s->regenerate.batch;
+    const int64_t rows =
+        s->capture.chunk > s->regenerate.batch ? s->capture.chunk : s->regenerate.batch;
     static char what[64];
     snprintf(what, sizeof what, "regenerate %s", split_name(w->split));
     w->opt = (RegenerateOptions){
         .generate = {.slots = s->regenerate.batch,
                      .max_new_tokens = s->regenerate.max_new_tokens,
-                     .max_length = most > 0 && most < s->data.max_length ? most : s->data.max_length,
+                     .max_length =
+                         most > 0 && most < s->data.max_length ? most : s->data.max_length,
                      .prefill_rows = rows,
                      .sampler = {.temperature = 0, .top_p = 1, .seed = (uint64_t)s->data.seed},
                      .kv_dtype = w->model.dtype},
@@ -51,25 +56,29 @@ static json_t *identity_of(const Work *w, const char *prompts, Err *err) {
     Sha256 sha;
     if (!sha256_file(&sha, prompts, err)) return NULL;
     sampler_name(sampler, &g->sampler);
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "prompts", sha.hex, "target",
-                     target_fingerprint(w->model.target)->hex, "model.embed_scale", w->s->model.embed_scale,
-                     "runtime.dtype", dtype_name(w->model.dtype), "sampler", sampler, "samples",
-                     (json_int_t)w->opt.samples, "regenerate.max_new_tokens", (json_int_t)g->max_new_tokens,
-                     "data.max_length", (json_int_t)g->max_length, "regenerate.batch", (json_int_t)g->slots,
-                     "capture.chunk", (json_int_t)g->prefill_rows, "data.seed", (json_int_t)g->sampler.seed);
+    return json_pack(
+        "{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "prompts", sha.hex, "target",
+        target_fingerprint(w->model.target)->hex, "model.embed_scale", w->s->model.embed_scale,
+        "runtime.dtype", dtype_name(w->model.dtype), "sampler", sampler, "samples",
+        (json_int_t)w->opt.samples, "regenerate.max_new_tokens", (json_int_t)g->max_new_tokens,
+        "data.max_length", (json_int_t)g->max_length, "regenerate.batch", (json_int_t)g->slots,
+        "capture.chunk", (json_int_t)g->prefill_rows, "data.seed", (json_int_t)g->sampler.seed);
 }
 
 static json_t *result_of(const RegenerateCount *c) {
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "prompts", (json_int_t)c->prompts, "answers",
-                     (json_int_t)c->answers, "tokens", (json_int_t)c->tokens, "stopped", (json_int_t)c->stopped, "cut",
-                     (json_int_t)c->cut, "empty", (json_int_t)c->empty, "given", (json_int_t)c->given);
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "prompts", (json_int_t)c->prompts,
+                     "answers", (json_int_t)c->answers, "tokens", (json_int_t)c->tokens, "stopped",
+                     (json_int_t)c->stopped, "cut", (json_int_t)c->cut, "empty",
+                     (json_int_t)c->empty, "given", (json_int_t)c->given);
 }
 
 static void print_result(Split split, const json_t *o) {
     long long v[7];
-    static const char *const keys[7] = {"prompts", "answers", "tokens", "stopped", "cut", "empty", "given"};
+    static const char *const keys[7] = {"prompts", "answers", "tokens", "stopped",
+                                        "cut",     "empty",   "given"};
     for (int i = 0; i < 7; i++) v[i] = (long long)json_integer_value(json_object_get(o, keys[i]));
-    printf("%-6s %8lld prompts %8lld answers %10lld tokens: %lld ended by themselves, %lld cut, %lld empty, %lld given "
+    printf("%-6s %8lld prompts %8lld answers %10lld tokens: %lld ended by themselves, %lld cut, "
+           "%lld empty, %lld given "
            "by the data\n",
            split_name(split), v[0], v[1], v[2], v[3], v[4], v[5], v[6]);
 }
@@ -81,19 +90,22 @@ static void print_plan(const Work *w, const Sample *prompt, int64_t n) {
         open++;
         tokens += prompt[i].n;
     }
-    printf("%-6s %8lld prompts, %lld answers to make behind %lld prompt tokens, at most %lld tokens each; %.1f MiB of "
+    printf("%-6s %8lld prompts, %lld answers to make behind %lld prompt tokens, at most %lld "
+           "tokens each; %.1f MiB of "
            "buffers\n",
            split_name(w->split), (long long)n, (long long)(open * w->opt.samples),
            (long long)(tokens * w->opt.samples), (long long)w->opt.generate.max_new_tokens,
            (double)generate_bytes(w->model.target, &w->opt.generate) / (1 << 20));
 }
 
-static bool answer_split(Work *w, const char *prompts, const char *out, const char *stage, const json_t *identity,
-                         json_t **result, Err *err) {
+static bool answer_split(Work *w, const char *prompts, const char *out, const char *stage,
+                         const json_t *identity, json_t **result, Err *err) {
     Sample *prompt;
     int64_t n;
     RegenerateCount count;
-    if (!samples_load(prompts, (int32_t)target_config(w->model.target)->text.vocab, &prompt, &n, err)) return false;
+    if (!samples_load(prompts, (int32_t)target_config(w->model.target)->text.vocab, &prompt, &n,
+                      err))
+        return false;
     if (w->cli->dry_run) {
         print_plan(w, prompt, n);
         samples_free(prompt, n);
@@ -104,7 +116,8 @@ static bool answer_split(Work *w, const char *prompts, const char *out, const ch
     bool ok = dir_make(path_join(dir, w->s->output_dir, "regen"), err) && stage_clear(stage, err) &&
               regenerate(w->model.target, prompt, n, &w->opt, out, &count, err);
     if (ok) {
-        if (count.resumed) log_info("%s: %lld answers were there", w->opt.what, (long long)count.resumed);
+        if (count.resumed)
+            log_info("%s: %lld answers were there", w->opt.what, (long long)count.resumed);
         *result = result_of(&count);
         ok = stage_publish(stage, identity, *result, err);
     }
@@ -118,7 +131,8 @@ static bool regenerate_split(Work *w, json_t *all, Err *err) {
     split_path(prompts, w->s, "data", w->split, ".jsonl");
     split_path(out, w->s, "regen", w->split, ".jsonl");
     split_path(stage, w->s, "regen", w->split, ".json");
-    if (!file_exists(prompts)) return err_set(err, ERR_INPUT, "%s: not there; `prepare` makes it", prompts);
+    if (!file_exists(prompts))
+        return err_set(err, ERR_INPUT, "%s: not there; `prepare` makes it", prompts);
     set_options(w);
     json_t *identity = identity_of(w, prompts, err), *result = NULL;
     if (!identity) return false;
@@ -139,10 +153,12 @@ static bool regenerate_split(Work *w, json_t *all, Err *err) {
 static bool regenerate_run(const Cli *cli, Err *err) {
     const Settings *s = &cli->s;
     Work w = {.cli = cli, .s = s};
-    const int64_t rows = s->capture.chunk > s->regenerate.batch ? s->capture.chunk : s->regenerate.batch;
+    const int64_t rows =
+        s->capture.chunk > s->regenerate.batch ? s->capture.chunk : s->regenerate.batch;
     json_t *all = json_object();
     bool ok = open_target(&w.model, s, rows, err) &&
-              (w.tokenizer = open_tokenizer(s->model.target_path, target_config(w.model.target)->text.vocab, err));
+              (w.tokenizer = open_tokenizer(s->model.target_path,
+                                            target_config(w.model.target)->text.vocab, err));
     for (int i = 0; i < SPLIT_COUNT && ok; i++) {
         w.split = (Split)i;
         ok = regenerate_split(&w, all, err);
@@ -161,9 +177,13 @@ const Verb regenerate_verb = {
     .name = "regenerate",
     .summary = "the fine-tuned target answers every prompt",
     .usage = "  draftsmith regenerate                                    greedy\n"
-             "  draftsmith regenerate --temperature 0.7 --samples 4      four answers to each training prompt\n\n"
-             "Reads OUTPUT_DIR/data/*.jsonl, writes OUTPUT_DIR/regen/*.jsonl in the same order. An interrupted run\n"
-             "goes on where it was and ends in the same bytes. Dev and eval are answered greedily whatever the\n"
-             "settings say, and by the target even where regenerate.answers=reference keeps given answers.",
+             "  draftsmith regenerate --temperature 0.7 --samples 4      four answers to each "
+             "training prompt\n\n"
+             "Reads OUTPUT_DIR/data/*.jsonl, writes OUTPUT_DIR/regen/*.jsonl in the same order. An "
+             "interrupted run\n"
+             "goes on where it was and ends in the same bytes. Dev and eval are answered greedily "
+             "whatever the\n"
+             "settings say, and by the target even where regenerate.answers=reference keeps given "
+             "answers.",
     .run = regenerate_run,
 };

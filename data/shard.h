@@ -1,11 +1,12 @@
-// data/shard.h - captured sequences in HDF5: write-once files, one manifest, fingerprints (design 5).
+// data/shard.h - captured sequences in HDF5: write-once files, one manifest, fingerprints (design
+// 5).
 //
-// A folder of shards: shard-00000.h5, ... and manifest.json naming those that exist, with size, SHA-256
-// and the sequences in each. A shard that is not in the manifest does not exist.
+// A folder of shards: shard-00000.h5, ... and manifest.json naming those that exist, with size,
+// SHA-256 and the sequences in each. A shard that is not in the manifest does not exist.
 #ifndef DATA_SHARD_H
 #define DATA_SHARD_H
 
-#include "data/sample.h"
+#include "data/token_sample.h"
 #include "infer/base/hash.h"
 #include "infer/model/gemma4_config.h"
 
@@ -13,35 +14,36 @@
 typedef struct {
     char target[65], tokenizer[65], chat_template[65], config[65]; // fingerprints (hex)
     int64_t hidden, kv_width[2], window;
-    int64_t vocab;       // ids are below it; 0: not checked
-    char dtype[8];       // "BF16"
-    char sampler[64];    // how the answers were made
+    int64_t vocab;    // ids are below it; 0: not checked
+    char dtype[8];    // "BF16"
+    char sampler[64]; // how the answers were made
 } ShardMeta;
 
 typedef struct {
-    Sample sample;           // ids, kinds, names
+    Sample sample;              // ids, kinds, names
     void *hidden, *k[2], *v[2]; // host, rows of meta widths, dtype BF16; by LayerKind
 } CapturedSeq;
 void captured_free(CapturedSeq *c);
 int64_t shard_bytes_per_token(const ShardMeta *m);
 
-// Writing. The folder's manifest may already name finished shards (resume): shards are numbered, and
-// writing starts at the first missing one.
+// Writing. The folder's manifest may already name finished shards (resume): shards are numbered,
+// and writing starts at the first missing one.
 typedef struct ShardWriter ShardWriter;
 MUST_CHECK ShardWriter *shard_writer_open(const char *dir, const ShardMeta *meta, Err *err);
-int shard_writer_next(const ShardWriter *w);               // number of the first missing shard
-MUST_CHECK bool shard_write(ShardWriter *w, const CapturedSeq *const *seq, int n, Err *err); // one whole shard
+int shard_writer_next(const ShardWriter *w); // number of the first missing shard
+MUST_CHECK bool shard_write(ShardWriter *w, const CapturedSeq *const *seq, int n,
+                            Err *err);                                     // one whole shard
 MUST_CHECK bool shard_writer_finish(ShardWriter *w, int shards, Err *err); // marks the set complete
 void shard_writer_close(ShardWriter *w);
 
-// Reading. Opening checks the manifest, every file's size, and meta against `want` (fields left empty or 0
-// there are not compared). XXH3 of every chunk is checked when it is read.
+// Reading. Opening checks the manifest, every file's size, and meta against `want` (fields left
+// empty or 0 there are not compared). XXH3 of every chunk is checked when it is read.
 typedef struct ShardSet ShardSet;
 MUST_CHECK ShardSet *shards_open(const char *dir, const ShardMeta *want, Err *err);
 void shards_close(ShardSet *s);
 const ShardMeta *shards_meta(const ShardSet *s);
-int64_t shards_count(const ShardSet *s);                  // sequences in all shards
-int64_t shards_length(const ShardSet *s, int64_t i);      // tokens of sequence i
+int64_t shards_count(const ShardSet *s);             // sequences in all shards
+int64_t shards_length(const ShardSet *s, int64_t i); // tokens of sequence i
 MUST_CHECK bool shards_read(ShardSet *s, int64_t i, CapturedSeq *out, Err *err);
 bool shards_complete(const char *dir); // a finished, well-formed manifest is there
 

@@ -60,15 +60,23 @@ void h5_quiet(void) {
     reason[0] = 0;
 }
 
-const char *field_name(FieldId f) { return fields[f].name; }
+const char *field_name(FieldId f) {
+    return fields[f].name;
+}
 
 static size_t element_bytes(FieldId f) {
     switch (fields[f].element) {
-    case ELT_BF16: return 2;
-    case ELT_I32: return 4;
-    case ELT_I64: case ELT_F64: return 8;
-    case ELT_U8: return 1;
-    case ELT_TEXT: break;
+    case ELT_BF16:
+        return 2;
+    case ELT_I32:
+        return 4;
+    case ELT_I64:
+    case ELT_F64:
+        return 8;
+    case ELT_U8:
+        return 1;
+    case ELT_TEXT:
+        break;
     }
     return fields[f].text;
 }
@@ -82,25 +90,34 @@ hid_t field_type(FieldId f) {
         H5Tset_size(t, 2);
         H5Tset_ebias(t, 127);
         return t;
-    case ELT_I32: return H5Tcopy(H5T_STD_I32LE);
-    case ELT_I64: return H5Tcopy(H5T_STD_I64LE);
-    case ELT_U8: return H5Tcopy(H5T_STD_U8LE);
-    case ELT_F64: return H5Tcopy(H5T_IEEE_F64LE);
-    case ELT_TEXT: break;
+    case ELT_I32:
+        return H5Tcopy(H5T_STD_I32LE);
+    case ELT_I64:
+        return H5Tcopy(H5T_STD_I64LE);
+    case ELT_U8:
+        return H5Tcopy(H5T_STD_U8LE);
+    case ELT_F64:
+        return H5Tcopy(H5T_IEEE_F64LE);
+    case ELT_TEXT:
+        break;
     }
     t = H5Tcopy(H5T_C_S1);
     H5Tset_size(t, fields[f].text);
-    H5Tset_strpad(t, H5T_STR_NULLPAD);
+    H5Tset_strpad(t, H5T_STR_NULLTERM);
     H5Tset_cset(t, H5T_CSET_UTF8);
     return t;
 }
 
 int64_t field_width(FieldId f, const ShardMeta *m) {
     switch (fields[f].width) {
-    case WIDTH_ONE: break;
-    case WIDTH_HIDDEN: return m->hidden;
-    case WIDTH_SLIDING: return m->kv_width[LAYER_SLIDING];
-    case WIDTH_FULL: return m->kv_width[LAYER_FULL];
+    case WIDTH_ONE:
+        break;
+    case WIDTH_HIDDEN:
+        return m->hidden;
+    case WIDTH_SLIDING:
+        return m->kv_width[LAYER_SLIDING];
+    case WIDTH_FULL:
+        return m->kv_width[LAYER_FULL];
     }
     return 0;
 }
@@ -145,7 +162,7 @@ static hid_t attribute_type(const MetaField *f) {
     if (!f->room) return H5Tcopy(H5T_STD_I64LE);
     const hid_t t = H5Tcopy(H5T_C_S1);
     H5Tset_size(t, f->room);
-    H5Tset_strpad(t, H5T_STR_NULLPAD);
+    H5Tset_strpad(t, H5T_STR_NULLTERM);
     return t;
 }
 
@@ -187,13 +204,15 @@ bool shard_read_attributes(hid_t file, ShardMeta *m, Err *err) {
     if (!get_attribute(file, "version", H5T_STD_I64LE, &version))
         return h5_failed(err, ERR_INPUT, "attribute version is missing or of another type");
     if (version != SHARD_VERSION)
-        return err_set(err, ERR_INPUT, "version %lld, this program reads %d", (long long)version, (int)SHARD_VERSION);
+        return err_set(err, ERR_INPUT, "version %lld, this program reads %d", (long long)version,
+                       (int)SHARD_VERSION);
     for (int i = 0; i < META_FIELDS; i++) {
         const MetaField *f = &meta_fields[i];
         const hid_t t = attribute_type(f);
         const bool ok = get_attribute(file, f->name, t, (char *)m + f->offset);
         H5Tclose(t);
-        if (!ok) return h5_failed(err, ERR_INPUT, "attribute %s is missing or of another type", f->name);
+        if (!ok)
+            return h5_failed(err, ERR_INPUT, "attribute %s is missing or of another type", f->name);
         if (f->room) ((char *)m + f->offset)[f->room - 1] = 0;
     }
     return true;

@@ -1,8 +1,9 @@
 // data/shard_file.h - one HDF5 shard: its fields, its types, and reading it without trust.
 // Private to the shard reader and writer.
 //
-// Every field is a chunked dataset without filters whose chunks are whole rows; the XXH3-64 of each whole
-// chunk (padding of the last one included) is a row of the dataset of the same name in the group xxh3.
+// Every field is a chunked dataset without filters whose chunks are whole rows; the XXH3-64 of each
+// whole chunk (padding of the last one included) is a row of the dataset of the same name in the
+// group xxh3.
 #ifndef DATA_SHARD_FILE_H
 #define DATA_SHARD_FILE_H
 
@@ -12,17 +13,32 @@
 
 // Stored order; token fields first.
 typedef enum {
-    FIELD_IDS, FIELD_KIND, FIELD_MASK, FIELD_HIDDEN, FIELD_K_SLIDING, FIELD_V_SLIDING, FIELD_K_FULL,
-    FIELD_V_FULL, FIELD_OFFSETS, FIELD_PROMPT_ID, FIELD_CATEGORY, FIELD_SOURCE, FIELD_SAMPLER,
-    FIELD_SAMPLE, FIELD_PROMPT, FIELD_STOPPED, FIELD_MARGIN, FIELD_COUNT
+    FIELD_IDS,
+    FIELD_KIND,
+    FIELD_MASK,
+    FIELD_HIDDEN,
+    FIELD_K_SLIDING,
+    FIELD_V_SLIDING,
+    FIELD_K_FULL,
+    FIELD_V_FULL,
+    FIELD_OFFSETS,
+    FIELD_PROMPT_ID,
+    FIELD_CATEGORY,
+    FIELD_SOURCE,
+    FIELD_SAMPLER,
+    FIELD_SAMPLE,
+    FIELD_PROMPT,
+    FIELD_STOPPED,
+    FIELD_MARGIN,
+    FIELD_COUNT
 } FieldId;
 
 enum { SHARD_VERSION = 1 };
 
-void h5_quiet(void);                  // no messages on stderr, no plugins; call before any other H5
-hid_t field_type(FieldId f);          // new type, H5Tclose it
+void h5_quiet(void);         // no messages on stderr, no plugins; call before any other H5
+hid_t field_type(FieldId f); // new type, H5Tclose it
 const char *field_name(FieldId f);
-int64_t field_width(FieldId f, const ShardMeta *m);  // 0: rank 1
+int64_t field_width(FieldId f, const ShardMeta *m); // 0: rank 1
 int64_t field_row_bytes(FieldId f, const ShardMeta *m);
 int64_t field_rows(FieldId f, int64_t sequences, int64_t tokens);
 int64_t field_chunk_rows(FieldId f, const ShardMeta *m, int64_t rows); // chunks of about 1 MiB
@@ -35,15 +51,15 @@ MUST_CHECK bool shard_read_attributes(hid_t file, ShardMeta *m, Err *err);
 typedef struct {
     char path[PATH_ROOM];
     int64_t bytes, sequences, tokens;
-    int64_t *offsets;                 // (sequences + 1) first token of each sequence
+    int64_t *offsets; // (sequences + 1) first token of each sequence
     struct {
         int64_t rows, row_bytes, chunk_rows, chunks;
-        uint64_t *address, *sum;      // (chunks)
+        uint64_t *address, *sum; // (chunks)
     } field[FIELD_COUNT];
 } ShardFile;
 
-MUST_CHECK bool shard_file_load(ShardFile *s, const char *path, const ShardMeta *meta, const ShardEntry *entry,
-                                Err *err);
+MUST_CHECK bool shard_file_load(ShardFile *s, const char *path, const ShardMeta *meta,
+                                const ShardEntry *entry, Err *err);
 void shard_file_free(ShardFile *s);
 
 // The chunk read last of each field: sequences follow each other inside chunks.
@@ -57,8 +73,8 @@ void chunk_cache_free(ChunkCache *c);
 
 // The open file must still have the size it was indexed with. -1 = err set.
 int shard_file_fd(const ShardFile *s, Err *err);
-MUST_CHECK bool shard_file_rows(const ShardFile *s, int fd, ChunkCache *cache, FieldId f, int64_t first,
-                                int64_t n, void *out, Err *err);
+MUST_CHECK bool shard_file_rows(const ShardFile *s, int fd, ChunkCache *cache, FieldId f,
+                                int64_t first, int64_t n, void *out, Err *err);
 // Reads every chunk of every field.
 MUST_CHECK bool shard_file_verify(const ShardFile *s, Err *err);
 

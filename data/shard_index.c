@@ -1,5 +1,5 @@
-// data/shard_index.c - opens one shard by exact names, refuses what the writer never makes, and reads its
-// rows by chunk address.
+// data/shard_index.c - opens one shard by exact names, refuses what the writer never makes, and
+// reads its rows by chunk address.
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -48,7 +48,8 @@ static bool layout_is(hid_t d, H5D_layout_t want, int rank, const hsize_t chunk[
     bool ok = dcpl >= 0 && H5Pget_layout(dcpl) == want && H5Pget_nfilters(dcpl) == 0 &&
               H5Pget_external_count(dcpl) == 0;
     if (ok && want == H5D_CHUNKED)
-        ok = H5Pget_chunk(dcpl, 2, dims) == rank && dims[0] == chunk[0] && (rank == 1 || dims[1] == chunk[1]);
+        ok = H5Pget_chunk(dcpl, 2, dims) == rank && dims[0] == chunk[0] &&
+             (rank == 1 || dims[1] == chunk[1]);
     if (dcpl >= 0) H5Pclose(dcpl);
     return ok;
 }
@@ -59,9 +60,10 @@ static bool read_sums(ShardFile *s, hid_t group, FieldId f) {
     if (!is_hard_link(group, name)) return false;
     const hid_t d = H5Dopen2(group, name, H5P_DEFAULT);
     if (d < 0) return false;
-    const bool ok = extent_is(d, 1, dims) && type_is(d, H5T_STD_U64LE) &&
-                    layout_is(d, H5D_CONTIGUOUS, 1, NULL) &&
-                    H5Dread(d, H5T_NATIVE_UINT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, s->field[f].sum) >= 0;
+    const bool ok =
+        extent_is(d, 1, dims) && type_is(d, H5T_STD_U64LE) &&
+        layout_is(d, H5D_CONTIGUOUS, 1, NULL) &&
+        H5Dread(d, H5T_NATIVE_UINT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, s->field[f].sum) >= 0;
     H5Dclose(d);
     return ok;
 }
@@ -81,7 +83,8 @@ static bool read_addresses(ShardFile *s, hid_t d, FieldId f) {
     return true;
 }
 
-static bool load_field(ShardFile *s, hid_t file, hid_t sums, FieldId f, const ShardMeta *meta, Err *err) {
+static bool load_field(ShardFile *s, hid_t file, hid_t sums, FieldId f, const ShardMeta *meta,
+                       Err *err) {
     const char *name = field_name(f);
     const int64_t rows = field_rows(f, s->sequences, s->tokens), width = field_width(f, meta);
     const int64_t step = field_chunk_rows(f, meta, rows), chunks = (rows + step - 1) / step;
@@ -94,7 +97,8 @@ static bool load_field(ShardFile *s, hid_t file, hid_t sums, FieldId f, const Sh
     if (!s->field[f].address || !s->field[f].sum)
         return err_set(err, ERR_FAILED, "%s: out of memory", s->path);
     const int rank = width ? 2 : 1;
-    const hsize_t dims[2] = {(hsize_t)rows, (hsize_t)width}, chunk[2] = {(hsize_t)step, (hsize_t)width};
+    const hsize_t dims[2] = {(hsize_t)rows, (hsize_t)width},
+                  chunk[2] = {(hsize_t)step, (hsize_t)width};
     if (!is_hard_link(file, name))
         return h5_failed(err, ERR_INPUT, "%s: no dataset %s", s->path, name);
     const hid_t d = H5Dopen2(file, name, H5P_DEFAULT), type = field_type(f);
@@ -102,7 +106,10 @@ static bool load_field(ShardFile *s, hid_t file, hid_t sums, FieldId f, const Sh
               layout_is(d, H5D_CHUNKED, rank, chunk) && read_addresses(s, d, f);
     if (d >= 0) H5Dclose(d);
     H5Tclose(type);
-    if (!ok) return h5_failed(err, ERR_INPUT, "%s: dataset %s is damaged or not as this program writes it", s->path, name);
+    if (!ok)
+        return h5_failed(err, ERR_INPUT,
+                         "%s: dataset %s is damaged or not as this program writes it", s->path,
+                         name);
     return read_sums(s, sums, f) ||
            h5_failed(err, ERR_INPUT, "%s: checksums of dataset %s are damaged", s->path, name);
 }
@@ -112,7 +119,8 @@ static bool load_offsets(ShardFile *s, Err *err) {
     s->offsets = malloc((size_t)(s->sequences + 1) * sizeof *s->offsets);
     if (!s->offsets) return err_set(err, ERR_FAILED, "%s: out of memory", s->path);
     const int fd = shard_file_fd(s, err);
-    bool ok = fd >= 0 && shard_file_rows(s, fd, &cache, FIELD_OFFSETS, 0, s->sequences + 1, s->offsets, err);
+    bool ok = fd >= 0 &&
+              shard_file_rows(s, fd, &cache, FIELD_OFFSETS, 0, s->sequences + 1, s->offsets, err);
     if (fd >= 0) close(fd);
     chunk_cache_free(&cache);
     if (!ok) return false;
@@ -132,22 +140,27 @@ static bool load_open_file(ShardFile *s, hid_t file, const ShardMeta *meta, Err 
     const hid_t sums = is_hard_link(file, "xxh3") ? H5Gopen2(file, "xxh3", H5P_DEFAULT) : -1;
     if (sums < 0) return h5_failed(err, ERR_INPUT, "%s: no group xxh3", s->path);
     bool ok = true;
-    for (int f = 0; f < FIELD_COUNT && ok; f++) ok = load_field(s, file, sums, (FieldId)f, meta, err);
+    for (int f = 0; f < FIELD_COUNT && ok; f++)
+        ok = load_field(s, file, sums, (FieldId)f, meta, err);
     H5Gclose(sums);
     return ok;
 }
 
-bool shard_file_load(ShardFile *s, const char *path, const ShardMeta *meta, const ShardEntry *entry, Err *err) {
+bool shard_file_load(ShardFile *s, const char *path, const ShardMeta *meta, const ShardEntry *entry,
+                     Err *err) {
     *s = (ShardFile){.bytes = entry->bytes, .sequences = entry->sequences, .tokens = entry->tokens};
     path_join(s->path, "", path);
     int64_t size = 0, floor = 0;
     if (!file_size(path, &size, err)) goto fail;
     if (size != entry->bytes) {
-        err_set(err, ERR_INPUT, "%s: %lld bytes, the manifest says %lld", path, (long long)size, (long long)entry->bytes);
+        err_set(err, ERR_INPUT, "%s: %lld bytes, the manifest says %lld", path, (long long)size,
+                (long long)entry->bytes);
         goto fail;
     }
-    if (!mul_fits(s->tokens, shard_bytes_per_token(meta), &floor) || floor > size || s->sequences > s->tokens) {
-        err_set(err, ERR_INPUT, "%s: %lld bytes cannot hold %lld tokens", path, (long long)size, (long long)s->tokens);
+    if (!mul_fits(s->tokens, shard_bytes_per_token(meta), &floor) || floor > size ||
+        s->sequences > s->tokens) {
+        err_set(err, ERR_INPUT, "%s: %lld bytes cannot hold %lld tokens", path, (long long)size,
+                (long long)s->tokens);
         goto fail;
     }
     h5_quiet();
@@ -182,7 +195,8 @@ void chunk_cache_free(ChunkCache *c) {
     *c = (ChunkCache){0};
 }
 
-static bool read_chunk(const ShardFile *s, int fd, ChunkCache *cache, FieldId f, int64_t c, Err *err) {
+static bool read_chunk(const ShardFile *s, int fd, ChunkCache *cache, FieldId f, int64_t c,
+                       Err *err) {
     const size_t size = (size_t)(s->field[f].chunk_rows * s->field[f].row_bytes);
     if (cache->of[f] == s && cache->chunk[f] == c) return true;
     cache->of[f] = NULL;
@@ -197,26 +211,29 @@ static bool read_chunk(const ShardFile *s, int fd, ChunkCache *cache, FieldId f,
                                 (off_t)(s->field[f].address[c] + done));
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) return err_errno(err, "%s", s->path);
-        if (n == 0) return err_set(err, ERR_INPUT, "%s: ends inside dataset %s", s->path, field_name(f));
+        if (n == 0)
+            return err_set(err, ERR_INPUT, "%s: ends inside dataset %s", s->path, field_name(f));
         done += (size_t)n;
     }
     if (xxh3_64(cache->data[f], size) != s->field[f].sum[c])
-        return err_set(err, ERR_INPUT, "%s: dataset %s: chunk %lld of %lld is damaged (its XXH3 differs)",
-                       s->path, field_name(f), (long long)c, (long long)s->field[f].chunks);
+        return err_set(err, ERR_INPUT,
+                       "%s: dataset %s: chunk %lld of %lld is damaged (its XXH3 differs)", s->path,
+                       field_name(f), (long long)c, (long long)s->field[f].chunks);
     cache->of[f] = s;
     cache->chunk[f] = c;
     return true;
 }
 
-bool shard_file_rows(const ShardFile *s, int fd, ChunkCache *cache, FieldId f, int64_t first, int64_t n,
-                     void *out, Err *err) {
+bool shard_file_rows(const ShardFile *s, int fd, ChunkCache *cache, FieldId f, int64_t first,
+                     int64_t n, void *out, Err *err) {
     const int64_t step = s->field[f].chunk_rows, bytes = s->field[f].row_bytes;
     CHECK(first >= 0 && n >= 0 && first + n <= s->field[f].rows);
     for (int64_t done = 0; done < n;) {
         const int64_t c = (first + done) / step, from = (first + done) % step;
         const int64_t count = step - from < n - done ? step - from : n - done;
         if (!read_chunk(s, fd, cache, f, c, err)) return false;
-        memcpy((char *)out + done * bytes, (const char *)cache->data[f] + from * bytes, (size_t)(count * bytes));
+        memcpy((char *)out + done * bytes, (const char *)cache->data[f] + from * bytes,
+               (size_t)(count * bytes));
         done += count;
     }
     return true;
@@ -227,7 +244,8 @@ bool shard_file_verify(const ShardFile *s, Err *err) {
     const int fd = shard_file_fd(s, err);
     bool ok = fd >= 0;
     for (int f = 0; f < FIELD_COUNT && ok; f++)
-        for (int64_t c = 0; c < s->field[f].chunks && ok; c++) ok = read_chunk(s, fd, &cache, (FieldId)f, c, err);
+        for (int64_t c = 0; c < s->field[f].chunks && ok; c++)
+            ok = read_chunk(s, fd, &cache, (FieldId)f, c, err);
     if (fd >= 0) close(fd);
     chunk_cache_free(&cache);
     return ok;

@@ -9,7 +9,8 @@
 
 enum { MANIFEST_VERSION = 1, MANIFEST_BYTES = 64 << 20 };
 
-#define TEXT(member, what) {#member, what, offsetof(ShardMeta, member), sizeof(((ShardMeta *)0)->member)}
+#define TEXT(member, what)                                                                         \
+    { #member, what, offsetof(ShardMeta, member), sizeof(((ShardMeta *)0)->member) }
 const MetaField meta_fields[META_FIELDS] = {
     TEXT(target, "target"),
     TEXT(tokenizer, "tokenizer"),
@@ -24,7 +25,9 @@ const MetaField meta_fields[META_FIELDS] = {
     {"vocab", "vocabulary", offsetof(ShardMeta, vocab), 0},
 };
 
-static const char *text_of(const ShardMeta *m, const MetaField *f) { return (const char *)m + f->offset; }
+static const char *text_of(const ShardMeta *m, const MetaField *f) {
+    return (const char *)m + f->offset;
+}
 static int64_t number_of(const ShardMeta *m, const MetaField *f) {
     int64_t v;
     memcpy(&v, (const char *)m + f->offset, sizeof v);
@@ -37,7 +40,8 @@ bool shard_meta_match(const ShardMeta *have, const ShardMeta *want, const char *
         if (f->room) {
             const char *h = text_of(have, f), *w = text_of(want, f);
             if (w[0] && strcmp(h, w) != 0)
-                return err_set(err, ERR_INPUT, "%s: %s %s, expected %s", name, f->what, h[0] ? h : "(none)", w);
+                return err_set(err, ERR_INPUT, "%s: %s %s, expected %s", name, f->what,
+                               h[0] ? h : "(none)", w);
         } else {
             const int64_t h = number_of(have, f), w = number_of(want, f);
             if (w && h != w)
@@ -53,7 +57,9 @@ char *shard_name(char out[32], int number) {
     return out;
 }
 
-char *manifest_path(char out[PATH_ROOM], const char *dir) { return path_join(out, dir, "manifest.json"); }
+char *manifest_path(char out[PATH_ROOM], const char *dir) {
+    return path_join(out, dir, "manifest.json");
+}
 
 void manifest_free(Manifest *m) {
     free(m->shard);
@@ -87,7 +93,8 @@ static bool read_entry(ShardEntry *e, int number, const json_t *o, Err *err) {
         !json_get_i64(o, "sequences", &e->sequences, err))
         return false;
     if (!file || strcmp(file, shard_name(e->file, number)) != 0)
-        return err_set(err, ERR_INPUT, "shards[%d] is %.60s, expected %s", number, file ? file : "nameless", e->file);
+        return err_set(err, ERR_INPUT, "shards[%d] is %.60s, expected %s", number,
+                       file ? file : "nameless", e->file);
     if (!sha || strlen(sha) != 64 || e->bytes < 1 || e->sequences < 1 || e->tokens < e->sequences)
         return err_set(err, ERR_INPUT, "%s: a size or the SHA-256 is out of range", e->file);
     strcpy(e->sha256, sha);
@@ -103,14 +110,16 @@ static bool read_manifest(Manifest *m, const json_t *o, Err *err) {
                        (int)MANIFEST_VERSION);
     const json_t *list = json_object_get(o, "shards");
     const size_t n = json_array_size(list);
-    if (!json_is_array(list) || n > SHARDS_MAX) return err_set(err, ERR_INPUT, "\"shards\" is not a list of shards");
+    if (!json_is_array(list) || n > SHARDS_MAX)
+        return err_set(err, ERR_INPUT, "\"shards\" is not a list of shards");
     if (!json_get_bool(o, "complete", &m->complete, err) ||
         !read_meta(&m->meta, json_object_get(o, "meta"), err))
         return false;
     m->shard = calloc(n + 1, sizeof *m->shard);
     if (!m->shard) return err_set(err, ERR_FAILED, "out of memory");
     for (m->n = 0; m->n < (int)n; m->n++)
-        if (!read_entry(&m->shard[m->n], m->n, json_array_get(list, (size_t)m->n), err)) return false;
+        if (!read_entry(&m->shard[m->n], m->n, json_array_get(list, (size_t)m->n), err))
+            return false;
     return true;
 }
 
@@ -134,7 +143,8 @@ static json_t *meta_json(const ShardMeta *m) {
     json_t *o = json_object();
     for (int i = 0; i < META_FIELDS; i++) {
         const MetaField *f = &meta_fields[i];
-        json_object_set_new(o, f->name, f->room ? json_string(text_of(m, f)) : json_integer(number_of(m, f)));
+        json_object_set_new(o, f->name,
+                            f->room ? json_string(text_of(m, f)) : json_integer(number_of(m, f)));
     }
     return o;
 }
@@ -144,9 +154,10 @@ bool manifest_write(const Manifest *m, const char *dir, Err *err) {
     json_t *list = json_array();
     for (int i = 0; i < m->n; i++) {
         const ShardEntry *e = &m->shard[i];
-        json_array_append_new(list, json_pack("{s:s, s:I, s:I, s:I, s:s}", "file", e->file, "sequences",
-                                              (json_int_t)e->sequences, "tokens", (json_int_t)e->tokens,
-                                              "bytes", (json_int_t)e->bytes, "sha256", e->sha256));
+        json_array_append_new(list,
+                              json_pack("{s:s, s:I, s:I, s:I, s:s}", "file", e->file, "sequences",
+                                        (json_int_t)e->sequences, "tokens", (json_int_t)e->tokens,
+                                        "bytes", (json_int_t)e->bytes, "sha256", e->sha256));
     }
     json_t *o = json_pack("{s:i, s:b, s:o, s:o}", "version", (int)MANIFEST_VERSION, "complete",
                           (int)m->complete, "meta", meta_json(&m->meta), "shards", list);

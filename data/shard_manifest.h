@@ -1,12 +1,12 @@
-// data/shard_manifest.h - manifest.json of a folder of shards: which files exist and what made them.
-// Private to the shard reader and writer.
+// data/shard_manifest.h - manifest.json of a folder of shards: which files exist and what made
+// them. Private to the shard reader and writer.
 #ifndef DATA_SHARD_MANIFEST_H
 #define DATA_SHARD_MANIFEST_H
 
 #include "data/shard.h"
 
 typedef struct {
-    char file[32];      // "shard-00007.h5": always the name of its place in the list
+    char file[32]; // "shard-00007.h5": always the name of its place in the list
     int64_t bytes, sequences, tokens;
     char sha256[65];
 } ShardEntry;
@@ -15,7 +15,7 @@ typedef struct {
     ShardMeta meta;
     bool complete;
     int n;
-    ShardEntry *shard;  // owned
+    ShardEntry *shard; // owned
 } Manifest;
 
 enum { SHARDS_MAX = 100000 };
@@ -30,7 +30,8 @@ void manifest_free(Manifest *m);
 MUST_CHECK bool shard_meta_match(const ShardMeta *have, const ShardMeta *want, const char *name,
                                  Err *err);
 
-// The members of ShardMeta by name, for the manifest, the attributes of a shard and their comparison.
+// The members of ShardMeta by name, for the manifest, the attributes of a shard and their
+// comparison.
 typedef struct {
     const char *name, *what; // what: as a message calls it
     size_t offset, room;     // room 0: an int64_t

@@ -8,8 +8,8 @@
 
 struct ShardSet {
     Manifest m;
-    ShardFile *file;   // (m.n)
-    int64_t *first;    // (m.n + 1) number of the first sequence of each shard
+    ShardFile *file; // (m.n)
+    int64_t *first;  // (m.n + 1) number of the first sequence of each shard
     ChunkCache cache;
 };
 
@@ -67,8 +67,12 @@ void shards_close(ShardSet *s) {
     free(s);
 }
 
-const ShardMeta *shards_meta(const ShardSet *s) { return &s->m.meta; }
-int64_t shards_count(const ShardSet *s) { return s->first[s->m.n]; }
+const ShardMeta *shards_meta(const ShardSet *s) {
+    return &s->m.meta;
+}
+int64_t shards_count(const ShardSet *s) {
+    return s->first[s->m.n];
+}
 
 // The shard that holds sequence i; *local is its number in there.
 static const ShardFile *shard_of(const ShardSet *s, int64_t i, int64_t *local) {
@@ -76,8 +80,10 @@ static const ShardFile *shard_of(const ShardSet *s, int64_t i, int64_t *local) {
     int low = 0, high = s->m.n; // first[low] <= i < first[high]
     while (high - low > 1) {
         const int mid = (low + high) / 2;
-        if (s->first[mid] <= i) low = mid;
-        else high = mid;
+        if (s->first[mid] <= i)
+            low = mid;
+        else
+            high = mid;
     }
     *local = i - s->first[low];
     return &s->file[low];
@@ -131,7 +137,8 @@ static bool read_sample(Reader *r, int64_t row, Sample *s) {
     const int64_t vocab = r->set->m.meta.vocab ? r->set->m.meta.vocab : INT32_MAX;
     for (int64_t i = 0; i < s->n; i++)
         ok = ok && s->ids[i] >= 0 && s->ids[i] < vocab && s->kind[i] <= TOKEN_CALL;
-    return ok || err_set(r->err, ERR_INPUT, "%s: sequence %lld holds values out of range", r->file->path, (long long)row);
+    return ok || err_set(r->err, ERR_INPUT, "%s: sequence %lld holds values out of range",
+                         r->file->path, (long long)row);
 }
 
 bool shards_read(ShardSet *s, int64_t i, CapturedSeq *out, Err *err) {
@@ -142,7 +149,8 @@ bool shards_read(ShardSet *s, int64_t i, CapturedSeq *out, Err *err) {
     r.n = r.file->offsets[row + 1] - r.first;
     r.fd = shard_file_fd(r.file, err);
     if (r.fd < 0) return false;
-    const bool ok = read_sample(&r, row, &out->sample) && token_rows(&r, FIELD_HIDDEN, &out->hidden) &&
+    const bool ok = read_sample(&r, row, &out->sample) &&
+                    token_rows(&r, FIELD_HIDDEN, &out->hidden) &&
                     token_rows(&r, FIELD_K_SLIDING, &out->k[LAYER_SLIDING]) &&
                     token_rows(&r, FIELD_V_SLIDING, &out->v[LAYER_SLIDING]) &&
                     token_rows(&r, FIELD_K_FULL, &out->k[LAYER_FULL]) &&

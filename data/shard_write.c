@@ -1,5 +1,6 @@
-// data/shard_write.c - whole shards onto the disk: written aside, verified, published, then named in the
-// manifest. A kill at any moment leaves the shards before it and at most one nameless temporary.
+// data/shard_write.c - whole shards onto the disk: written aside, verified, published, then named
+// in the manifest. A kill at any moment leaves the shards before it and at most one nameless
+// temporary.
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -26,7 +27,8 @@ static ShardMeta tidy(const ShardMeta *meta) {
     return out;
 }
 
-// Counts a named shard only while its file is there in its size; work goes on at the first that is not.
+// Counts a named shard only while its file is there in its size; work goes on at the first that is
+// not.
 static void drop_missing(ShardWriter *w) {
     for (int i = 0; i < w->m.n; i++) {
         char path[PATH_ROOM];
@@ -53,7 +55,8 @@ ShardWriter *shard_writer_open(const char *dir, const ShardMeta *meta, Err *err)
     w->locked = true;
     const ShardMeta mine = tidy(meta);
     if (file_exists(manifest_path(path, dir))) {
-        if (!manifest_read(&w->m, dir, err) || !shard_meta_match(&w->m.meta, &mine, dir, err)) goto fail;
+        if (!manifest_read(&w->m, dir, err) || !shard_meta_match(&w->m.meta, &mine, dir, err))
+            goto fail;
         drop_missing(w);
     }
     w->m.meta = mine;
@@ -70,7 +73,9 @@ void shard_writer_close(ShardWriter *w) {
     free(w);
 }
 
-int shard_writer_next(const ShardWriter *w) { return w->m.n; }
+int shard_writer_next(const ShardWriter *w) {
+    return w->m.n;
+}
 
 typedef struct {
     const CapturedSeq *const *seq;
@@ -82,14 +87,22 @@ typedef struct {
 
 static const void *token_rows(const CapturedSeq *c, FieldId f) {
     switch (f) {
-    case FIELD_IDS: return c->sample.ids;
-    case FIELD_KIND: return c->sample.kind;
-    case FIELD_HIDDEN: return c->hidden;
-    case FIELD_K_SLIDING: return c->k[LAYER_SLIDING];
-    case FIELD_V_SLIDING: return c->v[LAYER_SLIDING];
-    case FIELD_K_FULL: return c->k[LAYER_FULL];
-    case FIELD_V_FULL: return c->v[LAYER_FULL];
-    default: return NULL;
+    case FIELD_IDS:
+        return c->sample.ids;
+    case FIELD_KIND:
+        return c->sample.kind;
+    case FIELD_HIDDEN:
+        return c->hidden;
+    case FIELD_K_SLIDING:
+        return c->k[LAYER_SLIDING];
+    case FIELD_V_SLIDING:
+        return c->v[LAYER_SLIDING];
+    case FIELD_K_FULL:
+        return c->k[LAYER_FULL];
+    case FIELD_V_FULL:
+        return c->v[LAYER_FULL];
+    default:
+        return NULL;
     }
 }
 
@@ -104,9 +117,11 @@ static void gather_tokens(const Job *j, FieldId f, int64_t first, int64_t n, cha
         const int64_t count = there < n - done ? there : n - done;
         const CapturedSeq *c = j->seq[s];
         if (f == FIELD_MASK)
-            for (int64_t i = 0; i < count; i++) out[done + i] = c->sample.kind[from + i] >= TOKEN_MODEL;
+            for (int64_t i = 0; i < count; i++)
+                out[done + i] = c->sample.kind[from + i] >= TOKEN_MODEL;
         else
-            memcpy(out + done * bytes, (const char *)token_rows(c, f) + from * bytes, (size_t)(count * bytes));
+            memcpy(out + done * bytes, (const char *)token_rows(c, f) + from * bytes,
+                   (size_t)(count * bytes));
         done += count;
     }
 }
@@ -115,15 +130,32 @@ static void gather_sequence(const Job *j, FieldId f, int64_t i, char *out) {
     const Sample *s = &j->seq[i]->sample;
     const uint8_t stopped = s->stopped;
     switch (f) {
-    case FIELD_PROMPT_ID: memcpy(out, s->id, strlen(s->id)); break;
-    case FIELD_CATEGORY: memcpy(out, s->category, strlen(s->category)); break;
-    case FIELD_SOURCE: memcpy(out, s->source, strlen(s->source)); break;
-    case FIELD_SAMPLER: memcpy(out, s->sampler, strlen(s->sampler)); break;
-    case FIELD_SAMPLE: memcpy(out, &s->sample, sizeof s->sample); break;
-    case FIELD_PROMPT: memcpy(out, &s->prompt, sizeof s->prompt); break;
-    case FIELD_STOPPED: memcpy(out, &stopped, 1); break;
-    case FIELD_MARGIN: memcpy(out, &s->min_margin, sizeof s->min_margin); break;
-    default: CHECK(false, "(field %d)", (int)f);
+    case FIELD_PROMPT_ID:
+        memcpy(out, s->id, strlen(s->id));
+        break;
+    case FIELD_CATEGORY:
+        memcpy(out, s->category, strlen(s->category));
+        break;
+    case FIELD_SOURCE:
+        memcpy(out, s->source, strlen(s->source));
+        break;
+    case FIELD_SAMPLER:
+        memcpy(out, s->sampler, strlen(s->sampler));
+        break;
+    case FIELD_SAMPLE:
+        memcpy(out, &s->sample, sizeof s->sample);
+        break;
+    case FIELD_PROMPT:
+        memcpy(out, &s->prompt, sizeof s->prompt);
+        break;
+    case FIELD_STOPPED:
+        memcpy(out, &stopped, 1);
+        break;
+    case FIELD_MARGIN:
+        memcpy(out, &s->min_margin, sizeof s->min_margin);
+        break;
+    default:
+        CHECK(false, "(field %d)", (int)f);
     }
 }
 
@@ -134,14 +166,17 @@ static void gather(const Job *j, FieldId f, int64_t first, int64_t n, char *out)
     }
     const int64_t bytes = field_row_bytes(f, j->meta);
     for (int64_t i = 0; i < n; i++) {
-        if (f == FIELD_OFFSETS) memcpy(out + i * bytes, &j->offsets[first + i], sizeof(int64_t));
-        else gather_sequence(j, f, first + i, out + i * bytes);
+        if (f == FIELD_OFFSETS)
+            memcpy(out + i * bytes, &j->offsets[first + i], sizeof(int64_t));
+        else
+            gather_sequence(j, f, first + i, out + i * bytes);
     }
 }
 
 static hid_t create_dataset(const Job *j, FieldId f, int64_t rows, int64_t chunk_rows) {
     const int64_t width = field_width(f, j->meta);
-    const hsize_t dims[2] = {(hsize_t)rows, (hsize_t)width}, chunk[2] = {(hsize_t)chunk_rows, (hsize_t)width};
+    const hsize_t dims[2] = {(hsize_t)rows, (hsize_t)width},
+                  chunk[2] = {(hsize_t)chunk_rows, (hsize_t)width};
     const int rank = width ? 2 : 1;
     const hid_t type = field_type(f), space = H5Screate_simple(rank, dims, NULL);
     const hid_t dcpl = H5Pcreate(H5P_DATASET_CREATE);
@@ -161,7 +196,8 @@ static bool write_sums(const Job *j, FieldId f, const uint64_t *sum, int64_t chu
     const hid_t space = H5Screate_simple(1, dims, NULL), dcpl = H5Pcreate(H5P_DATASET_CREATE);
     H5Pset_layout(dcpl, H5D_CONTIGUOUS);
     H5Pset_obj_track_times(dcpl, false);
-    const hid_t d = H5Dcreate2(j->sums, field_name(f), H5T_STD_U64LE, space, H5P_DEFAULT, dcpl, H5P_DEFAULT);
+    const hid_t d =
+        H5Dcreate2(j->sums, field_name(f), H5T_STD_U64LE, space, H5P_DEFAULT, dcpl, H5P_DEFAULT);
     bool ok = d >= 0 && H5Dwrite(d, H5T_NATIVE_UINT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, sum) >= 0;
     if (d >= 0) ok = H5Dclose(d) >= 0 && ok;
     H5Pclose(dcpl);
@@ -222,8 +258,8 @@ static bool write_file(Job *j, const char *path, Err *err) {
     bool ok = j->sums >= 0 || h5_failed(err, ERR_FAILED, "cannot write %s", path);
     ok = ok && shard_write_attributes(j->file, j->meta, err);
     for (int f = 0; f < FIELD_COUNT && ok; f++)
-        ok = write_field(j, (FieldId)f) ||
-             h5_failed(err, ERR_FAILED, "cannot write %s: dataset %s", path, field_name((FieldId)f));
+        ok = write_field(j, (FieldId)f) || h5_failed(err, ERR_FAILED, "cannot write %s: dataset %s",
+                                                     path, field_name((FieldId)f));
     if (j->sums >= 0) H5Gclose(j->sums);
     if (H5Fclose(j->file) < 0 && ok) ok = h5_failed(err, ERR_FAILED, "cannot close %s", path);
     return ok;
@@ -262,8 +298,10 @@ static bool name_in_manifest(ShardWriter *w, const ShardEntry *e, Err *err) {
 
 bool shard_write(ShardWriter *w, const CapturedSeq *const *seq, int n, Err *err) {
     CHECK(n > 0);
-    if (w->m.n == SHARDS_MAX) return err_set(err, ERR_FAILED, "%s: more than %d shards", w->dir, (int)SHARDS_MAX);
-    Job j = {.seq = seq, .n = n, .meta = &w->m.meta, .offsets = calloc((size_t)n + 1, sizeof(int64_t))};
+    if (w->m.n == SHARDS_MAX)
+        return err_set(err, ERR_FAILED, "%s: more than %d shards", w->dir, (int)SHARDS_MAX);
+    Job j = {
+        .seq = seq, .n = n, .meta = &w->m.meta, .offsets = calloc((size_t)n + 1, sizeof(int64_t))};
     if (!j.offsets) return err_set(err, ERR_FAILED, "out of memory");
     for (int i = 0; i < n; i++) j.offsets[i + 1] = j.offsets[i] + seq[i]->sample.n;
     ShardEntry e = {.sequences = n, .tokens = j.offsets[n]};

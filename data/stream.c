@@ -1,4 +1,5 @@
-// data/stream.c - captured sequences without the disk: a group is captured when one of it is asked for.
+// data/stream.c - captured sequences without the disk: a group is captured when one of it is asked
+// for.
 #include <stdlib.h>
 
 #include "data/capture.h"
@@ -10,8 +11,8 @@ struct Stream {
     int64_t samples;
     CapturePlan plan;
     Capturer *capturer;
-    CapturedSeq *ready;    // (plan.n); sample.n 0: not there
-    int64_t *group_of;     // (plan.n)
+    CapturedSeq *ready;                           // (plan.n); sample.n 0: not there
+    int64_t *group_of;                            // (plan.n)
     int64_t ready_bytes, bytes_per_token, oldest; // oldest: where eviction looks next
 };
 
@@ -53,7 +54,9 @@ void stream_close(Stream *s) {
     free(s);
 }
 
-static int64_t length(void *ctx, int64_t i) { return ((Stream *)ctx)->plan.seq[i]->n; }
+static int64_t length(void *ctx, int64_t i) {
+    return ((Stream *)ctx)->plan.seq[i]->n;
+}
 
 // Makes room for one group; what goes is captured again when it is asked for.
 static void evict(Stream *s, int64_t group) {
@@ -90,6 +93,9 @@ static bool read_one(void *ctx, int64_t i, CapturedSeq *out, Err *err) {
 }
 
 SeqSource stream_source(Stream *s) {
-    return (SeqSource){.ctx = s, .count = s->plan.n, .bytes_per_token = s->bytes_per_token, .length = length,
+    return (SeqSource){.ctx = s,
+                       .count = s->plan.n,
+                       .bytes_per_token = s->bytes_per_token,
+                       .length = length,
                        .read = read_one};
 }

@@ -8,7 +8,8 @@ const char *split_name(Split split) {
     return names[split];
 }
 
-char *split_path(char out[PATH_ROOM], const Settings *s, const char *folder, Split split, const char *suffix) {
+char *split_path(char out[PATH_ROOM], const Settings *s, const char *folder, Split split,
+                 const char *suffix) {
     char dir[PATH_ROOM], name[64];
     snprintf(name, sizeof name, "%s%s", split_name(split), suffix);
     return path_join(out, path_join(dir, s->output_dir, folder), name);
@@ -26,8 +27,11 @@ bool open_target(OpenTarget *o, const Settings *s, int64_t max_rows, Err *err) {
     const bool wide = !strcmp(s->runtime.dtype, "f32") ||
                       (!strcmp(s->runtime.dtype, "auto") && !dev_prefers_bf16(o->dev));
     o->dtype = wide ? DT_F32 : DT_BF16;
-    const TargetOptions opt = {.dir = s->model.target_path, .adapter = s->model.adapter_path, .dtype = o->dtype,
-                               .scale = embed_scale(s->model.embed_scale), .max_rows = max_rows};
+    const TargetOptions opt = {.dir = s->model.target_path,
+                               .adapter = s->model.adapter_path,
+                               .dtype = o->dtype,
+                               .scale = embed_scale(s->model.embed_scale),
+                               .max_rows = max_rows};
     o->target = target_open(o->dev, &opt, err);
     if (o->target) return true;
     close_target(o);
@@ -44,7 +48,8 @@ Tokenizer *open_tokenizer(const char *target_dir, int64_t vocab, Err *err) {
     char path[PATH_ROOM];
     Tokenizer *t = tokenizer_load(path_join(path, target_dir, "tokenizer.json"), err);
     if (!t || tokenizer_vocab(t) == vocab) return t;
-    err_set(err, ERR_INPUT, "%s: a tokenizer of %d ids, config.json of the target has a vocabulary of %lld", path,
+    err_set(err, ERR_INPUT,
+            "%s: a tokenizer of %d ids, config.json of the target has a vocabulary of %lld", path,
             (int)tokenizer_vocab(t), (long long)vocab);
     tokenizer_free(t);
     return NULL;

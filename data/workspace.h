@@ -10,7 +10,8 @@
 typedef enum { SPLIT_TRAIN, SPLIT_DEV, SPLIT_EVAL, SPLIT_COUNT } Split;
 const char *split_name(Split split);
 // OUTPUT_DIR/folder/SPLITsuffix, for instance runs/demo/regen/train.jsonl
-char *split_path(char out[PATH_ROOM], const Settings *s, const char *folder, Split split, const char *suffix);
+char *split_path(char out[PATH_ROOM], const Settings *s, const char *folder, Split split,
+                 const char *suffix);
 
 // The merged target on its device. dtype: of weights, GEMM inputs and of the K/V cache.
 typedef struct {

@@ -49,6 +49,9 @@ bool optimizer_open(Optimizer *o, Assistant *a, const OptimizerOptions *opt, cha
     AssistantWeights masters;
     o->count = assistant_layout(&a->cfg, &masters, NULL, DT_F32);
     take_buffers(o, o->count, opt, arena);
+    op_zero(a->dev, o->m);
+    op_zero(a->dev, o->v);
+    op_zero(a->dev, o->grad);
     assistant_layout(&a->cfg, &masters, o->master.data, DT_F32);
     assistant_layout(&a->cfg, &o->grads, o->grad.data, DT_F32);
     o->n = assistant_params(&a->cfg, &masters, flat);

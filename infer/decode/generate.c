@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 #include "infer/base/rng.h"
-#include "infer/decode/sample.h"
+#include "infer/decode/sampling.h"
 
 enum { LOGIT_BYTES = 64 << 20 }; // of the (rows, V) tile that sampling needs
 

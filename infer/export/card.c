@@ -109,8 +109,13 @@ static bool table(OutFile *f, const json_t *a, Err *err) {
                (long long)json_integer_value(json_object_get(a, "prompts")),
                (long long)json_integer_value(json_object_get(a, "tokens")),
                sampler ? sampler : "greedy", head ? head : "deployed");
-    out_printf(f, "| k | tau stock | tau this drafter | gain | 95 %% interval of the gain "
-                  "|\n|---|---|---|---|---|\n");
+    double confidence = 0.95;
+    if (!json_get_f64(json_object_get(a, "bootstrap"), "confidence", &confidence, err))
+        return false;
+    out_printf(f,
+               "| k | tau stock | tau this drafter | gain | %g %% interval of the gain |\n"
+               "|---|---|---|---|---|\n",
+               100 * confidence);
     for (size_t i = 0; i < json_array_size(list); i++) {
         const int64_t k = json_integer_value(json_array_get(list, i));
         Measurement m;

@@ -1,4 +1,5 @@
-// tests/data/batch_test.c - batches: a pure function of seed and step, every sequence once an epoch.
+// tests/data/batch_test.c - batches: a pure function of seed and step, every sequence once an
+// epoch.
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,7 +33,8 @@ static bool read_seq(void *ctx, int64_t i, CapturedSeq *out, Err *err) {
     return true;
 }
 
-static const SeqSource source = {.count = COUNT, .bytes_per_token = 100, .length = length, .read = read_seq};
+static const SeqSource source = {
+    .count = COUNT, .bytes_per_token = 100, .length = length, .read = read_seq};
 
 static Batches *open_batches(int64_t sequences, int64_t anchors, uint64_t seed, int64_t bytes) {
     Err err = {0};
@@ -110,12 +112,14 @@ static uint64_t digest(Batches *b, int64_t step) {
     assert_ok(batches_get(b, step, &x, &err), err);
     uint64_t h = xxh3_64(x.seq_index, sizeof x.seq_index[0] * (size_t)x.nseq);
     h ^= 3 * xxh3_64(x.T, 4 * (size_t)x.rows) + 5 * xxh3_64(x.seq_of, 4 * (size_t)x.rows);
-    return h + 7 * xxh3_64(x.token, 4 * (size_t)(x.rows * K)) + 9 * xxh3_64(x.valid, (size_t)(x.rows * K));
+    return h + 7 * xxh3_64(x.token, 4 * (size_t)(x.rows * K)) +
+           9 * xxh3_64(x.valid, (size_t)(x.rows * K));
 }
 
 static void a_step_is_a_function_of_seed_and_number_alone(void **state) {
     (void)state;
-    Batches *a = open_batches(4, 3, 7, 100), *b = open_batches(4, 3, 7, 0), *c = open_batches(4, 3, 8, 100);
+    Batches *a = open_batches(4, 3, 7, 100), *b = open_batches(4, 3, 7, 0),
+            *c = open_batches(4, 3, 8, 100);
     uint64_t forward[20];
     int differ = 0;
     for (int s = 0; s < 20; s++) forward[s] = digest(a, s);

@@ -19,7 +19,8 @@ static PrepareTools tools(void) {
 }
 
 static char *item(char *out, const char *id, const char *user, const char *answer) {
-    out += sprintf(out, "{\"id\":\"%s\",\"messages\":[{\"role\":\"user\",\"content\":\"%s\"}", id, user);
+    out += sprintf(out, "{\"id\":\"%s\",\"messages\":[{\"role\":\"user\",\"content\":\"%s\"}", id,
+                   user);
     if (answer) out += sprintf(out, ",{\"role\":\"assistant\",\"content\":\"%s\"}", answer);
     return out + sprintf(out, "]}\n");
 }
@@ -48,7 +49,9 @@ static Settings settings(const char *train, const char *eval, const char *more) 
     return s;
 }
 
-static uint64_t prompt_hash(const Sample *s) { return xxh3_64(s->ids, (size_t)s->prompt * 4); }
+static uint64_t prompt_hash(const Sample *s) {
+    return xxh3_64(s->ids, (size_t)s->prompt * 4);
+}
 
 static void splits_are_disjoint_and_everything_is_counted(void **state) {
     (void)state;
@@ -155,10 +158,12 @@ static void given_answers_are_kept_for_training_only_when_asked(void **state) {
         kept++;
         assert_string_equal(m->sampler, "reference");
         size_t size;
-        char *answer = tokenizer_decode(with.tokenizer, m->ids + m->prompt, (size_t)(m->n - m->prompt), false, &size);
+        char *answer = tokenizer_decode(with.tokenizer, m->ids + m->prompt,
+                                        (size_t)(m->n - m->prompt), false, &size);
         assert_string_equal(answer, "Thirteen rabbits.<turn|>");
         free(answer);
-        for (int64_t t = 0; t < m->n; t++) assert_int_equal(m->kind[t], t < m->prompt ? TOKEN_CONTEXT : TOKEN_MODEL);
+        for (int64_t t = 0; t < m->n; t++)
+            assert_int_equal(m->kind[t], t < m->prompt ? TOKEN_CONTEXT : TOKEN_MODEL);
     }
     assert_in_range(kept, 20, 50);
     prepared_free(&p);
@@ -170,10 +175,14 @@ static void long_items_and_those_beyond_the_limit_are_skipped(void **state) {
     char text[65536], *at = text, user[512];
     for (int i = 0; i < 60; i++) {
         snprintf(user, sizeof user, "%d %.*s", i, i < 10 ? 400 : 5,
-                 "one two three four five six seven eight nine ten one two three four five six seven eight nine ten "
-                 "one two three four five six seven eight nine ten one two three four five six seven eight nine ten "
-                 "one two three four five six seven eight nine ten one two three four five six seven eight nine ten "
-                 "one two three four five six seven eight nine ten one two three four five six seven eight nine ten");
+                 "one two three four five six seven eight nine ten one two three four five six "
+                 "seven eight nine ten "
+                 "one two three four five six seven eight nine ten one two three four five six "
+                 "seven eight nine ten "
+                 "one two three four five six seven eight nine ten one two three four five six "
+                 "seven eight nine ten "
+                 "one two three four five six seven eight nine ten one two three four five six "
+                 "seven eight nine ten");
         at = item(at, "q", user, NULL);
     }
     const PrepareTools with = tools();
@@ -197,12 +206,14 @@ static void unusable_inputs_are_named(void **state) {
     const PrepareTools with = tools();
     const struct {
         const char *text, *said;
-    } bad[] = {{"", "t.jsonl: no prompts in it"},
-               {"\n \n", "t.jsonl: no prompts in it"},
-               {"{\"messages\":[]}\nx\n", "t.jsonl:2: not a JSON object"},
-               {"{\"text\":\"a\"}\n", "t.jsonl:1: no list of \"messages\""},
-               {"{\"id\":[],\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}\n", "\"id\" is neither"},
-               {"{\"messages\":[{\"role\":\"assistant\",\"content\":\"a\"}]}\n", "\"messages\" hold no prompt"}};
+    } bad[] = {
+        {"", "t.jsonl: no prompts in it"},
+        {"\n \n", "t.jsonl: no prompts in it"},
+        {"{\"messages\":[]}\nx\n", "t.jsonl:2: not a JSON object"},
+        {"{\"text\":\"a\"}\n", "t.jsonl:1: no list of \"messages\""},
+        {"{\"id\":[],\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}\n", "\"id\" is neither"},
+        {"{\"messages\":[{\"role\":\"assistant\",\"content\":\"a\"}]}\n",
+         "\"messages\" hold no prompt"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         Settings s = settings(save("t.jsonl", bad[i].text), NULL, NULL);
         Prepared p;
@@ -231,7 +242,10 @@ static void the_verb_writes_once_and_refuses_other_settings(void **state) {
         at = item(at, "q", user, NULL);
     }
     Err err = {0};
-    Cli cli = {.verb = "prepare", .s = settings(save("t.jsonl", text), NULL, "model.target_path=" TARGET), };
+    Cli cli = {
+        .verb = "prepare",
+        .s = settings(save("t.jsonl", text), NULL, "model.target_path=" TARGET),
+    };
     path_join(path, cli.s.output_dir, "data/train.jsonl");
     assert_ok(prepare_verb.run(&cli, &err), err);
     Sample *s;

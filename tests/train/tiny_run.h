@@ -99,7 +99,6 @@ static bool tiny_read_train(void *ctx, int64_t i, CapturedSeq *out, Err *err) {
     if (at == t->fault.full_from) file_size_limit(true);
     if (at == t->fault.full_to) file_size_limit(false);
     tiny_make(t, i, out);
-    if (t->fault.nan_at >= 0 && at >= t->fault.nan_at) ((bf16 *)out->hidden)[0].bits = 0x7fc0;
     if (t->fault.nan_at >= 0 && at >= t->fault.nan_at)
         for (int64_t c = 0; c < tiny_length(NULL, i) * t->pair.tc.text.hidden; c++)
             ((bf16 *)out->hidden)[c].bits = 0x7fc0;

@@ -268,11 +268,44 @@ static void a_full_disk_costs_a_checkpoint_and_only_the_last_one_the_run(void **
     assert_int_equal(system(command), 0);
 }
 
+static void a_plan_prices_the_run_and_touches_nothing(void **state) {
+    (void)state;
+    Tiny t;
+    TrainPlan plan;
+    Err err = {0};
+    char path[PATH_ROOM];
+    const char *dir = tiny_dir("plan");
+    const char *const more[] = {"train.steps=0", "train.epochs=2.5", "train.step_weights=visit", NULL};
+    tiny_open(&t, dir, more);
+    const TrainerOptions opt = {.dev = test_env()->dev,
+                                .assistant = t.pair.a,
+                                .target = &t.pair.tc,
+                                .settings = &t.s,
+                                .source = &t.train};
+    assert_ok(trainer_plan(&opt, &plan, &err), err);
+    int64_t tokens = 0;
+    for (int64_t i = 0; i < TINY_SEQS; i++) tokens += tiny_length(NULL, i);
+    assert_int_equal(plan.sequences, TINY_SEQS);
+    assert_int_equal(plan.tokens, tokens);
+    assert_int_equal(plan.per_epoch, 3);
+    assert_int_equal(plan.steps, 8); // 2.5 epochs of 3 steps
+    assert_true(plan.rollout > 0 && plan.optimizer > 0 && plan.features > 0 && plan.simulator > 0);
+    assert_int_equal(t.reads, 0);
+    trainer_plan_print(stderr, &plan, &opt);
+    assert_false(dir_exists(path_join(path, dir, "ckpt")));
+    // what is wrong is said before anything is allocated or read
+    t.s.train.batch_sequences = 300;
+    assert_false(trainer_plan(&opt, &plan, &err));
+    assert_int_equal(err.code, ERR_USAGE);
+    tiny_close(&t);
+}
+
 int main(int argc, char **argv) {
     (void)argc;
     tiny_passive(argv);
     log_set_quiet(true);
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_plan_prices_the_run_and_touches_nothing),
         cmocka_unit_test(a_run_learns_and_keeps_its_best_by_tau),
         cmocka_unit_test(a_resume_from_any_step_is_bit_identical_with_fixed_weights),
         cmocka_unit_test(a_resume_is_bit_identical_with_reach_weights_and_an_average),

@@ -61,10 +61,12 @@ static Plan plan_tiles(const AttnArgs *a, int nh, AttnTile *tile) {
     return p;
 }
 
-// All heads of a kv head together, unless that leaves threads idle (decoding of one sequence).
+// All heads of a kv head together, unless that leaves threads idle (decoding of one sequence); where
+// a row's bits depend on its neighbours, the number of threads must not decide who they are.
 static Plan plan_open(Device *dev, const AttnArgs *a) {
+    const int wanted = ((Cpu *)dev->impl)->dnnl ? dev->threads : 1;
     int nh = a->heads / a->kv_heads;
-    while (nh % 2 == 0 && plan_tiles(a, nh, NULL).count < dev->threads) nh /= 2;
+    while (nh % 2 == 0 && plan_tiles(a, nh, NULL).count < wanted) nh /= 2;
     const int64_t count = plan_tiles(a, nh, NULL).count;
     return plan_tiles(a, nh,
                       cpu_scratch(dev, SCRATCH_SUMS, (size_t)(count + 1) * sizeof(AttnTile)));

@@ -42,10 +42,12 @@ const Ops cpu_ops = {
     .sumsq = cpu_sumsq,
 };
 
-// Processors this process may use: those it may run on, cut to a container's quota. More threads
-// than that would wait for each other in turns of the scheduler.
+// Processors this process may use: those it may run on, cut to OMP_NUM_THREADS and to a container's
+// quota. More threads than that would wait for each other in turns of the scheduler.
 static int processors(void) {
-    int n = omp_get_num_procs();
+    static int allowed; // products set OpenMP's own value later
+    if (allowed == 0) allowed = omp_get_max_threads();
+    int n = omp_get_num_procs() < allowed ? omp_get_num_procs() : allowed;
     long quota = 0, period = 0;
     FILE *f = fopen("/sys/fs/cgroup/cpu.max", "r");
     if (f == NULL) return n;

@@ -121,7 +121,7 @@ void cpu_geglu(Device *, Tensor m, Tensor a, Tensor b); // geglu.c
 void cpu_geglu_back(Device *, Tensor da, Tensor db, Tensor dm, Tensor a, Tensor b);
 void cpu_top2(Device *, Tensor best, Tensor id, Tensor z, Tensor token_of, int64_t v0); // select.c
 void cpu_topk(Device *, Tensor idx, Tensor x, int k);
-void cpu_lse_tile(Device *, Tensor lse, Tensor z, float temp, int64_t v0); // loss.c
+void cpu_lse_tile(Device *, Tensor lse, Tensor z, float temp, int64_t v0); // vocab_loss.c
 void cpu_loss_stats(Device *, Tensor stat, Tensor sz, Tensor tz, Tensor sstat, Tensor tstat,
                     Tensor trow, Tensor target, LossKind kind, float temp, int64_t v0);
 void cpu_loss_grad(Device *, Tensor g, Tensor sz, Tensor tz, Tensor sstat, Tensor tstat,

@@ -2,25 +2,48 @@
 #include "infer/tensor/cpu/gemm.h"
 
 #include <cblas.h>
+#include <omp.h>
 
 #include "infer/tensor/cpu/cpu.h"
 
 extern void openblas_set_num_threads(int n);
 
+enum { BLOCK = 256 }; // rows and columns of C that one thread computes at a time
+
+static int64_t least(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+static void blas_block(const Gemm *g, int64_t m, int64_t n) {
+    const Tensor c = tensor_cols(tensor_rows(g->c, m, least(BLOCK, g->c.rows - m)), n,
+                                 least(BLOCK, g->c.cols - n));
+    const Tensor a = g->ta ? tensor_cols(g->a, m, c.rows) : tensor_rows(g->a, m, c.rows);
+    const Tensor b = g->tb ? tensor_rows(g->b, n, c.cols) : tensor_cols(g->b, n, c.cols);
+    cblas_sgemm(CblasRowMajor, g->ta ? CblasTrans : CblasNoTrans, g->tb ? CblasTrans : CblasNoTrans,
+                (int)c.rows, (int)c.cols, (int)gemm_k(g), 1.0f, a.data, (int)a.ld, b.data,
+                (int)b.ld, g->beta, c.data, (int)c.ld);
+}
+
+// OpenBLAS cuts a product by its number of threads, and bits change with the cut. So it gets blocks
+// cut by position, and one thread (in a parallel region it would keep to one by itself).
+static void blas_gemm(const Gemm *g) {
+    const int64_t down = (g->c.rows + BLOCK - 1) / BLOCK, across = (g->c.cols + BLOCK - 1) / BLOCK;
+    if (!omp_in_parallel()) openblas_set_num_threads(1);
+#pragma omp parallel for schedule(dynamic, 1) num_threads(g->threads)
+    for (int64_t i = 0; i < down * across; i++)
+        blas_block(g, i / across * BLOCK, i % across * BLOCK);
+}
+
 void gemm_f32(Device *dev, const Gemm *g) {
     const Cpu *cpu = dev->impl;
-    const int64_t m = g->c.rows, n = g->c.cols, k = gemm_k(g);
-    if (m == 0 || n == 0) return;
-    if (k == 0) { // an empty sum
+    if (tensor_count(g->c) == 0) return;
+    if (gemm_k(g) == 0) { // an empty sum
         if (g->beta == 0.0f) cpu_zero(dev, g->c);
         return;
     }
     if (cpu->small_f32 && small_gemm_run(g)) return;
     if (cpu->dnnl && dnnl_gemm_run(cpu->dnnl, g)) return;
-    if (g->threads > 1) openblas_set_num_threads(g->threads);
-    cblas_sgemm(CblasRowMajor, g->ta ? CblasTrans : CblasNoTrans, g->tb ? CblasTrans : CblasNoTrans,
-                (int)m, (int)n, (int)k, 1.0f, g->a.data, (int)g->a.ld, g->b.data, (int)g->b.ld,
-                g->beta, g->c.data, (int)g->c.ld);
+    blas_gemm(g);
 }
 
 bool gemm_bf16(Device *dev, const Gemm *g) {

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 #include "infer/decode/generate.h"
-#include "infer/decode/sample.h"
+#include "infer/decode/sampling.h"
 #include "infer/decode/speculate.h"
 #include "tests/infer/decode/mini_pair.h"
 
@@ -118,7 +118,7 @@ static void a_prompt_without_room_gets_no_answer(void **state) {
     (void)state;
     static Item item[JOBS];
     GenerateOptions opt = options(2, 64);
-    opt.max_length = item[0].n = 38; // prompts of 3, 10, .. 59
+    opt.max_length = 38; // prompts of 3, 10, .. 59
     fill(item);
     run(item, &opt);
     for (int i = 0; i < JOBS; i++) {

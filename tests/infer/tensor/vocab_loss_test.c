@@ -1,4 +1,4 @@
-// tests/infer/tensor/loss_test.c - running log-sum-exp, loss statistics and gradients over
+// tests/infer/tensor/vocab_loss_test.c - running log-sum-exp, loss statistics and gradients over
 // vocabulary tiles.
 #include "tests/infer/tensor/vocab.h"
 

@@ -1,11 +1,11 @@
-// tests/infer/decode/sample_test.c - the warped distributions of transformers in float64.
+// tests/infer/decode/sampling_test.c - the warped distributions of transformers in float64.
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include <jansson.h>
 
-#include "infer/decode/sample.h"
+#include "infer/decode/sampling.h"
 #include "tests/testing.h"
 
 static float row_of(const json_t *row, size_t i) {

@@ -1,14 +1,15 @@
-// tests/data/sample_test.c - samples as JSON lines: round trip and refusals.
+// tests/data/token_sample_test.c - samples as JSON lines: round trip and refusals.
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/sample.h"
+#include "data/token_sample.h"
 #include "infer/base/json.h"
 #include "infer/text/chat.h"
 #include "tests/testing.h"
 
 static Sample make(int64_t n, int seed) {
-    Sample s = {.sample = seed, .prompt = n / 3, .n = n, .stopped = seed % 2, .min_margin = seed / 3.0};
+    Sample s = {
+        .sample = seed, .prompt = n / 3, .n = n, .stopped = seed % 2, .min_margin = seed / 3.0};
     snprintf(s.id, sizeof s.id, "id \"%d\" ü\n", seed);
     strcpy(s.category, "short");
     strcpy(s.source, "x.jsonl");
@@ -52,19 +53,21 @@ static void samples_come_back_as_they_were(void **state) {
 
 static void lines_out_of_range_are_refused(void **state) {
     (void)state;
-#define LINE(ids, kinds, prompt) \
-    "{\"id\":\"a\",\"category\":\"\",\"source\":\"\",\"sampler\":\"\",\"sample\":0,\"prompt\":" prompt \
-    ",\"ids\":" ids ",\"kinds\":" kinds "}"
-    const char *bad[] = {LINE("[1,2]", "[[0,3]]", "0"),   LINE("[1,2]", "[[0,1]]", "0"),
-                         LINE("[1,2]", "[[4,2]]", "0"),   LINE("[1,2]", "[[0,-1],[0,3]]", "0"),
-                         LINE("[1,2]", "[[0,2.0]]", "0"), LINE("[1,500]", "[[0,2]]", "0"),
-                         LINE("[-1,2]", "[[0,2]]", "0"),  LINE("[]", "[]", "0"),
-                         LINE("[1,2]", "[[0,2]]", "3"),   LINE("[1,2]", "[[0,2]]", "-1"),
-                         LINE("7", "[[0,2]]", "0"),       LINE("[1,true]", "[[0,2]]", "0"),
-                         LINE("[1,2]", "[0,2]", "0"),     "{\"ids\":[1],\"kinds\":[[0,1]],\"prompt\":0}"};
+#define LINE(ids, kinds, prompt)                                                                   \
+    "{\"id\":\"a\",\"category\":\"\",\"source\":\"\",\"sampler\":\"\",\"sample\":0,"               \
+    "\"prompt\":" prompt ",\"ids\":" ids ",\"kinds\":" kinds "}"
+    const char *bad[] = {
+        LINE("[1,2]", "[[0,3]]", "0"),   LINE("[1,2]", "[[0,1]]", "0"),
+        LINE("[1,2]", "[[4,2]]", "0"),   LINE("[1,2]", "[[0,-1],[0,3]]", "0"),
+        LINE("[1,2]", "[[0,2.0]]", "0"), LINE("[1,500]", "[[0,2]]", "0"),
+        LINE("[-1,2]", "[[0,2]]", "0"),  LINE("[]", "[]", "0"),
+        LINE("[1,2]", "[[0,2]]", "3"),   LINE("[1,2]", "[[0,2]]", "-1"),
+        LINE("7", "[[0,2]]", "0"),       LINE("[1,true]", "[[0,2]]", "0"),
+        LINE("[1,2]", "[0,2]", "0"),     "{\"ids\":[1],\"kinds\":[[0,1]],\"prompt\":0}"};
     Err err = {0};
     Sample s;
-    json_t *good = json_read_text(LINE("[1,2]", "[[0,1],[1,1]]", "1"), strlen(LINE("[1,2]", "[[0,1],[1,1]]", "1")), &err);
+    json_t *good = json_read_text(LINE("[1,2]", "[[0,1],[1,1]]", "1"),
+                                  strlen(LINE("[1,2]", "[[0,1],[1,1]]", "1")), &err);
     assert_ok(sample_read(&s, good, 500, "here", &err), err);
     sample_free(&s);
     json_decref(good);

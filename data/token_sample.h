@@ -1,10 +1,12 @@
-// data/sample.h - one tokenised item as it flows prepare -> regenerate -> capture, one JSON line each.
+// data/token_sample.h - one tokenised item as it flows prepare -> regenerate -> capture, one JSON
+// line each.
 //
 // {"id", "category", "source", "sampler", "sample", "prompt": tokens of ids before the answer,
-//  "stopped", "margin", "ids": [...], "kinds": [[kind, count], ...]}; prepare writes conversations whose model turns
+//  "stopped", "margin", "ids": [...], "kinds": [[kind, count], ...]}; prepare writes conversations
+//  whose model turns
 // may be missing (prompt == number of ids), regenerate writes the target's own answers.
-#ifndef DATA_SAMPLE_H
-#define DATA_SAMPLE_H
+#ifndef DATA_TOKEN_SAMPLE_H
+#define DATA_TOKEN_SAMPLE_H
 
 #include <stdint.h>
 
@@ -13,20 +15,21 @@
 
 typedef struct {
     char id[128], category[64], source[128];
-    char sampler[64];    // "greedy", "T=0.7,top_k=64,top_p=0.95", "reference"
-    int32_t sample;      // number of the answer, 0..
-    int64_t prompt;      // ids[prompt] is the first token of the last model turn's answer
+    char sampler[64]; // "greedy", "T=0.7,top_k=64,top_p=0.95", "reference"
+    int32_t sample;   // number of the answer, 0..
+    int64_t prompt;   // ids[prompt] is the first token of the last model turn's answer
     int64_t n;
     int32_t *ids;
-    uint8_t *kind;       // TokenKind per id
-    bool stopped;        // the answer ended by itself
-    double min_margin;   // of a greedy answer; -1 unknown
+    uint8_t *kind;     // TokenKind per id
+    bool stopped;      // the answer ended by itself
+    double min_margin; // of a greedy answer; -1 unknown
 } Sample;
 
 void sample_free(Sample *s);
 json_t *sample_json(const Sample *s); // new reference; NULL: a text is not UTF-8
 void sample_write(OutFile *f, const Sample *s);
-MUST_CHECK bool sample_read(Sample *s, const json_t *line, int32_t vocab, const char *where, Err *err);
+MUST_CHECK bool sample_read(Sample *s, const json_t *line, int32_t vocab, const char *where,
+                            Err *err);
 // Reads a whole file of samples; caller frees with samples_free.
 MUST_CHECK bool samples_load(const char *path, int32_t vocab, Sample **out, int64_t *n, Err *err);
 MUST_CHECK bool samples_save(const char *path, const Sample *s, int64_t n, Err *err); // atomic

@@ -1,4 +1,5 @@
-// tests/data/regenerate_test.c - answers of the demo target: resumable, same bytes, kinds, limits.
+// tests/data/regenerate_e2e_test.c - answers of the demo target: resumable, same bytes, kinds,
+// limits.
 //
 // Everything that runs a model does so in a child: OpenMP does not survive a fork.
 #include <signal.h>
@@ -24,7 +25,8 @@ static Sample *make_prompts(const Tokenizer *t) {
     for (int i = 0; i < PROMPTS; i++) {
         char text[256];
         Ids ids = {0};
-        snprintf(text, sizeof text, "<bos><|turn>user\nDescribe package number %d.%s<turn|>\n<|turn>model\n", i * 37,
+        snprintf(text, sizeof text,
+                 "<bos><|turn>user\nDescribe package number %d.%s<turn|>\n<|turn>model\n", i * 37,
                  i % 3 ? "" : " Be brief, please.");
         tokenizer_encode(t, text, strlen(text), true, &ids);
         snprintf(p[i].id, sizeof p[i].id, "p%d", i);
@@ -42,8 +44,8 @@ static Sample *make_prompts(const Tokenizer *t) {
 // 0 = done, else the error's code. Counts are left beside the output.
 static int child(const char *out, double temperature, int samples, const char *identity) {
     Err err = {0};
-    char dtype[] = "runtime.dtype=f32", target[] = "model.target_path=" TARGET, adapter[] = "model.adapter_path=",
-         threads[] = "runtime.threads=1", counts[PATH_ROOM];
+    char dtype[] = "runtime.dtype=f32", target[] = "model.target_path=" TARGET,
+         adapter[] = "model.adapter_path=", threads[] = "runtime.threads=1", counts[PATH_ROOM];
     char *const list[] = {dtype, target, adapter, threads};
     Settings s;
     OpenTarget m;
@@ -54,10 +56,17 @@ static int child(const char *out, double temperature, int samples, const char *i
     Tokenizer *t = open_tokenizer(TARGET, 8192, &err);
     Sample *p = make_prompts(t);
     const RegenerateOptions opt = {
-        .generate = {.slots = 3, .max_new_tokens = 10, .max_length = 200, .prefill_rows = 64,
+        .generate = {.slots = 3,
+                     .max_new_tokens = 10,
+                     .max_length = 200,
+                     .prefill_rows = 64,
                      .sampler = {.temperature = temperature, .top_k = 20, .top_p = 0.95, .seed = 3},
                      .kv_dtype = DT_F32},
-        .samples = samples, .group = 6, .tokenizer = t, .identity = identity, .what = "test"};
+        .samples = samples,
+        .group = 6,
+        .tokenizer = t,
+        .identity = identity,
+        .what = "test"};
     if (regenerate(m.target, p, PROMPTS, &opt, out, &c, &err)) {
         snprintf(counts, sizeof counts, "%s.counts", out);
         if (!file_write(counts, &c, sizeof c, &err)) return 91;
@@ -66,7 +75,8 @@ static int child(const char *out, double temperature, int samples, const char *i
     return err.code;
 }
 
-static int run_killed(const char *out, double temperature, int samples, const char *identity, int signal, int ms) {
+static int run_killed(const char *out, double temperature, int samples, const char *identity,
+                      int signal, int ms) {
     fflush(NULL);
     const pid_t pid = fork();
     if (pid == 0) _exit(child(out, temperature, samples, identity));
@@ -113,7 +123,8 @@ static void answers_come_in_the_order_of_the_prompts(void **state) {
         assert_string_equal(s[i].sampler, i == 5 ? "reference" : "greedy");
         assert_true(s[i].n - s[i].prompt <= 10 && s[i].n > s[i].prompt);
         if (i != 5) assert_true(s[i].min_margin >= 0);
-        if (i != 5 && !s[i].stopped) assert_int_equal(s[i].n - s[i].prompt, 10); // cut, kept, flagged
+        if (i != 5 && !s[i].stopped)
+            assert_int_equal(s[i].n - s[i].prompt, 10); // cut, kept, flagged
         for (int64_t k = s[i].prompt; k < s[i].n; k++) assert_int_equal(s[i].kind[k], TOKEN_MODEL);
         tokens += s[i].n - s[i].prompt;
         stopped += s[i].stopped;
@@ -157,7 +168,8 @@ static void kills_and_stops_do_not_change_the_bytes(void **state) {
         assert_string_equal(got.hex, want.hex);
         resumed += counts_of(out).resumed;
     }
-    print_message("%d kills, %d stops, %d answers taken from journals\n", killed, stopped, (int)resumed);
+    print_message("%d kills, %d stops, %d answers taken from journals\n", killed, stopped,
+                  (int)resumed);
     assert_true(killed > 0);
 }
 
@@ -167,7 +179,8 @@ static void a_journal_of_other_settings_is_not_used(void **state) {
     char journal[PATH_ROOM];
     Err err = {0};
     snprintf(journal, sizeof journal, "%s.journal", out);
-    for (int ms = 100; !file_exists(journal) && ms < 2000; ms += 100) run_killed(out, 0.8, 1, "sampled", SIGKILL, ms);
+    for (int ms = 100; !file_exists(journal) && ms < 2000; ms += 100)
+        run_killed(out, 0.8, 1, "sampled", SIGKILL, ms);
     assert_int_equal(run_killed(out, 0, 1, "a", 0, 0), 0);
     assert_int_equal(counts_of(out).resumed, 0);
     Sha256 x, y;
@@ -181,7 +194,8 @@ static void calls_and_thoughts_are_marked(void **state) {
     Err err = {0};
     Tokenizer *t = open_tokenizer(TARGET, 8192, &err);
     assert_ok(t, err);
-    const char *text = "a<|channel>thought\nhm<channel|>b<|tool_call>call:f{x:<|\"|>y<|\"|>}<tool_call|><|tool_response>";
+    const char *text = "a<|channel>thought\nhm<channel|>b<|tool_call>call:f{x:<|\"|>y<|\"|>}<tool_"
+                       "call|><|tool_response>";
     Ids ids = {0};
     tokenizer_encode(t, text, strlen(text), true, &ids);
     uint8_t kind[64];

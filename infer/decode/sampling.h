@@ -1,6 +1,6 @@
-// infer/decode/sample.h - a token from logits: temperature, top-k, top-p in HF's order, in double.
-#ifndef DECODE_SAMPLE_H
-#define DECODE_SAMPLE_H
+// infer/decode/sampling.h - a token from logits: temperature, top-k, top-p in HF's order, in double.
+#ifndef DECODE_SAMPLING_H
+#define DECODE_SAMPLING_H
 
 #include <stdint.h>
 

@@ -1,6 +1,6 @@
-// infer/decode/sample.c - temperature, then top-k, then top-p, then softmax, as HF's warpers in
+// infer/decode/sampling.c - temperature, then top-k, then top-p, then softmax, as HF's warpers in
 // float64.
-#include "infer/decode/sample.h"
+#include "infer/decode/sampling.h"
 
 #include <float.h>
 #include <math.h>

@@ -1,4 +1,4 @@
-// infer/tensor/cpu/loss.c - losses over vocabulary tiles: no (rows, V) matrix of probabilities
+// infer/tensor/cpu/vocab_loss.c - losses over vocabulary tiles: no (rows, V) matrix of probabilities
 // exists.
 //
 // With x = z / temp, a row's statistics are (max x, sum e^(x - max)); ln softmax = (x - max) - ln

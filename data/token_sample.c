@@ -1,5 +1,5 @@
-// data/sample.c - tokenised items as JSON lines, checked when read.
-#include "data/sample.h"
+// data/token_sample.c - tokenised items as JSON lines, checked when read.
+#include "data/token_sample.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -22,7 +22,9 @@ static json_t *kind_runs(const Sample *s) {
     json_t *runs = json_array();
     for (int64_t i = 0, from = 0; i <= s->n; i++) {
         if (i < s->n && s->kind[i] == s->kind[from]) continue;
-        if (i > from) json_array_append_new(runs, json_pack("[i,I]", (int)s->kind[from], (json_int_t)(i - from)));
+        if (i > from)
+            json_array_append_new(runs,
+                                  json_pack("[i,I]", (int)s->kind[from], (json_int_t)(i - from)));
         from = i;
     }
     return runs;
@@ -61,7 +63,8 @@ static bool text_field(const json_t *o, const char *key, char *out, size_t room,
 
 static bool read_ids(Sample *s, const json_t *ids, int32_t vocab, Err *err) {
     s->n = (int64_t)json_array_size(ids);
-    if (!json_is_array(ids) || s->n < 1) return err_set(err, ERR_INPUT, "\"ids\" is not a list of tokens");
+    if (!json_is_array(ids) || s->n < 1)
+        return err_set(err, ERR_INPUT, "\"ids\" is not a list of tokens");
     s->ids = malloc((size_t)s->n * sizeof *s->ids);
     s->kind = malloc((size_t)s->n);
     if (!s->ids || !s->kind) return err_set(err, ERR_FAILED, "out of memory");
@@ -90,7 +93,8 @@ static bool read_kinds(Sample *s, const json_t *runs, Err *err) {
         at += n;
     }
     if (at != s->n)
-        return err_set(err, ERR_INPUT, "\"kinds\" cover %lld of %lld ids", (long long)at, (long long)s->n);
+        return err_set(err, ERR_INPUT, "\"kinds\" cover %lld of %lld ids", (long long)at,
+                       (long long)s->n);
     return true;
 }
 
@@ -109,7 +113,8 @@ static bool read_fields(Sample *s, const json_t *o, int32_t vocab, Err *err) {
     if (number < 0 || number > INT32_MAX)
         return err_set(err, ERR_INPUT, "\"sample\" is %lld", (long long)number);
     if (prompt < 0 || prompt > s->n)
-        return err_set(err, ERR_INPUT, "\"prompt\" is %lld of %lld ids", (long long)prompt, (long long)s->n);
+        return err_set(err, ERR_INPUT, "\"prompt\" is %lld of %lld ids", (long long)prompt,
+                       (long long)s->n);
     s->sample = (int32_t)number;
     s->prompt = prompt;
     return true;

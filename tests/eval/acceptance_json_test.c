@@ -1,0 +1,161 @@
+// tests/eval/acceptance_json_test.c - the stable file and its table, from counts that are known.
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "eval/acceptance_json.h"
+#include "tests/testing.h"
+
+enum { K = 3, PROMPTS = 4, ANCHORS = 12 };
+
+// Prompt i of a drafter whose first rejections follow a pattern.
+static Measured prompt_of(int i, int shift) {
+    Measured m = {.tokens = ANCHORS};
+    int32_t L[ANCHORS];
+    snprintf(m.id, sizeof m.id, "id-%d", i);
+    snprintf(m.category, sizeof m.category, i < 3 ? "short" : "long");
+    for (int a = 0; a < ANCHORS; a++) {
+        const int want = (a * 7 + i + shift) % 5;
+        L[a] = want < ANCHORS - a ? (want < K ? want : K) : ANCHORS - a;
+    }
+    for (int h = 0; h < 2; h++) {
+        for (int k = 0; k <= K; k++)
+            acceptance_walk(&m.k[h][k], L, h == HEAD_DENSE ? ANCHORS : ANCHORS - 1, k, NULL);
+        acceptance_reach(&m.all[h], L, ANCHORS, K);
+    }
+    return m;
+}
+
+static Sweep sweep_of(const char *name, Head deployed, int shift) {
+    Sweep s = {.deployed = deployed,
+               .has = {true, deployed == HEAD_CENTROID},
+               .K = K,
+               .n = PROMPTS,
+               .sequences = PROMPTS};
+    snprintf(s.name, sizeof s.name, "%s", name);
+    snprintf(s.path, sizeof s.path, "somewhere/%s", name);
+    snprintf(s.dtype, sizeof s.dtype, "F32");
+    s.prompt = malloc(PROMPTS * sizeof *s.prompt);
+    for (int i = 0; i < PROMPTS; i++) s.prompt[i] = prompt_of(i, shift);
+    return s;
+}
+
+static json_t *report_of(Sweep *sweep, int n) {
+    Err err = {0};
+    SweepIntervals intervals;
+    assert_ok(sweep_intervals(&intervals, sweep, n, 200, 0.95, 4, &err), err);
+    const AcceptanceReport r = {.sweep = sweep,
+                                .n = n,
+                                .intervals = &intervals,
+                                .sampler = "greedy",
+                                .resamples = 200,
+                                .confidence = 0.95,
+                                .seed = 4};
+    return acceptance_json(&r);
+}
+
+static const json_t *at(const json_t *o, const char *path) {
+    char copy[256];
+    snprintf(copy, sizeof copy, "%s", path);
+    for (char *save = NULL, *p = strtok_r(copy, ".", &save); p != NULL;
+         p = strtok_r(NULL, ".", &save)) {
+        o = json_is_array(o) ? json_array_get(o, (size_t)atoi(p)) : json_object_get(o, p);
+        if (o == NULL) fail_msg("no %s in the report", path);
+    }
+    return o;
+}
+
+static double number(const json_t *o, const char *path) {
+    return json_number_value(at(o, path));
+}
+
+static void two_drafters_are_side_by_side(void **state) {
+    (void)state;
+    Sweep sweep[2] = {sweep_of("stock", HEAD_CENTROID, 0), sweep_of("trained", HEAD_CENTROID, 2)};
+    json_t *o = report_of(sweep, 2);
+    const Acceptance s = measured_pool(sweep[0].prompt, PROMPTS, HEAD_CENTROID, 2),
+                     t = measured_pool(sweep[1].prompt, PROMPTS, HEAD_CENTROID, 2),
+                     dense = measured_pool(sweep[1].prompt, PROMPTS, HEAD_DENSE, 3);
+    assert_int_equal(json_array_size(at(o, "draft_tokens")), K);
+    assert_true(number(o, "draft_tokens.2") == 3 && number(o, "prompts") == PROMPTS);
+    assert_true(number(o, "tokens") == PROMPTS * ANCHORS);
+    assert_string_equal(json_string_value(at(o, "drafters.stock.greedy.head")), "centroid");
+    assert_string_equal(json_string_value(at(o, "drafters.stock.greedy_dense.head")), "dense");
+    assert_true(number(o, "drafters.stock.greedy.tau.1") == acceptance_tau(&s));
+    assert_true(number(o, "drafters.trained.greedy_dense.tau.2") == acceptance_tau(&dense));
+    assert_true(number(o, "drafters.stock.greedy.u.1.0") == acceptance_u(&s, 1));
+    assert_int_equal(json_array_size(at(o, "drafters.stock.greedy.u.1")), 2);
+    assert_true(fabs(number(o, "drafters.stock.greedy.c.1.1") -
+                     acceptance_u(&s, 2) / acceptance_u(&s, 1)) < 1e-15);
+    assert_true(number(o, "drafters.stock.greedy.num_drafts.1") == (double)s.rounds);
+    assert_true(fabs(number(o, "paired.greedy.gain.1") -
+                     (acceptance_tau(&t) / acceptance_tau(&s) - 1)) < 1e-15);
+    assert_true(number(o, "paired.greedy.ci.1.0") <= number(o, "paired.greedy.gain.1"));
+    assert_true(number(o, "drafters.stock.greedy.tau_ci.1.1") >=
+                number(o, "drafters.stock.greedy.tau.1"));
+    const AnchorReach all = measured_reach(sweep[0].prompt, PROMPTS, HEAD_CENTROID);
+    assert_true(number(o, "drafters.stock.greedy.u_all.2") == acceptance_u_all(&all, 3));
+    assert_true(number(o, "categories.short.prompts") == 3 &&
+                number(o, "categories.long.tokens") == ANCHORS);
+    const Acceptance *one = &sweep[1].prompt[3].k[HEAD_CENTROID][1];
+    assert_true(number(o, "categories.long.trained.greedy.tau.0") == acceptance_tau(one));
+    json_decref(o);
+    for (int i = 0; i < 2; i++) sweep_free(&sweep[i]);
+}
+
+static void the_stock_alone_has_no_pair(void **state) {
+    (void)state;
+    Sweep sweep = sweep_of("stock", HEAD_DENSE, 0);
+    json_t *o = report_of(&sweep, 1);
+    assert_null(json_object_get(o, "paired"));
+    assert_string_equal(json_string_value(at(o, "drafters.stock.greedy.head")), "dense");
+    assert_null(
+        json_object_get(json_object_get(json_object_get(o, "drafters"), "stock"), "greedy_dense"));
+    json_decref(o);
+    sweep_free(&sweep);
+}
+
+static void the_table_shows_what_the_file_holds(void **state) {
+    (void)state;
+    Sweep sweep[2] = {sweep_of("stock", HEAD_CENTROID, 0), sweep_of("trained", HEAD_CENTROID, 2)};
+    json_t *o = report_of(sweep, 2);
+    char *text = NULL, want[64];
+    size_t size = 0;
+    FILE *f = open_memstream(&text, &size);
+    acceptance_markdown(f, o);
+    fclose(f);
+    snprintf(want, sizeof want, "\n| 3 | %.2f |", number(o, "drafters.stock.greedy.tau.2"));
+    assert_non_null(strstr(text, want));
+    snprintf(want, sizeof want, "| %+.1f %% |", 100 * number(o, "paired.greedy.gain.2"));
+    assert_non_null(strstr(text, want));
+    assert_non_null(strstr(text, "centroid head (deployed)"));
+    assert_non_null(strstr(text, "\ndense head\n"));
+    assert_non_null(strstr(text, "below 30 an interval is not to be trusted"));
+    free(text);
+    json_decref(o);
+    for (int i = 0; i < 2; i++) sweep_free(&sweep[i]);
+}
+
+static void drafters_on_other_prompts_are_refused(void **state) {
+    (void)state;
+    Err err = {0};
+    SweepIntervals intervals;
+    Sweep sweep[2] = {sweep_of("stock", HEAD_DENSE, 0), sweep_of("trained", HEAD_DENSE, 0)};
+    snprintf(sweep[1].prompt[2].id, sizeof sweep[1].prompt[2].id, "other");
+    assert_false(sweep_intervals(&intervals, sweep, 2, 200, 0.95, 4, &err));
+    assert_int_equal(err.code, ERR_INPUT);
+    assert_non_null(strstr(err.text, "id-2"));
+    assert_non_null(strstr(err.text, "other"));
+    for (int i = 0; i < 2; i++) sweep_free(&sweep[i]);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(two_drafters_are_side_by_side),
+        cmocka_unit_test(the_stock_alone_has_no_pair),
+        cmocka_unit_test(the_table_shows_what_the_file_holds),
+        cmocka_unit_test(drafters_on_other_prompts_are_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

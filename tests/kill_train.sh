@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# tests/kill_train.sh [KILLS] - the program itself, killed at random moments of training on the demo pair: every
+# resume continues, and the last checkpoint is bit for bit that of an unbroken run. One SIGTERM: exit 75.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+kills=${1:-20} passed=0 failed=0
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+export OMP_WAIT_POLICY=passive
+RANDOM=20261121
+
+verdict() { # WHAT STATUS
+    if [ "$2" -eq 0 ]; then passed=$((passed + 1)); echo "ok      $1"
+    else failed=$((failed + 1)); echo "FAILED  $1"; fi
+}
+finish() {
+    echo "$passed passed, $failed failed, 0 skipped"
+    [ "$failed" -eq 0 ]
+    exit
+}
+small=(data.max_samples=20 data.dev_samples=4 data.eval_samples=2 data.dev_fraction=0.1
+       regenerate.max_new_tokens=24 train.k=3 train.steps=40 train.batch_sequences=2 train.anchors=12
+       train.save_every=1 train.dev_every=10 train.step_weights=reach train.ema=0.9 eval.select_k=3)
+run() { # DIR VERB...
+    local dir=$1
+    shift
+    ./draftsmith "$@" output_dir="$dir" "${small[@]}" >"$dir.log" 2>&1
+}
+sums() { # DIR
+    (cd "$1/ckpt/step-000040" && sha256sum model.safetensors state.safetensors)
+}
+
+run "$work/a" prepare && run "$work/a" regenerate && run "$work/a" capture
+verdict "the demo pair is prepared and captured" $?
+[ "$failed" -eq 0 ] || { tail -n 5 "$work/a.log"; finish; }
+cp -r "$work/a" "$work/b"
+start=$(date +%s%N)
+run "$work/a" train
+verdict "an unbroken run ends" $?
+[ "$failed" -eq 0 ] || { tail -n 5 "$work/a.log"; finish; }
+took_ms=$((($(date +%s%N) - start) / 1000000))
+
+struck=0 bad=0
+for ((i = 0; struck < kills && i < 4 * kills; i++)); do
+    ./draftsmith train output_dir="$work/b" "${small[@]}" >"$work/b.log" 2>&1 &
+    pid=$!
+    sleep "$(awk -v r=$RANDOM -v t=$took_ms 'BEGIN { print (50 + t * r / 32768 / 2) / 1000 }')"
+    kill -9 "$pid" 2>/dev/null
+    wait "$pid" 2>/dev/null
+    status=$?
+    if [ "$status" -eq 137 ]; then
+        struck=$((struck + 1))
+    elif [ "$status" -eq 0 ]; then # it was faster than the signal: compare, begin again
+        diff <(sums "$work/a") <(sums "$work/b") >/dev/null || bad=$((bad + 1))
+        rm -rf "$work/b/ckpt"
+    else
+        bad=$((bad + 1))
+        tail -n 1 "$work/b.log"
+    fi
+done
+verdict "$struck of $kills kills, each followed by a resume" "$((struck < kills || bad > 0))"
+run "$work/b" train && diff <(sums "$work/a") <(sums "$work/b")
+verdict "weights and state after them equal the unbroken run's" $?
+
+rm -rf "$work/b/ckpt"
+./draftsmith train output_dir="$work/b" "${small[@]}" >"$work/b.log" 2>&1 &
+pid=$!
+until [ -e "$work/b/ckpt/step-000003" ] || ! kill -0 "$pid" 2>/dev/null; do sleep 0.02; done
+kill -TERM "$pid"
+wait "$pid"
+verdict "SIGTERM ends with a checkpoint and exit 75" "$(($? != 75))"
+run "$work/b" train && diff <(sums "$work/a") <(sums "$work/b")
+verdict "and the run goes on to the same bytes" $?
+finish
