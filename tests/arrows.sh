@@ -23,7 +23,7 @@ allowed() {
     data) echo '^(infer|data)/' ;;
     train) echo '^(infer|data|train)/' ;;
     eval) echo '^(infer|data|eval)/' ;;
-    .) echo '^infer/base/|^infer/tensor/device\.h$|_cmd\.h$' ;;
+    .) echo '^infer/base/|^infer/tensor/device\.h$|(_cmd|_bench)\.h$' ;;
     tests*) echo '^' ;;
     *) echo '^$' ;;
     esac
