@@ -117,9 +117,9 @@ fuzz-run: $(FUZZERS)
 	    -verbosity=0 -print_final_stats=1 -artifact_prefix=$$f. $$f.corpus $$(test -d $$seeds && echo $$seeds) \
 	    2>$$f.log || { tail -n 40 $$f.log; exit 1; }; grep number_of_executed_units $$f.log; done
 format: ## clang-format on every C file
-	clang-format -i $(CODE)
+	@clang-format -i $(CODE)
 lint: ## formatting, include arrows, headers that compile alone, cppcheck
-	clang-format --dry-run -Werror $(CODE)
+	@clang-format --dry-run -Werror $(CODE)
 	@for h in $(filter %.h,$(CODE)); do $(CC) $(CFLAGS) -fsyntax-only -x c $$h || exit 1; done
 	tests/arrows.sh
 	@! command -v cppcheck >/dev/null || cppcheck -q --std=c11 --enable=warning,portability --inline-suppr \

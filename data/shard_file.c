@@ -54,8 +54,8 @@ static herr_t note_failure(hid_t stack, void *unused) {
 }
 
 void h5_quiet(void) {
-    // A file whose last write failed cannot be closed, and the library's own exit handler then reads
-    // freed memory. Whatever can be closed is closed by us.
+    // A file whose last write failed cannot be closed, and the library's own exit handler then
+    // reads freed memory. Whatever can be closed is closed by us.
     H5dont_atexit();
     H5open();
     H5Eset_auto2(H5E_DEFAULT, note_failure, NULL);

@@ -105,8 +105,8 @@ typedef struct {
         int64_t repeat;
         bool peers; // also run the PyTorch peers named by bench.peer_path
         char *peer_path, *peer_tokenizer, *python;
-        char *tokenizer;        // "" = the target's
-        StrList text;           // JSON lines whose strings are encoded
+        char *tokenizer; // "" = the target's
+        StrList text;    // JSON lines whose strings are encoded
     } bench;
     struct {
         char *device;    // auto | cpu | cuda[:n]
