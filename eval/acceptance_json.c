@@ -158,6 +158,8 @@ json_t *acceptance_json(const AcceptanceReport *r) {
     for (int i = 1; i <= first->K; i++) json_array_append_new(k, json_integer(i));
     for (int d = 0; d < r->n; d++) {
         json_t *o = json_pack("{ss ss}", "path", r->sweep[d].path, "dtype", r->sweep[d].dtype);
+        if (r->sweep[d].sha.hex[0]) // export compares it with the weights it is about to write
+            json_object_set_new(o, "sha256", json_string(r->sweep[d].sha.hex));
         put_heads(o, &r->sweep[d], measured_value, r->intervals->tau[d]);
         json_object_set_new(drafters, r->sweep[d].name, o);
     }

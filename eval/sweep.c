@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "infer/base/file.h"
+
 enum { SWEEP_ANCHORS = 2048, SWEEP_TOKENS = 16384 };
 
 void sweep_free(Sweep *s) {
@@ -47,6 +49,9 @@ bool sweep_run(Sweep *out, const char *name, const char *path, const Assistant *
     snprintf(out->path, sizeof out->path, "%s", path);
     snprintf(out->dtype, sizeof out->dtype, "%s", dtype_name(a->dtype));
     out->has[out->deployed] = true;
+    char file[PATH_ROOM];
+    path_join(file, path, "model.safetensors");
+    if (file_exists(file) && !sha256_file(&out->sha, file, err)) return false;
     const MeasureOptions opt = {.K = K,
                                 .head = {out->has[0], out->has[1]},
                                 .max_anchors = SWEEP_ANCHORS,

@@ -5,10 +5,12 @@
 
 #include "data/measure.h"
 #include "eval/stats.h"
+#include "infer/base/hash.h"
 
 typedef struct {
     char name[32];   // "stock", "trained"
     char path[1024]; // the drafter's folder
+    Sha256 sha;      // of its model.safetensors: which weights were measured; empty for sharded ones
     char dtype[8];   // of what entered its GEMMs
     Head deployed;   // by its config.json
     bool has[2];     // heads measured

@@ -44,8 +44,10 @@ static Settings settings(const char *train, const char *eval, const char *more) 
     snprintf(line[2], sizeof line[2], "output_dir=%s/out", test_dir());
     snprintf(line[3], sizeof line[3], "data.dev_fraction=0.3");
     snprintf(line[4], sizeof line[4], "%s", more ? more : "data.seed=1");
-    char *const list[] = {line[0], line[1], line[2], line[3], line[4]};
-    assert_ok(settings_load(&s, NULL, list, 5, &err), err);
+    // the defaults are the demo's: its caps on samples would hide what is counted here
+    char *const list[] = {"data.max_samples=0", "data.dev_samples=0", line[0], line[1], line[2],
+                          line[3], line[4]};
+    assert_ok(settings_load(&s, NULL, list, 7, &err), err);
     return s;
 }
 
