@@ -51,6 +51,7 @@ static inline size_t utf8_write(uint32_t scalar, char out[4]) {
 
 // True when all of it is valid UTF-8.
 static inline bool utf8_valid(const char *text, size_t size) {
+    if (size == 0) return true; // text may be NULL then, and NULL + 0 is undefined in C
     const unsigned char *p = (const unsigned char *)text, *end = p + size;
     while (p < end) {
         uint32_t scalar;
