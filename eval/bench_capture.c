@@ -140,7 +140,7 @@ static bool print_capture(const Settings *s, Device *dev, Bench *b, const PairSh
     const double mean = sum / (double)s->bench.repeat, rows = (double)(b->batch * b->seq);
     const double flop =
         rows * (row_flop(&target_config(b->t)->text, &weights, &attn, b->seq) + attn);
-    const double ceiling = device_gemm_ceiling(dev, b->dtype, 2048, 2048, 2048);
+    const double ceiling = device_gemm_peak(dev, b->dtype);
     printf("capture  %-5s %-5s %lld x %lld, %lld layers   %9.1f ms   %8.1f GFLOP/s   %5.1f %% of "
            "GEMM %.1f GFLOP/s   %.0f tokens/s",
            shape->name, dtype_name(b->dtype), (long long)b->batch, (long long)b->seq,

@@ -198,7 +198,7 @@ static bool measure(const BenchCase *c, const Cli *cli, const char *dir, Err *er
     }
     if (ok) {
         const double mean = sum / c->repeat, flop = step_flop(&b, c);
-        const double ceiling = device_gemm_ceiling(b.dev, c->dtype, 2048, 2048, 2048);
+        const double ceiling = device_gemm_peak(b.dev, c->dtype);
         printf("train    %-5s %-5s %lld x %lld, K %d   %9.1f ms   %8.1f GFLOP/s   %5.1f %% of GEMM "
                "%.1f GFLOP/s   "
                "%.0f anchors/s",

@@ -28,3 +28,14 @@ double device_gemm_ceiling(Device *dev, DType dtype, int64_t m, int64_t n, int64
     dev_free(dev, block);
     return best;
 }
+
+double device_gemm_peak(Device *dev, DType dtype) {
+    static const int64_t shape[][3] = {
+        {2048, 2048, 2048}, {1024, 20480, 2560}, {1024, 2560, 10240}};
+    double best = 0.0;
+    for (size_t i = 0; i < sizeof shape / sizeof shape[0]; i++) {
+        const double rate = device_gemm_ceiling(dev, dtype, shape[i][0], shape[i][1], shape[i][2]);
+        if (rate > best) best = rate;
+    }
+    return best;
+}

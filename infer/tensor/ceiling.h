@@ -6,8 +6,10 @@
 #include "infer/tensor/device.h"
 
 // GFLOP/s of C (m, n) F32 = A (m, k) B (n, k)^T with A and B of dtype F32 or BF16, the best of
-// several runs within about a second. 0 when memory is out. 2048^3 is a fair ceiling; what a small
-// product reaches is told by its own shape.
+// several runs within about a second. 0 when memory is out. What a product reaches depends on its
+// shape.
 double device_gemm_ceiling(Device *dev, DType dtype, int64_t m, int64_t n, int64_t k);
+// The best rate over a cube and over shapes as large models have them: what shares are taken of.
+double device_gemm_peak(Device *dev, DType dtype);
 
 #endif
