@@ -16,6 +16,9 @@ typedef struct {
     Tensor gate_up; // rows: gate, then up
     Tensor down;
     Tensor ple_gate, ple_proj;
+    // mixture of experts: (1, B) (1, E) (E, B), and every expert's matrices below each other
+    Tensor router_scale, expert_scale, router, experts_gate_up, experts_down;
+    Tensor dense_norm, experts_in_norm, experts_norm; // post_ff_1, pre_ff_2, post_ff_2
     float scalar;
 } TargetLayer;
 
@@ -40,7 +43,9 @@ typedef struct {
     Tensor gate_up, mid;
     Tensor ple, ple_in; // F32 (rows, L * P)
     Tensor ple_gate, ple_mid;
-    Tensor logits; // F32 (rows, VOCAB_TILE)
+    Tensor dense, mixed;          // F32 (rows, B), what the dense MLP and the experts give
+    Tensor router, choice, share; // F32 (rows, E), I32 and F32 (rows, k)
+    Tensor logits;                // F32 (rows, VOCAB_TILE)
 } TargetActs;
 
 struct Target {
