@@ -82,9 +82,18 @@ void target_weights_take(const TextConfig *c, DType dtype, DType ple, TargetWeig
                          Arena *arena);
 // Fills them, the adapter merged.
 MUST_CHECK bool target_weights_read(Target *t, const TargetSource *s, Err *err);
+// Which weight a tensor of the file is: `module` in the adapter's words, and which of how many
+// experts (experts 0: a matrix of its own).
+typedef struct {
+    char module[256];
+    int64_t expert, experts;
+} WeightPart;
+bool weight_part_adapted(const Adapter *a, const WeightPart *p, const StTensor *t);
+// Expert e of a tensor of rank 3 as a tensor of the file, rank 2.
+StTensor expert_slice(const StTensor *t, int64_t e);
 // A weight matrix of the file, rank 2, plus its adapter module if there is one: f32 values, rounded
 // once to the file's dtype. Serves loading and export, so that both give the same numbers.
 MUST_CHECK bool merged_matrix(const StFile *f, const StTensor *t, const Adapter *a,
-                              const char *module, float *out, Err *err);
+                              const WeightPart *p, float *out, Err *err);
 
 #endif

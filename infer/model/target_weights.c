@@ -177,11 +177,31 @@ void target_source_close(TargetSource *s) {
     *s = (TargetSource){0};
 }
 
-bool merged_matrix(const StFile *f, const StTensor *t, const Adapter *a, const char *module,
+bool weight_part_adapted(const Adapter *a, const WeightPart *p, const StTensor *t) {
+    if (p->experts == 0) return adapter_has(a, p->module);
+    return adapter_has_expert(a, p->module, t->dim[0], t->dim[1]);
+}
+
+StTensor expert_slice(const StTensor *t, int64_t e) {
+    StTensor s = *t;
+    s.rank = 2;
+    s.dim[0] = t->dim[1];
+    s.dim[1] = t->dim[2];
+    s.count = t->count / t->dim[0];
+    s.bytes = t->bytes / t->dim[0];
+    s.offset = t->offset + e * s.bytes;
+    return s;
+}
+
+bool merged_matrix(const StFile *f, const StTensor *t, const Adapter *a, const WeightPart *p,
                    float *out, Err *err) {
     bool merged = false;
+    const int64_t rows = t->dim[0], cols = t->dim[1];
     if (!st_read_f32(f, t, out, err)) return false;
-    if (!adapter_merge(a, module, out, t->dim[0], t->dim[1], &merged, err)) return false;
+    if (!(p->experts == 0 ? adapter_merge(a, p->module, out, rows, cols, &merged, err)
+                          : adapter_merge_expert(a, p->module, p->expert, p->experts, out, rows,
+                                                 cols, &merged, err)))
+        return false;
     if (!merged || strcmp(t->dtype, "F32") == 0) return true;
     if (strcmp(t->dtype, "BF16") != 0)
         return err_set(err, ERR_INPUT, "tensor %s: an adapter is merged into BF16 or F32, not %s",
@@ -211,13 +231,13 @@ static bool check_shape(const StFile *f, const StTensor *t, const Spec *s, Err *
 }
 
 // Values of the tensor in the dtype of `to`, into host memory of its size.
-static bool read_values(const TargetSource *s, const StTensor *t, const char *module, Tensor to,
+static bool read_values(const TargetSource *s, const StTensor *t, const WeightPart *p, Tensor to,
                         void *out, Err *err) {
-    if (strcmp(t->dtype, dtype_name(to.dtype)) == 0 && !adapter_has(s->adapter, module))
+    if (strcmp(t->dtype, dtype_name(to.dtype)) == 0 && !weight_part_adapted(s->adapter, p, t))
         return st_read(s->file, t, out, err);
     float *wide = to.dtype == DT_F32 ? out : malloc((size_t)t->count * sizeof *wide);
     if (wide == NULL) return err_set(err, ERR_FAILED, "out of memory for %s", t->name);
-    const bool ok = merged_matrix(s->file, t, s->adapter, module, wide, err);
+    const bool ok = merged_matrix(s->file, t, s->adapter, p, wide, err);
     if (to.dtype == DT_F32) return ok;
     for (int64_t i = 0; ok && i < t->count; i++) ((bf16 *)out)[i] = bf16_from_f32(wide[i]);
     free(wide);
@@ -225,29 +245,17 @@ static bool read_values(const TargetSource *s, const StTensor *t, const char *mo
 }
 
 // One matrix or vector into its place, by way of host memory where the device has its own.
-static bool read_one(Target *t, const TargetSource *s, const StTensor *from, const char *module,
+static bool read_one(Target *t, const TargetSource *s, const StTensor *from, const WeightPart *p,
                      Tensor to, Err *err) {
     const bool direct = strcmp(t->dev->kind, "cpu") == 0;
     void *out = direct ? to.data : malloc(tensor_bytes(to));
     if (out == NULL) return err_set(err, ERR_FAILED, "out of memory for %s", from->name);
     const bool ok = from->rank == 1 ? st_read_f32(s->file, from, out, err)
-                                    : read_values(s, from, module, to, out, err);
+                                    : read_values(s, from, p, to, out, err);
     if (direct) return ok;
     if (ok) dev_upload(t->dev, to, out);
     free(out);
     return ok;
-}
-
-// Expert e of a rank 3 tensor as a tensor of the file.
-static StTensor expert_slice(const StTensor *t, int64_t e) {
-    StTensor s = *t;
-    s.rank = 2;
-    s.dim[0] = t->dim[1];
-    s.dim[1] = t->dim[2];
-    s.count = t->count / t->dim[0];
-    s.bytes = t->bytes / t->dim[0];
-    s.offset = t->offset + e * s.bytes;
-    return s;
 }
 
 static bool read_spec(Target *t, const TargetSource *s, const Spec *spec, Err *err) {
@@ -255,16 +263,17 @@ static bool read_spec(Target *t, const TargetSource *s, const Spec *spec, Err *e
     if (from == NULL)
         return err_set(err, ERR_INPUT, "%s: no tensor %s", st_path(s->file), spec->name);
     if (!check_shape(s->file, from, spec, err)) return false;
-    char module[96];
+    WeightPart part = {.experts = spec->experts};
     const size_t n = strlen(spec->name), tail = strlen(".weight");
     const bool weight = n > tail && strcmp(spec->name + n - tail, ".weight") == 0;
-    snprintf(module, sizeof module, "%.*s", (int)(weight ? n - tail : n), spec->name);
-    if (spec->rank < 3) return read_one(t, s, from, module, spec->to, err);
-    for (int64_t e = 0; e < spec->experts; e++) {
-        const StTensor one = expert_slice(from, e);
+    snprintf(part.module, sizeof part.module, "%.*s", (int)(weight ? n - tail : n), spec->name);
+    if (spec->rank < 3) return read_one(t, s, from, &part, spec->to, err);
+    for (; part.expert < part.experts; part.expert++) {
+        const StTensor one = expert_slice(from, part.expert);
         Tensor to = spec->to;
-        to.data = (char *)to.data + (size_t)(e * spec->stride * to.ld) * dtype_size(to.dtype);
-        if (!read_one(t, s, &one, module, to, err)) return false;
+        const int64_t row = part.expert * spec->stride;
+        to.data = (char *)to.data + (size_t)(row * to.ld) * dtype_size(to.dtype);
+        if (!read_one(t, s, &one, &part, to, err)) return false;
     }
     return true;
 }
