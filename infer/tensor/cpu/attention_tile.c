@@ -27,6 +27,7 @@ static int64_t key_rows(int64_t hd) {
 
 // Thread scratch. Work row i is query r0 + i / nh, head h0 + i % nh.
 typedef struct {
+    bool few; // rows enough for one block only: K and V are laid out piece by piece
     int64_t rows, hd, keys;
     int64_t ld, lds;          // floats between rows of q, o, g, and of s, dp
     int64_t turned, plain;    // floats between panels of kt, vt, and of k, v
@@ -69,9 +70,10 @@ static int64_t lay_out(Work *w, float *base, bool back) {
 
 static Work work_open(Device *dev, const AttnArgs *a, const AttnTile *t, bool back) {
     Work w = {.rows = t->nq * t->nh, .hd = a->hd, .keys = key_rows(a->hd), .lo = INT64_MAX};
+    w.few = !back && w.rows <= BLOCK;
     w.ld = round_up(a->hd, PANEL) + PANEL; // not a power of two: rows would share cache sets
     w.lds = w.keys + PANEL;
-    w.turned = PANEL * round_up(a->hd, PANEL_ROWS), w.plain = PANEL * ((w.rows <= BLOCK ? few_panels(a->hd) * PANEL : w.keys) + 1);
+    w.turned = PANEL * round_up(a->hd, PANEL_ROWS), w.plain = PANEL * ((w.few ? few_panels(a->hd) * PANEL : w.keys) + 1);
     const size_t bytes = (size_t)lay_out(&w, NULL, back) * sizeof(float);
     lay_out(&w, cpu_scratch(dev, SCRATCH_THREAD + omp_get_thread_num(), bytes), back);
     for (int64_t i = 0; i < w.rows; i++) {
@@ -277,7 +279,7 @@ void attention_tile(Device *dev, Tensor o, Tensor lse, Tensor q, const AttnArgs 
     load_rows(&w, w.q, q, a, t);
     for (int64_t i = 0; i < w.rows; i++) w.max[i] = -INFINITY, w.sum[i] = 0.0f;
     for (int64_t at = w.lo / w.keys * w.keys; at < w.hi; at += w.keys) {
-        if (w.rows <= BLOCK)
+        if (w.few)
             few_rows(&w, t, at);
         else
             many_rows(&w, t, at);
