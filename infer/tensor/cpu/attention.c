@@ -62,7 +62,7 @@ static Plan plan_tiles(const AttnArgs *a, int64_t rows, int nh, AttnTile *tile) 
 // kv head are only torn apart where threads would stay idle (decoding of one sequence).
 static Plan plan_open(Device *dev, const AttnArgs *a) {
     const int64_t wanted = dev->threads > 1 ? 4 * dev->threads : 1;
-    int64_t rows = a->hd <= 128 ? 128 : 64;
+    int64_t rows = a->hd <= 128 ? 256 : 128;
     int nh = a->heads / a->kv_heads;
     while (rows > 16 && plan_tiles(a, rows, nh, NULL).count < wanted) rows /= 2;
     while (nh % 2 == 0 && plan_tiles(a, rows, nh, NULL).count < dev->threads) nh /= 2;

@@ -10,19 +10,20 @@
 typedef float f32x4_at __attribute__((vector_size(16), aligned(4), may_alias));
 
 typedef void BlockFn(const PanelProduct *p, int64_t row, int64_t panel);
-typedef void TurnFn(float *to, const char *const row[PANEL], int64_t at, DType dtype);
+typedef enum { TURN_F32, TURN_BF16, TURN_PAIRS } Turn;
+typedef void TurnFn(float *to, const char *const row[PANEL], int64_t at, Turn kind);
 
 // What one instruction set offers: blocks of 1 << r rows and w + 1 panels, as many as fit into its
 // registers.
 typedef struct {
     int rows, panels;
-    BlockFn *block[4][3];
+    BlockFn *block[4][3], *pairs[4][3];
     TurnFn *turn;
 } Kernels;
 
 // ROWS rows of C times PANELS panels stay in registers while k runs. `fma` rounds once where the
 // instruction set can.
-#define BLOCK(set, target, vec, fma, ROWS, PANELS)                                                 \
+#define BLOCK(set, target, vec, spread, fma, ROWS, PANELS)                                         \
     target static void set##_##ROWS##x##PANELS(const PanelProduct *p, int64_t i0, int64_t j0) {    \
         enum { LANE = sizeof(vec) / sizeof(float), PER = PANEL / LANE, N = PANELS * PER };         \
         typedef vec vec_at __attribute__((aligned(4), may_alias));                                           \
@@ -38,7 +39,7 @@ typedef struct {
             _Pragma("GCC unroll 8") for (int j = 0; j < N; j++) row[j] =                           \
                 *(const vec_at *)(b + j / PER * panel + q * PANEL + j % PER * LANE);               \
             _Pragma("GCC unroll 8") for (int i = 0; i < ROWS; i++) {                               \
-                const vec x = a[i * lda + q] - (vec){0};                                           \
+                const vec x = spread(a[i * lda + q]);                                              \
                 _Pragma("GCC unroll 8") for (int j = 0; j < N; j++) acc[i][j] =                    \
                     fma(x, row[j], acc[i][j]);                                                     \
             }                                                                                      \
@@ -68,42 +69,57 @@ static void turn_f32(float *to, const float *from, int64_t ld, int64_t cols) {
 
 enum { STEP = 64 }; // bytes of a row that are turned at once
 
-static void turn_any(float *to, const char *const row[PANEL], int64_t at, DType dtype) {
+static void turn_any(float *to, const char *const row[PANEL], int64_t at, Turn kind) {
     enum { MOST = STEP / sizeof(bf16) };
     float buf[PANEL][MOST];
-    const int64_t cols = STEP / (int64_t)dtype_size(dtype);
+    const int64_t cols = kind == TURN_F32 ? MOST / 2 : MOST;
     for (int i = 0; i < PANEL; i++)
-        if (dtype == DT_F32)
+        if (kind == TURN_F32)
             memcpy(buf[i], row[i] + at, STEP);
         else
             f32_from_bf16(buf[i], (const bf16 *)(const void *)(row[i] + at), cols);
     turn_f32(to, buf[0], MOST, cols);
 }
+#define SPREAD(x) ((x) - (f32x4){0})
 #define MULTIPLY_ADD(a, b, c) ((a) * (b) + (c))
-BLOCK(any, , f32x4, MULTIPLY_ADD, 1, 1)
-BLOCK(any, , f32x4, MULTIPLY_ADD, 2, 1)
-static const Kernels any = {2, 1, {{any_1x1}, {any_2x1}}, turn_any};
+BLOCK(any, , f32x4, SPREAD, MULTIPLY_ADD, 1, 1)
+BLOCK(any, , f32x4, SPREAD, MULTIPLY_ADD, 2, 1)
+static const Kernels any = {2, 1, {{any_1x1}, {any_2x1}}, {{NULL}}, turn_any};
 
 #ifdef __x86_64__
 #define AVX2 __attribute__((target("avx2,fma")))
-BLOCK(avx2, AVX2, __m256, _mm256_fmadd_ps, 1, 1)
-BLOCK(avx2, AVX2, __m256, _mm256_fmadd_ps, 2, 1)
-BLOCK(avx2, AVX2, __m256, _mm256_fmadd_ps, 4, 1)
-static const Kernels avx2 = {4, 1, {{avx2_1x1}, {avx2_2x1}, {avx2_4x1}}, turn_any};
+BLOCK(avx2, AVX2, __m256, _mm256_set1_ps, _mm256_fmadd_ps, 1, 1)
+BLOCK(avx2, AVX2, __m256, _mm256_set1_ps, _mm256_fmadd_ps, 2, 1)
+BLOCK(avx2, AVX2, __m256, _mm256_set1_ps, _mm256_fmadd_ps, 4, 1)
+static const Kernels avx2 = {4, 1, {{avx2_1x1}, {avx2_2x1}, {avx2_4x1}}, {{NULL}}, turn_any};
 
-#define BLOCKS(ROWS)                                                                               \
-    BLOCK(avx512, AVX512, __m512, _mm512_fmadd_ps, ROWS, 1)                                        \
-    BLOCK(avx512, AVX512, __m512, _mm512_fmadd_ps, ROWS, 2)                                        \
-    BLOCK(avx512, AVX512, __m512, _mm512_fmadd_ps, ROWS, 3)
-BLOCKS(1)
-BLOCKS(2)
-BLOCKS(4)
-BLOCKS(8)
+#define AVX512_BF16 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")))
+#define PAIR_FMA(a, b, c) _mm512_dpbf16_ps(c, (__m512bh)(a), (__m512bh)(b))
+#define BLOCKS(ROWS, PANELS)                                                                       \
+    BLOCK(avx512, AVX512, __m512, _mm512_set1_ps, _mm512_fmadd_ps, ROWS, PANELS)                   \
+    BLOCK(pairs, AVX512_BF16, __m512, _mm512_set1_ps, PAIR_FMA, ROWS, PANELS)
+BLOCKS(1, 1)
+BLOCKS(1, 2)
+BLOCKS(1, 3)
+BLOCKS(2, 1)
+BLOCKS(2, 2)
+BLOCKS(2, 3)
+BLOCKS(4, 1)
+BLOCKS(4, 2)
+BLOCKS(4, 3)
+BLOCKS(8, 1)
+BLOCKS(8, 2)
+BLOCKS(8, 3)
+#define TABLE(set)                                                                                 \
+    {{set##_1x1, set##_1x2, set##_1x3},                                                            \
+     {set##_2x1, set##_2x2, set##_2x3},                                                            \
+     {set##_4x1, set##_4x2, set##_4x3},                                                            \
+     {set##_8x1, set##_8x2, set##_8x3}}
 
-AVX512 static void turn_avx512(float *to, const char *const row[PANEL], int64_t at, DType dtype) {
+AVX512 static void turn_avx512(float *to, const char *const row[PANEL], int64_t at, Turn kind) {
     __m512i r[TURNED_ROWS];
     load_turned(r, row, at);
-    if (dtype == DT_F32) {
+    if (kind != TURN_BF16) {
         for (int j = 0; j < TURNED_ROWS; j++) _mm512_storeu_si512(to + j * PANEL, r[j]);
         return;
     }
@@ -113,13 +129,7 @@ AVX512 static void turn_avx512(float *to, const char *const row[PANEL], int64_t 
         _mm512_storeu_si512(to + (2 * j + 1) * PANEL, _mm512_and_si512(r[j], high));
     }
 }
-static const Kernels avx512 = {8,
-                               3,
-                               {{avx512_1x1, avx512_1x2, avx512_1x3},
-                                {avx512_2x1, avx512_2x2, avx512_2x3},
-                                {avx512_4x1, avx512_4x2, avx512_4x3},
-                                {avx512_8x1, avx512_8x2, avx512_8x3}},
-                               turn_avx512};
+static const Kernels avx512 = {8, 3, TABLE(avx512), TABLE(pairs), turn_avx512};
 #endif
 
 static const Kernels *kernels(void) {
@@ -128,6 +138,14 @@ static const Kernels *kernels(void) {
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &avx2;
 #endif
     return &any;
+}
+
+bool panel_pairs(void) {
+#ifdef __x86_64__
+    return kernels() == &avx512 && __builtin_cpu_supports("avx512bf16");
+#else
+    return false;
+#endif
 }
 
 void panel_product(const PanelProduct *p) {
@@ -139,7 +157,7 @@ void panel_product(const PanelProduct *p) {
             int r = 0;
             while (2 << r <= k->rows && 2 << r <= p->m - i) r++;
             rows = 1 << r;
-            k->block[r][panels - 1](p, i, j);
+            (p->pairs ? k->pairs : k->block)[r][panels - 1](p, i, j);
         }
     }
 }
@@ -160,13 +178,13 @@ LANE_FN void fetch(const void *line) {
 
 // 16 rows of one panel; their last bytes, fewer than a step, are followed by zeros. The next panel
 // begins `ahead` bytes behind this one.
-static void turn_panel(float *to, const char *const row[PANEL], int64_t cols, DType dtype,
+static void turn_panel(float *to, const char *const row[PANEL], int64_t bytes, Turn kind,
                        int64_t ahead, TurnFn *turn) {
-    const int64_t size = (int64_t)dtype_size(dtype), bytes = cols * size, step = STEP / size;
+    const int64_t step = kind == TURN_BF16 ? STEP / 2 : STEP / 4; // rows of `to`
     int64_t at = 0;
     for (; at + STEP <= bytes; at += STEP, to += step * PANEL) {
         for (int i = 0; i < PANEL; i++) fetch(row[i] + at + ahead);
-        turn(to, row, at, dtype);
+        turn(to, row, at, kind);
     }
     if (at == bytes) return;
     char tail[PANEL][STEP] = {0};
@@ -175,17 +193,18 @@ static void turn_panel(float *to, const char *const row[PANEL], int64_t cols, DT
         memcpy(tail[i], row[i] + at, (size_t)(bytes - at));
         of[i] = tail[i];
     }
-    turn(to, of, 0, dtype);
+    turn(to, of, 0, kind);
 }
 
-void panels_turned(float *to, int64_t panel, const PanelSource *s) {
+void panels_turned(float *to, int64_t panel, const PanelSource *s, bool pairs) {
     TurnFn *turn = kernels()->turn;
-    const int64_t stride = PANEL * s->x.ld * (int64_t)dtype_size(s->x.dtype);
+    const Turn kind = s->x.dtype == DT_F32 ? TURN_F32 : pairs ? TURN_PAIRS : TURN_BF16;
+    const int64_t size = (int64_t)dtype_size(s->x.dtype), ahead = PANEL * s->x.ld * size;
     for (int64_t j = (s->from - s->first) / PANEL; s->first + j * PANEL < s->to; j++) {
         const int64_t first = s->first + j * PANEL;
         const char *row[PANEL];
         for (int i = 0; i < PANEL; i++) row[i] = row_at(s, clip(first + i, s->from, s->to - 1));
-        turn_panel(to + j * panel, row, s->cols, s->x.dtype, first + PANEL < s->end ? stride : 0,
+        turn_panel(to + j * panel, row, s->cols * size, kind, first + PANEL < s->end ? ahead : 0,
                    turn);
     }
 }

@@ -27,7 +27,8 @@ static int64_t key_rows(int64_t hd) {
 
 // Thread scratch. Work row i is query r0 + i / nh, head h0 + i % nh.
 typedef struct {
-    bool few; // rows enough for one block only: K and V are laid out piece by piece
+    bool few;                 // rows for one block only: K and V are laid out piece by piece
+    bool q_pairs, g_pairs;    // q and kt, g and vt hold pairs of bf16
     int64_t rows, hd, keys;
     int64_t ld, lds;          // floats between rows of q, o, g, and of s, dp
     int64_t turned, plain;    // floats between panels of kt, vt, and of k, v
@@ -88,6 +89,11 @@ static Work work_open(Device *dev, const AttnArgs *a, const AttnTile *t, bool ba
     return w;
 }
 
+// Rows x times turned keys y: where both are bf16, so are the factors of their products.
+static bool in_pairs(Tensor x, Tensor y) {
+    return x.dtype == DT_BF16 && y.dtype == DT_BF16 && panel_pairs();
+}
+
 // Columns of work row i in a (rows, heads * hd) tensor.
 static int64_t query_row(const AttnTile *t, int64_t i) {
     return t->r0 + i / t->nh;
@@ -96,9 +102,15 @@ static int64_t query_col(const AttnArgs *a, const AttnTile *t, int64_t i) {
     return (t->h0 + i % t->nh) * a->hd;
 }
 
-static void load_rows(const Work *w, float *to, Tensor x, const AttnArgs *a, const AttnTile *t) {
+// As f32, or as they are in pairs: then the last one of an odd hd is followed by zero.
+static void load_rows(const Work *w, float *to, Tensor x, const AttnArgs *a, const AttnTile *t, bool pairs) {
     for (int64_t i = 0; i < w->rows; i++) {
         float *row = to + i * w->ld;
+        if (pairs) {
+            row[a->hd / 2] = 0.0f;
+            memcpy(row, bf16_at(x, query_row(t, i), query_col(a, t, i)), (size_t)a->hd * sizeof(bf16));
+            continue;
+        }
         const float *from = span_read(x, query_row(t, i), query_col(a, t, i), a->hd, row);
         if (from != row) memcpy(row, from, (size_t)a->hd * sizeof *row);
     }
@@ -111,9 +123,9 @@ static PanelSource source(const Work *w, const AttnTile *t, Tensor x, int64_t at
     return (PanelSource){x, t->kv * w->hd, w->hd, at - first, from - first, to - first, w->hi - first};
 }
 // Keys at .. at+count-1, as far as any row sees them, turned or plain.
-static void turn_keys(const Work *w, float *to, const AttnTile *t, Tensor x, int64_t at, int64_t count) {
+static void turn_keys(const Work *w, float *to, const AttnTile *t, Tensor x, int64_t at, int64_t count, bool pairs) {
     const PanelSource s = source(w, t, x, at, count);
-    panels_turned(to, w->turned, &s);
+    panels_turned(to, w->turned, &s, pairs);
 }
 static void copy_keys(const Work *w, float *to, const AttnTile *t, Tensor x, int64_t at, int64_t count) {
     const PanelSource s = source(w, t, x, at, count);
@@ -142,7 +154,7 @@ static bool block_open(Block *b, const Work *w, int64_t row, int64_t at) {
 
 // s (rows, panels p0 .. p1-1) = x (rows, hd) times turned keys
 static void block_scores(const Work *w, const Block *b, float *s, const float *x,
-                         const float *turned) {
+                         const float *turned, bool pairs) {
     const PanelProduct p = {.c = s + b->p0 * PANEL,
                             .a = x + b->row * w->ld,
                             .b = turned + b->p0 * w->turned,
@@ -151,7 +163,8 @@ static void block_scores(const Work *w, const Block *b, float *s, const float *x
                             .panel = w->turned,
                             .m = b->rows,
                             .n = b->p1 - b->p0,
-                            .k = w->hd};
+                            .k = pairs ? (w->hd + 1) / 2 : w->hd,
+                            .pairs = pairs};
     panel_product(&p);
 }
 
@@ -234,11 +247,11 @@ KERNEL static void block_softmax(const Work *w, const Block *b) {
 // A tile of keys for all rows: it is laid out once.
 static void many_rows(Work *w, const AttnTile *t, int64_t at) {
     Block b;
-    turn_keys(w, w->kt, t, t->seg->k, at, w->keys);
+    turn_keys(w, w->kt, t, t->seg->k, at, w->keys, w->q_pairs);
     copy_keys(w, w->v, t, t->seg->v, at, w->keys);
     for (int64_t i = 0; i < w->rows; i += BLOCK) {
         if (!block_open(&b, w, i, at)) continue;
-        block_scores(w, &b, w->s, w->q, w->kt);
+        block_scores(w, &b, w->s, w->q, w->kt, w->q_pairs);
         block_softmax(w, &b);
         block_output(w, &b, w->v);
     }
@@ -252,8 +265,8 @@ static void few_rows(Work *w, const AttnTile *t, int64_t at) {
     for (int64_t p = b.p0; p < b.p1; p += few) {
         Block one = b;
         one.p0 = p, one.p1 = p + few < b.p1 ? p + few : b.p1;
-        turn_keys(w, w->kt, t, t->seg->k, at + p * PANEL, few * PANEL);
-        block_scores(w, &one, w->s, w->q, w->kt - p * w->turned);
+        turn_keys(w, w->kt, t, t->seg->k, at + p * PANEL, few * PANEL, w->q_pairs);
+        block_scores(w, &one, w->s, w->q, w->kt - p * w->turned, w->q_pairs);
     }
     block_softmax(w, &b);
     for (int64_t p = b.p0; p < b.p1; p += few) {
@@ -276,7 +289,8 @@ KERNEL static void put_row(Tensor o, int64_t r, int64_t c, float *row, float sum
 void attention_tile(Device *dev, Tensor o, Tensor lse, Tensor q, const AttnArgs *a,
                     const AttnTile *t) {
     Work w = work_open(dev, a, t, false);
-    load_rows(&w, w.q, q, a, t);
+    w.q_pairs = in_pairs(q, t->seg->k);
+    load_rows(&w, w.q, q, a, t, w.q_pairs);
     for (int64_t i = 0; i < w.rows; i++) w.max[i] = -INFINITY, w.sum[i] = 0.0f;
     for (int64_t at = w.lo / w.keys * w.keys; at < w.hi; at += w.keys) {
         if (w.few)
@@ -314,12 +328,12 @@ KERNEL static void add_row(float *y, const float *x, int64_t n) {
 // Row statistics of the forward pass.
 static void load_back(Work *w, Tensor do_, Tensor o, Tensor lse, const AttnArgs *a,
                       const AttnTile *t) {
-    float buf[SPAN];
-    load_rows(w, w->g, do_, a, t);
+    float buf[SPAN], g[SPAN];
+    load_rows(w, w->g, do_, a, t, w->g_pairs);
     for (int64_t i = 0; i < w->rows; i++) {
         const int64_t r = query_row(t, i), c = query_col(a, t, i);
         w->max[i] = *f32_at(lse, r, t->h0 + i % t->nh);
-        w->sum[i] = span_dot(w->g + i * w->ld, span_read(o, r, c, a->hd, buf), a->hd);
+        w->sum[i] = span_dot(span_read(do_, r, c, a->hd, g), span_read(o, r, c, a->hd, buf), a->hd);
     }
 }
 
@@ -327,16 +341,17 @@ void attention_tile_back(Device *dev, Tensor dq, Tensor do_, Tensor o, Tensor q,
                          const AttnArgs *a, const AttnTile *t) {
     Work w = work_open(dev, a, t, true);
     Block b;
-    load_rows(&w, w.q, q, a, t);
+    w.q_pairs = in_pairs(q, t->seg->k), w.g_pairs = in_pairs(do_, t->seg->v);
+    load_rows(&w, w.q, q, a, t, w.q_pairs);
     load_back(&w, do_, o, lse, a, t);
     for (int64_t at = w.lo / w.keys * w.keys; at < w.hi; at += w.keys) {
-        turn_keys(&w, w.kt, t, t->seg->k, at, w.keys);
-        turn_keys(&w, w.vt, t, t->seg->v, at, w.keys);
+        turn_keys(&w, w.kt, t, t->seg->k, at, w.keys, w.q_pairs);
+        turn_keys(&w, w.vt, t, t->seg->v, at, w.keys, w.g_pairs);
         copy_keys(&w, w.k, t, t->seg->k, at, w.keys);
         for (int64_t i = 0; i < w.rows; i += BLOCK) {
             if (!block_open(&b, &w, i, at)) continue;
-            block_scores(&w, &b, w.s, w.q, w.kt);
-            block_scores(&w, &b, w.dp, w.g, w.vt);
+            block_scores(&w, &b, w.s, w.q, w.kt, w.q_pairs);
+            block_scores(&w, &b, w.dp, w.g, w.vt, w.g_pairs);
             block_gradient(&w, &b);
             block_output(&w, &b, w.k);
         }
