@@ -25,11 +25,14 @@ static void check_attention(Tensor o, Tensor lse, Tensor q, const AttnArgs *a) {
     }
 }
 
-// Queries from r on that share a tile: no key between the first and the last that none of them sees.
+// Queries from r on that share a tile: no key between the first and the last that none of them
+// sees.
 static int64_t tile_queries(const AttnArgs *a, const AttnSeg *seg, int64_t r, int64_t most) {
-    const int64_t end = seg->q0 + seg->nq;
-    int64_t n = 1;
-    while (n < most && r + n < end && attn_begin(a, seg, r + n) <= a->end_host[r + n - 1]) n++;
+    int64_t n = 0, to = attn_begin(a, seg, r);
+    while (n < most && r + n < seg->q0 + seg->nq && attn_begin(a, seg, r + n) <= to) {
+        if (a->end_host[r + n] > to) to = a->end_host[r + n];
+        n++;
+    }
     return n;
 }
 
@@ -61,7 +64,7 @@ static Plan plan_tiles(const AttnArgs *a, int64_t rows, int nh, AttnTile *tile) 
 // Many rows share the packing of their keys, but every thread wants some tiles; heads that share a
 // kv head are only torn apart where threads would stay idle (decoding of one sequence).
 static Plan plan_open(Device *dev, const AttnArgs *a) {
-    const int64_t wanted = dev->threads > 1 ? 4 * dev->threads : 1;
+    const int64_t wanted = dev->threads > 1 ? 8 * dev->threads : 1;
     int64_t rows = a->hd <= 128 ? 256 : 128;
     int nh = a->heads / a->kv_heads;
     while (rows > 16 && plan_tiles(a, rows, nh, NULL).count < wanted) rows /= 2;
@@ -75,7 +78,8 @@ void cpu_attention(Device *dev, Tensor o, Tensor lse, Tensor q, const AttnArgs *
     check_attention(o, lse, q, a);
     const Plan p = plan_open(dev, a);
 #pragma omp parallel for schedule(dynamic, 1) num_threads(cpu_threads(dev, p.work * a->hd / 8))
-    for (int64_t i = 0; i < p.count; i++) attention_tile(dev, o, lse, q, a, &p.tile[i]);
+    for (int64_t i = 0; i < p.count; i++)
+        attention_tile(dev, o, lse, q, a, &p.tile[p.count - 1 - i]);
 }
 
 void cpu_attention_back(Device *dev, Tensor dq, Tensor do_, Tensor o, Tensor q, Tensor lse,
@@ -89,5 +93,5 @@ void cpu_attention_back(Device *dev, Tensor dq, Tensor do_, Tensor o, Tensor q, 
     const Plan p = plan_open(dev, a);
 #pragma omp parallel for schedule(dynamic, 1) num_threads(cpu_threads(dev, p.work * a->hd / 8))
     for (int64_t i = 0; i < p.count; i++)
-        attention_tile_back(dev, dq, do_, o, q, lse, a, &p.tile[i]);
+        attention_tile_back(dev, dq, do_, o, q, lse, a, &p.tile[p.count - 1 - i]);
 }

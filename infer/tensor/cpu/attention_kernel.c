@@ -21,33 +21,31 @@ typedef struct {
     TurnFn *turn;
 } Kernels;
 
+#define EACH(i, n) _Pragma("GCC unroll 8") for (int i = 0; i < (n); i++)
+
 // ROWS rows of C times PANELS panels stay in registers while k runs. `fma` rounds once where the
 // instruction set can.
+// clang-format off
 #define BLOCK(set, target, vec, spread, fma, ROWS, PANELS)                                         \
     target static void set##_##ROWS##x##PANELS(const PanelProduct *p, int64_t i0, int64_t j0) {    \
         enum { LANE = sizeof(vec) / sizeof(float), PER = PANEL / LANE, N = PANELS * PER };         \
-        typedef vec vec_at __attribute__((aligned(4), may_alias));                                           \
+        typedef vec vec_at __attribute__((aligned(4), may_alias));                                 \
         const float *a = p->a + i0 * p->lda, *b = p->b + j0 * p->panel;                            \
         float *c = p->c + i0 * p->ldc + j0 * PANEL;                                                \
         const int64_t k = p->k, lda = p->lda, ldc = p->ldc, panel = p->panel;                      \
-        vec acc[ROWS][N];                                                                          \
-        _Pragma("GCC unroll 8") for (int i = 0; i < ROWS; i++)                                     \
-            _Pragma("GCC unroll 8") for (int j = 0; j < N; j++)                                    \
-                acc[i][j] = p->add ? (vec)*(const vec_at *)(c + i * ldc + j * LANE) : (vec){0};    \
-        for (int64_t q = 0; q < k; q++) {                                                          \
-            vec row[N];                                                                            \
-            _Pragma("GCC unroll 8") for (int j = 0; j < N; j++) row[j] =                           \
-                *(const vec_at *)(b + j / PER * panel + q * PANEL + j % PER * LANE);               \
-            _Pragma("GCC unroll 8") for (int i = 0; i < ROWS; i++) {                               \
+        vec acc[ROWS][N], row[N];                                                                  \
+        EACH(i, ROWS)                                                                              \
+            EACH(j, N) acc[i][j] = p->add ? *(vec_at *)(c + i * ldc + j * LANE) : (vec_at){0};     \
+        for (int64_t q = 0; q < k; q++, b += PANEL) {                                              \
+            EACH(j, N) row[j] = *(const vec_at *)(b + j / PER * panel + j % PER * LANE);           \
+            EACH(i, ROWS) {                                                                        \
                 const vec x = spread(a[i * lda + q]);                                              \
-                _Pragma("GCC unroll 8") for (int j = 0; j < N; j++) acc[i][j] =                    \
-                    fma(x, row[j], acc[i][j]);                                                     \
+                EACH(j, N) acc[i][j] = fma(x, row[j], acc[i][j]);                                  \
             }                                                                                      \
         }                                                                                          \
-        _Pragma("GCC unroll 8") for (int i = 0; i < ROWS; i++)                                     \
-            _Pragma("GCC unroll 8") for (int j = 0; j < N; j++)                                    \
-                *(vec_at *)(c + i * ldc + j * LANE) = acc[i][j];                                   \
+        EACH(i, ROWS) EACH(j, N) *(vec_at *)(c + i * ldc + j * LANE) = acc[i][j];                  \
     }
+// clang-format on
 
 // The bytes at `at` of 16 rows, one row of `to` for each element.
 static void turn_f32(float *to, const float *from, int64_t ld, int64_t cols) {
@@ -93,28 +91,19 @@ BLOCK(avx2, AVX2, __m256, _mm256_set1_ps, _mm256_fmadd_ps, 2, 1)
 BLOCK(avx2, AVX2, __m256, _mm256_set1_ps, _mm256_fmadd_ps, 4, 1)
 static const Kernels avx2 = {4, 1, {{avx2_1x1}, {avx2_2x1}, {avx2_4x1}}, {{NULL}}, turn_any};
 
-#define AVX512_BF16 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")))
 #define PAIR_FMA(a, b, c) _mm512_dpbf16_ps(c, (__m512bh)(a), (__m512bh)(b))
-#define BLOCKS(ROWS, PANELS)                                                                       \
+#define BLOCK512(ROWS, PANELS)                                                                     \
     BLOCK(avx512, AVX512, __m512, _mm512_set1_ps, _mm512_fmadd_ps, ROWS, PANELS)                   \
     BLOCK(pairs, AVX512_BF16, __m512, _mm512_set1_ps, PAIR_FMA, ROWS, PANELS)
-BLOCKS(1, 1)
-BLOCKS(1, 2)
-BLOCKS(1, 3)
-BLOCKS(2, 1)
-BLOCKS(2, 2)
-BLOCKS(2, 3)
-BLOCKS(4, 1)
-BLOCKS(4, 2)
-BLOCKS(4, 3)
-BLOCKS(8, 1)
-BLOCKS(8, 2)
-BLOCKS(8, 3)
-#define TABLE(set)                                                                                 \
-    {{set##_1x1, set##_1x2, set##_1x3},                                                            \
-     {set##_2x1, set##_2x2, set##_2x3},                                                            \
-     {set##_4x1, set##_4x2, set##_4x3},                                                            \
-     {set##_8x1, set##_8x2, set##_8x3}}
+#define BLOCKS(ROWS) BLOCK512(ROWS, 1) BLOCK512(ROWS, 2) BLOCK512(ROWS, 3)
+BLOCKS(1)
+BLOCKS(2)
+BLOCKS(4)
+BLOCKS(8)
+#define WIDTHS(name)                                                                               \
+    { name##x1, name##x2, name##x3 }
+#define HEIGHTS(set)                                                                               \
+    { WIDTHS(set##_1), WIDTHS(set##_2), WIDTHS(set##_4), WIDTHS(set##_8) }
 
 AVX512 static void turn_avx512(float *to, const char *const row[PANEL], int64_t at, Turn kind) {
     __m512i r[TURNED_ROWS];
@@ -129,22 +118,34 @@ AVX512 static void turn_avx512(float *to, const char *const row[PANEL], int64_t 
         _mm512_storeu_si512(to + (2 * j + 1) * PANEL, _mm512_and_si512(r[j], high));
     }
 }
-static const Kernels avx512 = {8, 3, TABLE(avx512), TABLE(pairs), turn_avx512};
+static const Kernels avx512 = {8, 3, HEIGHTS(avx512), HEIGHTS(pairs), turn_avx512};
 #endif
+
+static PanelSet limit = PANEL_AVX512_BF16;
+
+void panel_limit(PanelSet most) {
+    limit = most;
+}
+
+static PanelSet best(void) {
+#ifdef __x86_64__
+    if (__builtin_cpu_supports("x86-64-v4"))
+        return __builtin_cpu_supports("avx512bf16") ? PANEL_AVX512_BF16 : PANEL_AVX512;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return PANEL_AVX2;
+#endif
+    return PANEL_ANY;
+}
+
+PanelSet panel_set(void) {
+    return best() < limit ? best() : limit;
+}
 
 static const Kernels *kernels(void) {
 #ifdef __x86_64__
-    if (__builtin_cpu_supports("x86-64-v4")) return &avx512;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &avx2;
-#endif
-    return &any;
-}
-
-bool panel_pairs(void) {
-#ifdef __x86_64__
-    return kernels() == &avx512 && __builtin_cpu_supports("avx512bf16");
+    const Kernels *const of[] = {&any, &avx2, &avx512, &avx512};
+    return of[panel_set()];
 #else
-    return false;
+    return &any;
 #endif
 }
 
@@ -170,8 +171,8 @@ static int64_t clip(int64_t x, int64_t low, int64_t high) {
     return x < low ? low : x > high ? high : x;
 }
 
-// Rows lie a stride apart in pieces too short for the hardware to see them coming: while 16 rows are
-// worked on, the 16 behind them are fetched, a line at a time.
+// Rows lie a stride apart in pieces too short for the hardware to see them coming: while 16 rows
+// are worked on, the 16 behind them are fetched, a line at a time.
 LANE_FN void fetch(const void *line) {
     __builtin_prefetch(line, 0, 2);
 }

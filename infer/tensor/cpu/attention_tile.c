@@ -27,17 +27,17 @@ static int64_t key_rows(int64_t hd) {
 
 // Thread scratch. Work row i is query r0 + i / nh, head h0 + i % nh.
 typedef struct {
-    bool few;                 // rows for one block only: K and V are laid out piece by piece
-    bool q_pairs, g_pairs;    // q and kt, g and vt hold pairs of bf16
+    bool few;              // rows for one block only: K and V are laid out piece by piece
+    bool q_pairs, g_pairs; // q and kt, g and vt hold pairs of bf16
     int64_t rows, hd, keys;
-    int64_t ld, lds;          // floats between rows of q, o, g, and of s, dp
-    int64_t turned, plain;    // floats between panels of kt, vt, and of k, v
-    int64_t lo, hi;           // absolute keys that any row sees
-    int64_t *from, *to;       // those a row sees; to <= from: none
-    float *q, *o, *g;         // (rows, hd); o collects dq in backward, g is do
-    float *s, *dp;            // (BLOCK, keys)
-    float *kt, *vt, *k, *v;   // panels of K^T, V^T (hd, keys) and of K, V (keys, hd)
-    float *max, *sum;         // (rows); in backward log-sum-exp and do.o
+    int64_t ld, lds;        // floats between rows of q, o, g, and of s, dp
+    int64_t turned, plain;  // floats between panels of kt, vt, and of k, v
+    int64_t lo, hi;         // absolute keys that any row sees
+    int64_t *from, *to;     // those a row sees; to <= from: none
+    float *q, *o, *g;       // (rows, hd); o collects dq in backward, g is do
+    float *s, *dp;          // (BLOCK, keys)
+    float *kt, *vt, *k, *v; // panels of K^T, V^T (hd, keys) and of K, V (keys, hd)
+    float *max, *sum;       // (rows); in backward log-sum-exp and do.o
 } Work;
 
 static int64_t round_up(int64_t n, int64_t to) {
@@ -74,7 +74,8 @@ static Work work_open(Device *dev, const AttnArgs *a, const AttnTile *t, bool ba
     w.few = !back && w.rows <= BLOCK;
     w.ld = round_up(a->hd, PANEL) + PANEL; // not a power of two: rows would share cache sets
     w.lds = w.keys + PANEL;
-    w.turned = PANEL * round_up(a->hd, PANEL_ROWS), w.plain = PANEL * ((w.few ? few_panels(a->hd) * PANEL : w.keys) + 1);
+    w.turned = PANEL * round_up(a->hd, PANEL_ROWS),
+    w.plain = PANEL * ((w.few ? few_panels(a->hd) * PANEL : w.keys) + 1);
     const size_t bytes = (size_t)lay_out(&w, NULL, back) * sizeof(float);
     lay_out(&w, cpu_scratch(dev, SCRATCH_THREAD + omp_get_thread_num(), bytes), back);
     for (int64_t i = 0; i < w.rows; i++) {
@@ -91,7 +92,7 @@ static Work work_open(Device *dev, const AttnArgs *a, const AttnTile *t, bool ba
 
 // Rows x times turned keys y: where both are bf16, so are the factors of their products.
 static bool in_pairs(Tensor x, Tensor y) {
-    return x.dtype == DT_BF16 && y.dtype == DT_BF16 && panel_pairs();
+    return x.dtype == DT_BF16 && y.dtype == DT_BF16 && panel_set() == PANEL_AVX512_BF16;
 }
 
 // Columns of work row i in a (rows, heads * hd) tensor.
@@ -103,12 +104,14 @@ static int64_t query_col(const AttnArgs *a, const AttnTile *t, int64_t i) {
 }
 
 // As f32, or as they are in pairs: then the last one of an odd hd is followed by zero.
-static void load_rows(const Work *w, float *to, Tensor x, const AttnArgs *a, const AttnTile *t, bool pairs) {
+static void load_rows(const Work *w, float *to, Tensor x, const AttnArgs *a, const AttnTile *t,
+                      bool pairs) {
     for (int64_t i = 0; i < w->rows; i++) {
         float *row = to + i * w->ld;
         if (pairs) {
             row[a->hd / 2] = 0.0f;
-            memcpy(row, bf16_at(x, query_row(t, i), query_col(a, t, i)), (size_t)a->hd * sizeof(bf16));
+            memcpy(row, bf16_at(x, query_row(t, i), query_col(a, t, i)),
+                   (size_t)a->hd * sizeof(bf16));
             continue;
         }
         const float *from = span_read(x, query_row(t, i), query_col(a, t, i), a->hd, row);
@@ -120,22 +123,26 @@ static void load_rows(const Work *w, float *to, Tensor x, const AttnArgs *a, con
 static PanelSource source(const Work *w, const AttnTile *t, Tensor x, int64_t at, int64_t count) {
     const int64_t first = t->seg->first, from = w->lo > at ? w->lo : at,
                   to = w->hi < at + count ? w->hi : at + count;
-    return (PanelSource){x, t->kv * w->hd, w->hd, at - first, from - first, to - first, w->hi - first};
+    return (PanelSource){x,          t->kv * w->hd, w->hd, at - first, from - first,
+                         to - first, w->hi - first};
 }
 // Keys at .. at+count-1, as far as any row sees them, turned or plain.
-static void turn_keys(const Work *w, float *to, const AttnTile *t, Tensor x, int64_t at, int64_t count, bool pairs) {
+static void turn_keys(const Work *w, float *to, const AttnTile *t, Tensor x, int64_t at,
+                      int64_t count, bool pairs) {
     const PanelSource s = source(w, t, x, at, count);
     panels_turned(to, w->turned, &s, pairs);
 }
-static void copy_keys(const Work *w, float *to, const AttnTile *t, Tensor x, int64_t at, int64_t count) {
+static void copy_keys(const Work *w, float *to, const AttnTile *t, Tensor x, int64_t at,
+                      int64_t count) {
     const PanelSource s = source(w, t, x, at, count);
     panels_plain(to, w->plain, &s);
 }
 
-// Work rows row .. row+rows-1 at a key tile: they see keys from .. to-1 of it, in panels p0 .. p1-1.
+// Work rows row .. row+rows-1 at the key tile that begins at `at`. They see keys from .. to-1 of
+// it, in panels p0 .. p1-1; panel `base` of the tile is the first one laid out.
 typedef struct {
-    int64_t row, rows, at, from, to, p0, p1;
-    bool started; // an earlier tile has been seen
+    int64_t row, rows, at, from, to, p0, p1, base;
+    bool started; // o holds something
 } Block;
 
 static bool block_open(Block *b, const Work *w, int64_t row, int64_t at) {
@@ -157,7 +164,7 @@ static void block_scores(const Work *w, const Block *b, float *s, const float *x
                          const float *turned, bool pairs) {
     const PanelProduct p = {.c = s + b->p0 * PANEL,
                             .a = x + b->row * w->ld,
-                            .b = turned + b->p0 * w->turned,
+                            .b = turned + (b->p0 - b->base) * w->turned,
                             .ldc = w->lds,
                             .lda = w->ld,
                             .panel = w->turned,
@@ -172,7 +179,7 @@ static void block_scores(const Work *w, const Block *b, float *s, const float *x
 static void block_output(const Work *w, const Block *b, const float *plain) {
     const PanelProduct p = {.c = w->o + b->row * w->ld,
                             .a = w->s + b->from,
-                            .b = plain + b->from * PANEL,
+                            .b = plain + (b->from - b->base * PANEL) * PANEL,
                             .ldc = w->ld,
                             .lda = w->lds,
                             .panel = w->plain,
@@ -201,8 +208,10 @@ LANE_FN void fill_unseen(float *s, Seen k, float x) {
     float *first = s + k.p0 * PANEL, *last = s + (k.p1 - 1) * PANEL;
     if (k.from == k.to) return;
     // signs instead of comparisons, which gcc takes apart
-    store16(first, select16((lane - (int32_t)(k.from - k.p0 * PANEL)) >> 31, lanes(x), load16(first)));
-    store16(last, select16(((int32_t)(k.to - 1 - (k.p1 - 1) * PANEL) - lane) >> 31, lanes(x), load16(last)));
+    store16(first,
+            select16((lane - (int32_t)(k.from - k.p0 * PANEL)) >> 31, lanes(x), load16(first)));
+    store16(last, select16(((int32_t)(k.to - 1 - (k.p1 - 1) * PANEL) - lane) >> 31, lanes(x),
+                           load16(last)));
 }
 
 // Panels that other rows of the block see.
@@ -262,20 +271,19 @@ static void few_rows(Work *w, const AttnTile *t, int64_t at) {
     const int64_t few = few_panels(w->hd);
     Block b;
     if (!block_open(&b, w, 0, at)) return;
+    Block part = b;
     for (int64_t p = b.p0; p < b.p1; p += few) {
-        Block one = b;
-        one.p0 = p, one.p1 = p + few < b.p1 ? p + few : b.p1;
+        part.base = part.p0 = p, part.p1 = p + few < b.p1 ? p + few : b.p1;
         turn_keys(w, w->kt, t, t->seg->k, at + p * PANEL, few * PANEL, w->q_pairs);
-        block_scores(w, &one, w->s, w->q, w->kt - p * w->turned, w->q_pairs);
+        block_scores(w, &part, w->s, w->q, w->kt, w->q_pairs);
     }
     block_softmax(w, &b);
     for (int64_t p = b.p0; p < b.p1; p += few) {
-        Block one = b;
-        one.from = p * PANEL > b.from ? p * PANEL : b.from;
-        one.to = (p + few) * PANEL < b.to ? (p + few) * PANEL : b.to;
-        one.started = b.started || p > b.p0;
+        part.base = p, part.from = p * PANEL > b.from ? p * PANEL : b.from;
+        part.to = (p + few) * PANEL < b.to ? (p + few) * PANEL : b.to;
+        part.started = b.started || p > b.p0;
         copy_keys(w, w->v, t, t->seg->v, at + p * PANEL, few * PANEL);
-        block_output(w, &one, w->v - p * PANEL * PANEL);
+        block_output(w, &part, w->v);
     }
 }
 

@@ -16,7 +16,6 @@
 
 enum { ROWS = 4, TILE = TURNED_ROWS, STEP = TURNED_BYTES }; // rows of A, of B; bytes of a row
 #define ALWAYS_INLINE inline __attribute__((always_inline))
-#define AVX512_BF16 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")))
 
 // acc[i] += 64 bytes of A row i times the same bytes of 16 rows of B
 AVX512 static ALWAYS_INLINE void step_f32(__m512 acc[ROWS], const char *const a[ROWS],

@@ -9,6 +9,7 @@
 
 enum { TURNED_ROWS = 16, TURNED_BYTES = 64 }; // rows; bytes of each
 #define AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
+#define AVX512_BF16 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")))
 
 // Columns of 16 rows at byte `at`, elements of 32 bits (one f32 or a pair of bf16): r[j] lane i is
 // element j of row i. Quarters are loaded where they belong, then 4 x 4 blocks are turned inside
