@@ -74,7 +74,7 @@ static Work work_open(Device *dev, const AttnArgs *a, const AttnTile *t, bool ba
     w.few = !back && w.rows <= BLOCK;
     w.ld = round_up(a->hd, PANEL) + PANEL; // not a power of two: rows would share cache sets
     w.lds = w.keys + PANEL;
-    w.turned = PANEL * round_up(a->hd, PANEL_ROWS),
+    w.turned = PANEL * round_up(a->hd, PANEL_ROWS);
     w.plain = PANEL * ((w.few ? few_panels(a->hd) * PANEL : w.keys) + 1);
     const size_t bytes = (size_t)lay_out(&w, NULL, back) * sizeof(float);
     lay_out(&w, cpu_scratch(dev, SCRATCH_THREAD + omp_get_thread_num(), bytes), back);

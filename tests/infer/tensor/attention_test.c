@@ -106,7 +106,7 @@ static void expect_all(const Case *c) {
                     expect_near("o", r, h, test_get(c->o, r, at), o[d],
                                 rounding(c->o.dtype, 1e-6 + 6e-7 * sqrt(a->hd)));
                     // P = e^(s - lse) inherits the rounding of lse, times do.v of size sqrt(hd)
-                    const double p_error = 4e-6 + 3e-7 * (lse > -INFINITY ? fabs(lse) : 0.0);
+                    const double p_error = 6e-6 + 3e-7 * (lse > -INFINITY ? fabs(lse) : 0.0);
                     expect_near("dq", r, h, test_get(c->dq, r, at), dq[d], p_error * sqrt(a->hd));
                 }
                 if (lse > -INFINITY) expect_near("lse", r, h, test_get(c->lse, r, h), lse, 2e-6);
@@ -172,7 +172,7 @@ static void attention_of_odd_sizes_and_edges(void **state) {
         const int *s = shape[i % 8];
         const int64_t w = span[i / 8];
         const SegSpec spec[] = {
-            {21 + i, i, 21, i + 1, 1}, {150, 7, 11, 119, 3}, {530, 0, 20, 505, 1}};
+            {12 + i, i, 12, i + 1, 1}, {150, 7, 11, 119, 3}, {530, 0, 8, 509, 1}};
         Case *c = new_case(spec, 3, s[0], s[1], s[2], w, FLOATS[i & 1], FLOATS[i / 3 & 1]);
         if (i & 1) c->do_ = strided(DT_BF16, c->q.rows, c->q.cols);
         run(test_env()->dev, c);
@@ -322,7 +322,7 @@ static void a_query_has_the_same_bits_alone(void **state) {
             Case *c = new_case(spec, 1, s[0], s[1], s[2], i & 1 ? 70 : ATTN_ALL, FLOATS[mix & 1],
                                FLOATS[mix >> 1]);
             run(test_env()->dev, c);
-            for (int64_t r = 0; r < 130; r += 7) expect_alone(c, r, r % 3);
+            for (int64_t r = 0; r < 130; r += 11) expect_alone(c, r, r % 3);
             free(c);
         }
 }
