@@ -33,14 +33,14 @@ KERNEL static void cluster_sums(ClusterSums *s, const float *z, const float *mas
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES) {
         const f32x16 d = load16(z + i) - max, p = load16(mass + i);
-        sum += exp16(d);
+        sum += exp16_low(d);
         total += p;
         dot += p * d;
     }
     if (i < n) {
         const f32x16 d = load_tail(z + i, n - i, -1e30f) - max,
                      p = load_tail(mass + i, n - i, 0.0f);
-        sum += exp16(d);
+        sum += exp16_low(d);
         total += p;
         dot += p * d;
     }
@@ -53,9 +53,9 @@ KERNEL static void cluster_grad_span(float *g, const float *z, const float *mass
                                      float share, float weight, int64_t n) {
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES)
-        store16(g + i, weight * (share * exp16(load16(z + i) - max) - load16(mass + i)));
+        store16(g + i, weight * (share * exp16_low(load16(z + i) - max) - load16(mass + i)));
     if (i < n) {
-        const f32x16 q = exp16(load_tail(z + i, n - i, 0.0f) - max);
+        const f32x16 q = exp16_low(load_tail(z + i, n - i, 0.0f) - max);
         store_tail(g + i, n - i, weight * (share * q - load_tail(mass + i, n - i, 0.0f)));
     }
 }

@@ -10,8 +10,8 @@
 KERNEL static float exp_sum_span(const float *z, float inverse, float max, int64_t n) {
     f32x16 sum = {0};
     int64_t i = 0;
-    for (; i + LANES <= n; i += LANES) sum += exp16(load16(z + i) * inverse - max);
-    if (i < n) sum += exp16(load_tail(z + i, n - i, -INFINITY) * inverse - max);
+    for (; i + LANES <= n; i += LANES) sum += exp16_low(load16(z + i) * inverse - max);
+    if (i < n) sum += exp16_low(load_tail(z + i, n - i, -INFINITY) * inverse - max);
     return sum_lanes(sum);
 }
 
@@ -90,7 +90,7 @@ static RowLog row_log(Tensor lse, int64_t r, float temp) {
 static const float NOWHERE = -1e30f;
 
 LANE_FN f32x16 prob16(f32x16 sum[2], f32x16 z, const RowLog *l) {
-    const f32x16 d = z * l->inverse - l->max, p = exp16(d - l->ln);
+    const f32x16 d = z * l->inverse - l->max, p = exp16_low(d - l->ln);
     sum[0] += p;
     sum[1] += p * d;
     return p;
@@ -170,7 +170,7 @@ LANE_FN f32x16 half_sign16(f32x16 q, f32x16 p) {
 }
 
 LANE_FN f32x16 loss16(StatLanes *s, f32x16 z, f32x16 p, const LossRow *r, Sweep sweep) {
-    const f32x16 d = z * r->log.inverse - r->log.max, q = exp16(d - r->log.ln), more = q - p;
+    const f32x16 d = z * r->log.inverse - r->log.max, q = exp16_low(d - r->log.ln), more = q - p;
     if (sweep == SWEEP_TV) return r->kl * more + r->tv * (q * (half_sign16(q, p) - r->mean));
     s->pd += p * d;
     s->tv += abs16(more);
