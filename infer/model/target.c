@@ -66,8 +66,9 @@ static bool allocate(Target *t, DType ple, const char *dir, Err *err) {
     const size_t rows = (size_t)t->max_rows;
     t->pos_host = malloc(rows * sizeof *t->pos_host);
     t->end_host = malloc(rows * sizeof *t->end_host);
+    t->row_host = malloc(rows * sizeof *t->row_host);
     t->seg = malloc(rows * sizeof *t->seg);
-    if (t->pos_host == NULL || t->end_host == NULL || t->seg == NULL)
+    if (t->pos_host == NULL || t->end_host == NULL || t->row_host == NULL || t->seg == NULL)
         return err_set(err, ERR_FAILED, "out of memory for %lld rows", (long long)t->max_rows);
     return true;
 }
@@ -157,6 +158,7 @@ void target_close(Target *t) {
     dev_free(t->dev, t->act_block);
     free(t->pos_host);
     free(t->end_host);
+    free(t->row_host);
     free(t->seg);
     free(t);
 }

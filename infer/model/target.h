@@ -30,12 +30,16 @@ Device *target_device(const Target *t);
 const Sha256 *target_fingerprint(const Target *t);
 
 // Runs pieces of several sequences at once: piece i is `count` tokens of cache slot `slot`,
-// appended behind what the slot holds. ids: all pieces' tokens, in order. hidden (any) (sum of
-// counts, B) receives the state AFTER the final norm. layers: NULL, or L tensors (rows, B) that
-// receive every layer's output (golden tests). Rows are committed to the cache.
+// appended behind what the slot holds. ids: all pieces' tokens, in order. hidden (any) receives the
+// state AFTER the final norm of every piece's rows, in order, but for its first `skip`: those stop
+// once the last layer that owns K/V has stored theirs (a prompt needs its last row only, or none),
+// and the bits of the others are the same as without. hidden has sum of (count - skip) rows, B
+// columns. layers: NULL, or L tensors (rows, B) that receive every layer's output (golden tests;
+// then nothing is skipped). Rows are committed to the cache.
 typedef struct {
     int slot;
     int64_t count;
+    int64_t skip; // 0 .. count
 } TargetPiece;
 void target_forward(Target *t, KvCache *kv, const TargetPiece *piece, int n, const int32_t *ids,
                     Tensor hidden, Tensor *layers);

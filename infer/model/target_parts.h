@@ -52,8 +52,8 @@ struct Target {
     TargetWeights w;
     TargetActs acts;
     void *weight_block, *act_block;
-    int32_t *pos_host, *end_host; // (max_rows)
-    AttnSeg *seg;                 // (max_rows)
+    int32_t *pos_host, *end_host, *row_host; // (max_rows)
+    AttnSeg *seg;                            // (max_rows)
     Sha256 fingerprint;
 };
 

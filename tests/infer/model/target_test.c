@@ -168,7 +168,7 @@ static Tensor run(const char *dir, const char *lora, Sha256 *fingerprint) {
     KvCache *kv = kv_open(test_env()->dev, c, 1, TOKENS, TOKENS, false, DT_F32, &err);
     assert_ok(kv != NULL, err);
     const int32_t ids[TOKENS] = {2, 7, 9, 200, 13, 3, 77, 78, 79, 5, 5, 100};
-    target_forward(t, kv, &(TargetPiece){0, TOKENS}, 1, ids, hidden, NULL);
+    target_forward(t, kv, &(TargetPiece){.count = TOKENS}, 1, ids, hidden, NULL);
     if (fingerprint != NULL) *fingerprint = *target_fingerprint(t);
     kv_close(kv);
     target_close(t);
