@@ -44,8 +44,7 @@ static bool sampled(const GenerateOptions *opt) {
     return opt->sampler.temperature > 0.0;
 }
 
-static void lay_out(Run *r, const Target *t, const GenerateOptions *opt, Arena *arena) {
-    const TextConfig *c = &target_config(t)->text;
+static void lay_out(Run *r, const TextConfig *c, const GenerateOptions *opt, Arena *arena) {
     r->hidden = tensor_take(arena, DT_F32, opt->slots, c->hidden);
     r->best = tensor_take(arena, DT_F32, opt->slots, 2);
     r->id = tensor_take(arena, DT_I32, opt->slots, 2);
@@ -54,13 +53,13 @@ static void lay_out(Run *r, const Target *t, const GenerateOptions *opt, Arena *
     r->logits = tensor_take(arena, DT_F32, r->logit_rows, c->vocab);
 }
 
-size_t generate_bytes(const Target *t, const GenerateOptions *opt) {
+size_t generate_bytes(const TextConfig *c, const GenerateOptions *opt) {
     Arena plan;
     Run r;
     arena_open(&plan, NULL, 0);
-    lay_out(&r, t, opt, &plan);
-    return plan.peak + (size_t)kv_bytes(&target_config(t)->text, (int)opt->slots, opt->max_length,
-                                        opt->prefill_rows, false, opt->kv_dtype);
+    lay_out(&r, c, opt, &plan);
+    return plan.peak + (size_t)kv_bytes(c, (int)opt->slots, opt->max_length, opt->prefill_rows,
+                                        false, opt->kv_dtype);
 }
 
 static bool run_open(Run *r, Target *t, const GenerateOptions *opt, Err *err) {
@@ -70,10 +69,10 @@ static bool run_open(Run *r, Target *t, const GenerateOptions *opt, Err *err) {
     CHECK(opt->slots >= 1 && opt->prefill_rows >= opt->slots && opt->max_new_tokens >= 1);
     *r = (Run){.target = t, .dev = target_device(t), .opt = opt};
     arena_open(&arena, NULL, 0);
-    lay_out(r, t, opt, &arena);
+    lay_out(r, c, opt, &arena);
     if ((r->block = dev_alloc(r->dev, arena.peak, err)) == NULL) return false;
     arena_open(&arena, r->block, arena.peak);
-    lay_out(r, t, opt, &arena);
+    lay_out(r, c, opt, &arena);
     r->kv = kv_open(r->dev, c, (int)opt->slots, opt->max_length, opt->prefill_rows, false,
                     opt->kv_dtype, err);
     if (r->kv == NULL) return false;

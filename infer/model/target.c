@@ -1,11 +1,10 @@
-// infer/model/target.c - opening and closing a target: config, memory plan, weights, fingerprint.
+// infer/model/target.c - opening and closing a target: config, memory plan, weights.
 #include "infer/model/target.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "infer/base/file.h"
 #include "infer/base/log.h"
 #include "infer/model/target_parts.h"
 
@@ -95,30 +94,6 @@ static void set_scales(Target *t, EmbedScale scale, bool bf16_file) {
     t->ple_scale = rounded ? round_bf16(ple) : ple;
 }
 
-static bool hash_file(Hasher *h, const char *path, Err *err) {
-    Sha256 one;
-    if (!sha256_file(&one, path, err)) return false;
-    hasher_add(h, one.hex, sizeof one.hex);
-    return true;
-}
-
-// Hashes of the files, in order: the merged weights are a function of them.
-static bool set_fingerprint(Target *t, const TargetSource *s, const char *adapter, Err *err) {
-    static const char *const FILES[] = {"adapter_config.json", "adapter_model.safetensors"};
-    Hasher *h = hasher_new();
-    if (h == NULL) return err_set(err, ERR_FAILED, "out of memory");
-    hasher_add(h, t->cfg.hash.hex, sizeof t->cfg.hash.hex);
-    bool ok = true;
-    for (int i = 0; ok && i < st_shards(s->file); i++)
-        ok = hash_file(h, st_shard_path(s->file, i), err);
-    for (int i = 0; ok && i < 2 && adapter_modules(s->adapter) > 0; i++) {
-        char path[PATH_ROOM];
-        ok = hash_file(h, path_join(path, adapter, FILES[i]), err);
-    }
-    hasher_finish(h, &t->fingerprint);
-    return ok;
-}
-
 static bool open_target(Target *t, const TargetOptions *opt, TargetSource *s, Err *err) {
     if (!target_config_load(&t->cfg, opt->dir, err)) return false;
     if (t->cfg.text.moe)
@@ -130,7 +105,7 @@ static bool open_target(Target *t, const TargetOptions *opt, TargetSource *s, Er
     if (!target_weights_read(t, s, err)) return false;
     upload_frequencies(t);
     set_scales(t, opt->scale, is_bf16(s, "embed_tokens.weight"));
-    return set_fingerprint(t, s, opt->adapter, err) && dev_sync(t->dev, err);
+    return dev_sync(t->dev, err);
 }
 
 Target *target_open(Device *dev, const TargetOptions *opt, Err *err) {
@@ -174,7 +149,4 @@ float target_embed_scale(const Target *t) {
 }
 Device *target_device(const Target *t) {
     return t->dev;
-}
-const Sha256 *target_fingerprint(const Target *t) {
-    return &t->fingerprint;
 }

@@ -2,6 +2,7 @@
 #ifndef MODEL_TARGET_H
 #define MODEL_TARGET_H
 
+#include "infer/base/hash.h"
 #include "infer/model/gemma4_config.h"
 #include "infer/model/kv.h"
 #include "infer/tensor/ops.h"
@@ -25,9 +26,12 @@ const TargetConfig *target_config(const Target *t);
 Tensor target_embedding(const Target *t); // (V, B), unscaled: also the head
 float target_embed_scale(const Target *t);
 Device *target_device(const Target *t);
+
 // SHA-256 over the hashes of config.json, the model files and the adapter's two: what shards and
-// drafters are bound to. A merged export has another fingerprint than base plus adapter.
-const Sha256 *target_fingerprint(const Target *t);
+// drafters are bound to. A merged export has another fingerprint than base plus adapter. Nothing is
+// loaded; cache (hash_cache.h, may be NULL): model files it remembers are not read either.
+MUST_CHECK bool target_fingerprint(Sha256 *out, const char *dir, const char *adapter,
+                                   const char *cache, Err *err);
 
 // Runs pieces of several sequences at once: piece i is `count` tokens of cache slot `slot`,
 // appended behind what the slot holds. ids: all pieces' tokens, in order. hidden (any) receives the

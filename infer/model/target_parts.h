@@ -54,7 +54,6 @@ struct Target {
     void *weight_block, *act_block;
     int32_t *pos_host, *end_host, *row_host; // (max_rows)
     AttnSeg *seg;                            // (max_rows)
-    Sha256 fingerprint;
 };
 
 // Rows of q, k and v in TargetLayer.qkv.
