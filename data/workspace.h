@@ -24,7 +24,8 @@ typedef struct {
 // Everything about the target that a finished stage is recognised by: no weights are loaded, nor
 // read where OUTPUT_DIR/hashes.json remembers the files.
 MUST_CHECK bool identify_target(OpenTarget *o, const Settings *s, Err *err);
-// The weights of an identified target, unless they are there: the first call decides max_rows.
+// The weights of an identified target, unless they are there: the first call decides max_rows (see
+// TargetOptions).
 MUST_CHECK bool load_target(OpenTarget *o, const Settings *s, int64_t max_rows, Err *err);
 // Without a fingerprint, for verbs that bind nothing to the target. On an error nothing is open.
 MUST_CHECK bool open_target(OpenTarget *o, const Settings *s, int64_t max_rows, Err *err);

@@ -136,7 +136,8 @@ bool train_setup_identify(TrainSetup *t, const Settings *s, Err *err) {
 }
 
 bool train_setup_open(TrainSetup *t, Err *err) {
-    const int64_t rows = t->s->train.stream ? t->s->capture.chunk : 1;
+    // Of the target only the table is needed, which makes the teacher's logits.
+    const int64_t rows = t->s->train.stream ? t->s->capture.chunk : 0;
     if (!load_target(&t->model, t->s, rows, err) || !open_assistant(t, err) ||
         !open_sources(t, err) || !open_measurer(t, err))
         return false;

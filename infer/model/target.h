@@ -15,7 +15,7 @@ typedef struct {
     const char *dir, *adapter; // adapter "" or NULL: none
     DType dtype;               // storage of weights and of what enters the GEMMs
     EmbedScale scale;
-    int64_t max_rows; // rows of one target_forward call
+    int64_t max_rows; // of one target_forward call; 0: none, and only the embedding table is read
 } TargetOptions;
 
 typedef struct Target Target;

@@ -290,6 +290,7 @@ static Tensor head_input(Target *t, Tensor hidden, int64_t first) {
 }
 
 void target_logits(Target *t, Tensor logits, Tensor hidden) {
+    CHECK(t->max_rows > 0);
     for (int64_t r = 0; r < hidden.rows; r += t->max_rows) {
         const Tensor h = head_input(t, hidden, r), z = tensor_rows(logits, r, h.rows);
         op_matmul_nt(t->dev, z, h, t->w.embed, 0.0f);
@@ -300,6 +301,7 @@ void target_logits(Target *t, Tensor logits, Tensor hidden) {
 // The cap keeps the order, so it is applied to the two values only.
 void target_top2(Target *t, Tensor best, Tensor id, Tensor hidden) {
     const int64_t vocab = t->cfg.text.vocab;
+    CHECK(t->max_rows > 0);
     for (int64_t r = 0; r < hidden.rows; r += t->max_rows) {
         const Tensor h = head_input(t, hidden, r);
         for (int64_t v = 0; v < vocab; v += VOCAB_TILE) {
