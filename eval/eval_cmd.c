@@ -78,7 +78,7 @@ static bool open_models(Eval *e, Err *err) {
     if ((e->shards = shards_open(e->shards_dir, &want, err)) == NULL ||
         !load_target(&e->open, s, e->rows, err))
         return false;
-    e->source = measure_source(e->shards);
+    e->source = shards_source(e->shards);
     if (e->source.count == 0) return err_set(err, ERR_INPUT, "%s holds no sequence", e->shards_dir);
     e->drafter[0] = drafter_open(&e->open, s, s->model.assistant_path, err);
     if (e->drafter[0] == NULL || e->trained_path[0] == '\0') return e->drafter[0] != NULL;
