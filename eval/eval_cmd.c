@@ -10,6 +10,7 @@
 #include "eval/audit.h"
 #include "eval/drafter.h"
 #include "eval/sweep.h"
+#include "infer/base/hash_cache.h"
 #include "infer/base/json.h"
 #include "infer/base/log.h"
 #include "infer/base/stage.h"
@@ -28,22 +29,23 @@ typedef struct {
     Sweep sweep[2];
 } Eval;
 
-static bool hash_of(const char *dir, const char *file, char hex[65], Err *err) {
+static bool hash_of(const char *cache, const char *dir, const char *file, char hex[65], Err *err) {
     char path[PATH_ROOM];
     Sha256 h;
-    if (!sha256_file(&h, path_join(path, dir, file), err)) return false;
+    if (!sha256_remembered(&h, path_join(path, dir, file), cache, err)) return false;
     memcpy(hex, h.hex, 65);
     return true;
 }
 
 // Everything the result depends on.
 static json_t *identity_of(const Eval *e, Err *err) {
-    char shards[65], stock[65], trained[65] = "";
+    char shards[65], stock[65], trained[65] = "", cache[PATH_ROOM];
     const Settings *s = e->s;
-    if (!hash_of(e->shards_dir, "manifest.json", shards, err) ||
-        !hash_of(s->model.assistant_path, "model.safetensors", stock, err))
+    hash_cache_path(cache, s);
+    if (!hash_of(NULL, e->shards_dir, "manifest.json", shards, err) ||
+        !hash_of(cache, s->model.assistant_path, "model.safetensors", stock, err))
         return NULL;
-    if (e->trained_path[0] && !hash_of(e->trained_path, "model.safetensors", trained, err))
+    if (e->trained_path[0] && !hash_of(cache, e->trained_path, "model.safetensors", trained, err))
         return NULL;
     return json_pack(
         "{ss ss ss sI sI sf sI sI sI sI ss ss}", "shards", shards, "stock", stock, "trained",
@@ -69,13 +71,14 @@ static bool open_models(Eval *e, Err *err) {
     const Settings *s = e->s;
     e->rows = s->capture.chunk > e->K + 1 ? s->capture.chunk : e->K + 1;
     ShardMeta want = {0};
-    if (!open_target(&e->open, s, e->rows, err)) return false;
-    const TargetConfig *tc = target_config(e->open.target);
-    snprintf(want.target, sizeof want.target, "%s", target_fingerprint(e->open.target)->hex);
-    want.hidden = tc->text.hidden;
-    want.vocab = tc->text.vocab;
-    if ((e->shards = shards_open(e->shards_dir, &want, err)) == NULL) return false;
-    e->source = measure_source(e->shards);
+    if (!identify_target(&e->open, s, err)) return false;
+    memcpy(want.target, e->open.fingerprint.hex, sizeof want.target);
+    want.hidden = e->open.config.text.hidden;
+    want.vocab = e->open.config.text.vocab;
+    if ((e->shards = shards_open(e->shards_dir, &want, err)) == NULL ||
+        !load_target(&e->open, s, e->rows, err))
+        return false;
+    e->source = shards_source(e->shards);
     if (e->source.count == 0) return err_set(err, ERR_INPUT, "%s holds no sequence", e->shards_dir);
     e->drafter[0] = drafter_open(&e->open, s, s->model.assistant_path, err);
     if (e->drafter[0] == NULL || e->trained_path[0] == '\0') return e->drafter[0] != NULL;

@@ -69,21 +69,18 @@ static bool train_run(const Cli *cli, Err *err) {
     TrainSetup t;
     char stage[PATH_ROOM], best[PATH_ROOM];
     json_t *result = NULL;
-    if (!train_setup_open(&t, &cli->s, err)) return false;
+    StageState state = STAGE_ABSENT;
     path_join(stage, cli->s.output_dir, "ckpt/train.json");
-    bool ok = true;
-    if (cli->dry_run) {
-        ok = dry_run(&t, err);
-    } else {
-        const StageState state = stage_state(stage, t.identity, cli->overwrite, err);
-        ok = state != STAGE_ERROR;
-        if (state == STAGE_DONE && dir_exists(path_join(best, cli->s.output_dir, "ckpt/best"))) {
-            log_info("train: done before (%s)", stage);
-            ok = (result = stage_result(stage, err)) != NULL;
-        } else if (ok) {
-            ok = stage_clear(stage, err) && train(&t, cli, &result, err) &&
-                 stage_publish(stage, t.identity, result, err);
-        }
+    bool ok = train_setup_identify(&t, &cli->s, err);
+    if (ok && !cli->dry_run) state = stage_state(stage, t.identity, cli->overwrite, err);
+    ok = ok && state != STAGE_ERROR;
+    if (state == STAGE_DONE && dir_exists(path_join(best, cli->s.output_dir, "ckpt/best"))) {
+        log_info("train: done before (%s)", stage);
+        ok = (result = stage_result(stage, err)) != NULL;
+    } else if (ok && (ok = train_setup_open(&t, err))) {
+        ok = cli->dry_run ? dry_run(&t, err)
+                          : stage_clear(stage, err) && train(&t, cli, &result, err) &&
+                                stage_publish(stage, t.identity, result, err);
     }
     if (ok && result != NULL) print_result(result, cli);
     json_decref(result);
