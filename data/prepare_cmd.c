@@ -11,17 +11,18 @@
 
 typedef struct {
     TargetConfig config;
-    Tokenizer *tokenizer;
+    Sha256 hash;          // of the tokenizer
+    Tokenizer *tokenizer; // once there is something to prepare
     PrepareTools tools;
 } Inputs;
 
 static bool inputs_open(Inputs *in, const Settings *s, Err *err) {
+    char path[PATH_ROOM];
     *in = (Inputs){0};
-    if (!target_config_load(&in->config, s->model.target_path, err) ||
-        !(in->tokenizer = open_tokenizer(s->model.target_path, in->config.text.vocab, err)))
-        return false;
-    in->tools.tokenizer = in->tokenizer;
-    return chat_template_load(&in->tools.chat_template, s->model.target_path, s->data.chat_template,
+    return target_config_load(&in->config, s->model.target_path, err) &&
+           tokenizer_file_hash(&in->hash, path_join(path, s->model.target_path, "tokenizer.json"),
+                               err) &&
+           chat_template_load(&in->tools.chat_template, s->model.target_path, s->data.chat_template,
                               err);
 }
 
@@ -48,14 +49,14 @@ static json_t *identity_of(const Settings *s, const Inputs *in, Err *err) {
         json_decref(train);
         return NULL;
     }
-    return json_pack(
-        "{s:o, s:o, s:s, s:s, s:f, s:I, s:I, s:I, s:I, s:I, s:s}", "data.train", train, "data.eval",
-        eval, "tokenizer", tokenizer_hash(in->tokenizer)->hex, "data.template",
-        chat_template_name(in->tools.chat_template), "data.dev_fraction", s->data.dev_fraction,
-        "data.max_length", (json_int_t)s->data.max_length, "data.max_samples",
-        (json_int_t)s->data.max_samples, "data.eval_samples", (json_int_t)s->data.eval_samples,
-        "data.dev_samples", (json_int_t)s->data.dev_samples, "data.seed", (json_int_t)s->data.seed,
-        "regenerate.answers", s->regenerate.answers);
+    return json_pack("{s:o, s:o, s:s, s:s, s:f, s:I, s:I, s:I, s:I, s:I, s:s}", "data.train", train,
+                     "data.eval", eval, "tokenizer", in->hash.hex, "data.template",
+                     chat_template_name(in->tools.chat_template), "data.dev_fraction",
+                     s->data.dev_fraction, "data.max_length", (json_int_t)s->data.max_length,
+                     "data.max_samples", (json_int_t)s->data.max_samples, "data.eval_samples",
+                     (json_int_t)s->data.eval_samples, "data.dev_samples",
+                     (json_int_t)s->data.dev_samples, "data.seed", (json_int_t)s->data.seed,
+                     "regenerate.answers", s->regenerate.answers);
 }
 
 static long long number(const json_t *o, const char *a, const char *b) {
@@ -141,9 +142,12 @@ static bool write_all(const Prepared *p, const Settings *s, const char *stage,
     return write_rejected(s, p->rejected, err) && stage_publish(stage, identity, result, err);
 }
 
-static bool prepare(const Cli *cli, const Inputs *in, const char *stage, const json_t *identity,
+static bool prepare(const Cli *cli, Inputs *in, const char *stage, const json_t *identity,
                     Err *err) {
     Prepared p;
+    in->tokenizer = open_tokenizer(cli->s.model.target_path, in->config.text.vocab, err);
+    if (in->tokenizer == NULL) return false;
+    in->tools.tokenizer = in->tokenizer;
     if (!prepare_all(&p, &cli->s, &in->tools, err)) return false;
     json_t *result = prepared_json(&p);
     bool ok = true;
