@@ -245,7 +245,7 @@ KERNEL static void block_softmax(const Work *w, const Block *b) {
         }
         top = w->max[i];
         for (int64_t p = k.p0; p < k.p1; p++) {
-            const f32x16 e = exp16(load16(s + p * PANEL) - top);
+            const f32x16 e = exp16_low(load16(s + p * PANEL) - top);
             store16(s + p * PANEL, e);
             sum += e;
         }
@@ -324,7 +324,7 @@ KERNEL static void block_gradient(const Work *w, const Block *b) {
         float *s = w->s + (i - b->row) * w->lds, *dp = w->dp + (i - b->row) * w->lds;
         clear_unseen(s, k, b);
         for (int64_t c = k.p0 * PANEL; c < k.p1 * PANEL; c += PANEL)
-            store16(s + c, exp16(load16(s + c) - lse) * (load16(dp + c) - delta));
+            store16(s + c, exp16_low(load16(s + c) - lse) * (load16(dp + c) - delta));
         fill_unseen(s, k, 0.0f);
     }
 }
