@@ -218,16 +218,13 @@ static void print_hint(const json_t *report) {
            100 * u1, u1 < 0.8 ? "Retraining should pay." : "Little can be gained by retraining.");
 }
 
-static void print_report(const Cli *cli, const json_t *report) {
-    if (cli->json) {
-        json_dumpf(report, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
-        putchar('\n');
-        return;
-    }
+static bool print_report(const Cli *cli, const json_t *report, Err *err) {
+    if (cli->json) return json_print(report, err);
     acceptance_markdown(stdout, report);
     if (json_object_get(report, "paired") == NULL) print_hint(report);
     const json_t *audit = json_object_get(report, "audit");
     if (audit != NULL) audit_markdown(stdout, audit);
+    return true;
 }
 
 static bool dry_run(const Eval *e, Err *err) {
@@ -261,7 +258,7 @@ static bool make_report(Eval *e, const Cli *cli, const json_t *identity, Err *er
               (report = measure(e, err)) != NULL;
     if (ok) audit_start(&audit, e->K, audit_near_tie(e->open.dtype));
     ok = ok && audit_live(e, &audit, report, err) && json_write_file(e->report, report, err);
-    if (ok) print_report(cli, report);
+    ok = ok && print_report(cli, report, err);
     ok = ok && audit_gate(&audit, err) && stage_publish(e->stage, identity, NULL, err);
     json_decref(report);
     return ok;
@@ -286,7 +283,7 @@ static bool eval_run(const Cli *cli, Err *err) {
     const StageState state = stage_state(e->stage, identity, cli->overwrite, &other);
     if (state == STAGE_DONE && (report = json_read_file(e->report, JSON_LIMIT, &other)) != NULL) {
         log_info("eval: %s is up to date", e->report);
-        print_report(cli, report);
+        ok = print_report(cli, report, err);
         goto end;
     }
     // Another drafter or capture is the usual reason to measure again: no harm, nothing is lost.

@@ -3,6 +3,8 @@
 # A script's own last line is "N passed, N failed, N skipped". Last line here: the same, over all.
 # Skips and counted comparisons are said aloud; the whole output of a program is shown when it fails.
 set -u
+# Threads that wait must not keep a core from those that work: short tests, often on shared cores.
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 passed=0 failed=0 skipped=0
 log=$(mktemp) || exit 1
 trap 'rm -f "$log"' EXIT

@@ -21,6 +21,7 @@ struct Rollout {
     HeadLoss *loss;
     Arena arena; // part of the caller's
     LossItem *item;
+    uint32_t *seen, *hit; // (max_rows) bit j: step j has a label, and its draft is the label
     AttnSeg seg[2][PACK_SEQS_MAX];
 };
 
@@ -75,7 +76,9 @@ Rollout *rollout_open(const Assistant *a, const TargetConfig *tc, float softcap,
     r->opt = *opt;
     if ((r->loss = head_loss_open(a, tc, &lo, err)) == NULL) goto fail;
     r->item = malloc((size_t)lo.max_items * sizeof *r->item);
-    if (r->item == NULL) {
+    r->seen = malloc((size_t)opt->max_rows * sizeof *r->seen);
+    r->hit = malloc((size_t)opt->max_rows * sizeof *r->hit);
+    if (r->item == NULL || r->seen == NULL || r->hit == NULL) {
         err_set(err, ERR_FAILED, "no memory for %lld rows of loss", (long long)lo.max_items);
         goto fail;
     }
@@ -91,6 +94,8 @@ void rollout_close(Rollout *r) {
     if (r == NULL) return;
     head_loss_close(r->loss);
     free(r->item);
+    free(r->seen);
+    free(r->hit);
     free(r);
 }
 
@@ -151,6 +156,26 @@ static bool all_finite(const Rollout *r, const Batch *b, int64_t n, Err *err) {
     return true;
 }
 
+// How far each anchor's drafts match in a row: step j is looked at where all before it matched.
+static void keep_rates(const Rollout *r, const Batch *b, int64_t n, RolloutStats *st) {
+    memset(r->seen, 0, (size_t)b->rows * sizeof *r->seen);
+    memset(r->hit, 0, (size_t)b->rows * sizeof *r->hit);
+    for (int64_t i = 0; i < n; i++) {
+        const LossItem *it = &r->item[i];
+        const uint32_t bit = 1u << it->y / b->rows;
+        r->seen[it->y % b->rows] |= bit;
+        if (it->best == it->label) r->hit[it->y % b->rows] |= bit;
+    }
+    for (int64_t a = 0; a < b->rows; a++)
+        for (int j = 0; j < r->opt.K && (r->seen[a] >> j & 1); j++) {
+            st->step_reached[j]++;
+            if (!(r->hit[a] >> j & 1)) break;
+            st->step_keep[j]++;
+        }
+    for (int j = 0; j < r->opt.K; j++)
+        if (st->step_reached[j] > 0) st->step_keep[j] /= (double)st->step_reached[j];
+}
+
 static void sum_up(const Rollout *r, const Batch *b, int64_t n, double weight, RolloutStats *st) {
     *st = (RolloutStats){.weight = weight};
     for (int64_t i = 0; i < n; i++) {
@@ -169,6 +194,7 @@ static void sum_up(const Rollout *r, const Batch *b, int64_t n, double weight, R
         st->step_loss[j] /= rows;
         st->step_match[j] /= rows;
     }
+    keep_rates(r, b, n, st);
     const double rows = n ? (double)n : 1.0;
     st->fkl /= rows;
     st->tv /= rows;

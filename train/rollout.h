@@ -23,8 +23,9 @@ typedef struct {
     double weight;                // sum of weights
     double step_loss[DRAFT_MAX];  // mean per step, unweighted by w_j
     double step_match[DRAFT_MAX]; // share of valid rows whose dense argmax is the label
+    double step_keep[DRAFT_MAX];  // the same among the anchors whose steps before all matched
     double fkl, tv, route;        // means over valid rows
-    int64_t step_rows[DRAFT_MAX];
+    int64_t step_rows[DRAFT_MAX], step_reached[DRAFT_MAX];
 } RolloutStats;
 
 typedef struct Rollout Rollout;

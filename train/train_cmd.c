@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 
+#include "infer/base/json.h"
 #include "infer/base/log.h"
 #include "infer/base/stage.h"
 #include "train/train_setup.h"
@@ -15,12 +16,8 @@ static json_t *result_json(const TrainResult *r, const Settings *s) {
                      (json_int_t)r->tokens);
 }
 
-static void print_result(const json_t *o, const Cli *cli) {
-    if (cli->json) {
-        json_dumpf(o, stdout, JSON_INDENT(2));
-        printf("\n");
-        return;
-    }
+static bool print_result(const json_t *o, const Cli *cli, Err *err) {
+    if (cli->json) return json_print(o, err);
     const long long k = (long long)json_integer_value(json_object_get(o, "select_k"));
     const long long best = (long long)json_integer_value(json_object_get(o, "best_step"));
     printf("train  %lld steps, %lld anchors; dev split: tau(%lld) %.3f stock, %.3f best (step "
@@ -30,6 +27,7 @@ static void print_result(const json_t *o, const Cli *cli) {
            json_number_value(json_object_get(o, "stock_tau")),
            json_number_value(json_object_get(o, "best_tau")), best,
            best == 0 ? ": the stock drafter, never beaten" : "");
+    return true;
 }
 
 // What is known before the first step; the time from taking some, which nobody keeps.
@@ -80,7 +78,7 @@ static bool train_run(const Cli *cli, Err *err) {
                           : stage_clear(stage, err) && train(&t, cli, &result, err) &&
                                 stage_publish(stage, t.identity, result, err);
     }
-    if (ok && result != NULL) print_result(result, cli);
+    if (ok && result != NULL) ok = print_result(result, cli, err);
     json_decref(result);
     train_setup_close(&t);
     return ok;

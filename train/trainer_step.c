@@ -86,7 +86,7 @@ bool trainer_step(Trainer *t, StepReport *report, Err *err) {
     // A batch without a single supervised label has no gradient: moments and weights stay.
     if (report->stats.weight > 0)
         optimizer_step(&t->optimizer, dev, norm, report->lr, t->state.step + 1);
-    weighting_observe(&t->weighting, report->stats.step_match, report->stats.step_rows);
+    weighting_observe(&t->weighting, report->stats.step_keep, report->stats.step_reached);
     t->state.match_seen = t->weighting.seen;
     memcpy(t->state.match, t->weighting.match, sizeof t->state.match);
     t->state.step++;

@@ -2,8 +2,7 @@
 //
 //   fixed  w_j = decay^j
 //   reach  w_j = prod_{i<j} c_i, the share of anchors whose step j is ever looked at; c_i is the
-//   running
-//          match rate of step i of the drafter being trained
+//          running match rate of step i where all steps before it matched
 //   visit  w_tj = v_t prod_{i<j} a_ti (1 + a_t,j+1 (1 + a_t,j+2 (...))): what accepting step j of
 //   anchor t
 //          is worth, times the probability v_t that decoding starts a round there (from the

@@ -208,10 +208,9 @@ static json_t *job_identity(const Job *j, Err *err) {
                      s->export_.force);
 }
 
-static bool write_all(const Job *j, bool json, Err *err) {
+static bool write_all(const Job *j, Err *err) {
     char dir[PATH_ROOM];
     const Settings *s = j->s;
-    json_t *all = json_object();
     bool ok = dir_make(j->root, err);
     for (int i = 0; ok && i < s->export_.to.n; i++) {
         const char *to = s->export_.to.item[i];
@@ -220,12 +219,17 @@ static bool write_all(const Job *j, bool json, Err *err) {
             ok = write_target(s, dir, err);
         else
             ok = write_drafter(j, strcmp(to, "mlx") == 0 ? CARD_MLX : CARD_HF, dir, err);
-        ok = ok && print_hashes(dir, json, all, err);
     }
-    if (ok && json) {
-        json_dumpf(all, stdout, JSON_INDENT(2));
-        printf("\n");
-    }
+    return ok;
+}
+
+static bool print_all(const Job *j, bool json, Err *err) {
+    char dir[PATH_ROOM];
+    json_t *all = json_object();
+    bool ok = true;
+    for (int i = 0; ok && i < j->s->export_.to.n; i++)
+        ok = print_hashes(path_join(dir, j->root, j->s->export_.to.item[i]), json, all, err);
+    if (ok && json) ok = json_print(all, err);
     json_decref(all);
     return ok;
 }
@@ -247,8 +251,9 @@ static bool run_job(const Job *j, const Cli *cli, Err *err) {
     if (stage_state(stage, identity, cli->overwrite, &other) == STAGE_DONE && all_there(j))
         log_info("export: %s is up to date", j->root);
     else
-        ok = checkpoint_whole(j, err) && stage_clear(stage, err) && write_all(j, cli->json, err) &&
+        ok = checkpoint_whole(j, err) && stage_clear(stage, err) && write_all(j, err) &&
              stage_publish(stage, identity, NULL, err);
+    ok = ok && print_all(j, cli->json, err);
     json_decref(identity);
     return ok;
 }

@@ -163,6 +163,53 @@ static void blocks_and_tiles_change_nothing(void **state) {
     }
 }
 
+// The token that the drafter picks at step j of row r, found by asking for every label in turn.
+static int32_t pick_of(Case *c, int64_t r, int64_t j) {
+    const int64_t i = j * c->batch.rows + r;
+    float kept[K * ROWS];
+    memcpy(kept, c->weight, sizeof kept);
+    memset(c->weight, 0, sizeof kept);
+    c->weight[i] = 1.0f;
+    int32_t pick = -1;
+    for (int32_t v = 0; v < SMALL_V && pick < 0; v++) {
+        c->label[i] = v;
+        run(c, &c->s.a);
+        if (c->stats.step_match[j] == 1.0) pick = v;
+    }
+    memcpy(c->weight, kept, sizeof kept);
+    return pick;
+}
+
+static void steps_are_reached_where_all_before_them_matched(void **state) {
+    (void)state;
+    const int hits[ROWS] = {7, 3, 5, 0, 1, 6, 3}; // bit j: step j's label is what the drafter picks
+    int64_t reached[K] = {0};
+    double kept[K] = {0};
+    Case c;
+    open_case(&c, (RolloutOptions){.loss = LOSS_FKL});
+    for (int64_t r = 0; r < ROWS; r++) {
+        bool alive = true;
+        for (int64_t j = 0; j < K; j++) {
+            const int64_t i = j * ROWS + r;
+            c.weight[i] = c.valid[i] ? 1.0f : 0.0f;
+            if (!c.valid[i]) break;
+            const int32_t pick = pick_of(&c, r, j);
+            assert_true(pick >= 0);
+            c.label[i] = hits[r] >> j & 1 ? pick : (pick + 1) % SMALL_V;
+            reached[j] += alive;
+            alive = alive && hits[r] >> j & 1;
+            kept[j] += alive;
+        }
+    }
+    run(&c, &c.s.a);
+    for (int j = 0; j < K; j++) {
+        assert_int_equal(c.stats.step_reached[j], reached[j]);
+        assert_true(c.stats.step_keep[j] == kept[j] / (double)reached[j]);
+        assert_true(reached[j] < c.stats.step_rows[j] || j == 0);
+    }
+    rollout_close(c.r);
+}
+
 static void one_seed_one_machine_one_result(void **state) {
     (void)state;
     Case c;
@@ -286,6 +333,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(three_steps_have_the_gradient_of_finite_differences),
         cmocka_unit_test(blocks_and_tiles_change_nothing),
+        cmocka_unit_test(steps_are_reached_where_all_before_them_matched),
         cmocka_unit_test(one_seed_one_machine_one_result),
         cmocka_unit_test(gradients_are_added_and_weights_normalised),
         cmocka_unit_test(nothing_weighted_is_no_loss),
