@@ -7,6 +7,17 @@
 #include "infer/base/json.h"
 #include "infer/text/chat.h"
 
+bool sample_supervised(const Sample *s, int64_t t) {
+    return t < s->n && s->kind[t] >= TOKEN_MODEL;
+}
+
+int64_t sample_anchors(const Sample *s) {
+    int64_t n = 0;
+    for (int64_t t = 1; t + 1 < s->n; t++)
+        n += sample_supervised(s, t) && sample_supervised(s, t + 1);
+    return n;
+}
+
 void sample_free(Sample *s) {
     free(s->ids);
     free(s->kind);

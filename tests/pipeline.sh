@@ -69,6 +69,28 @@ verdict 'another configuration is refused by name' "$(expect 2 run output_dir="$
     grep -q 'train.lr' "$work/stderr" && grep -q -- '--overwrite' "$work/stderr" || cat "$work/stderr"
     diff <(echo "$before") <(everything "$a"))"
 
+# The trainer's own capture in place of the training shards; the other half of the run from shards again.
+c=$work/c
+mkdir -p "$c/shards"
+cp -r "$a/data" "$a/regen" "$c/"
+cp -r "$a/shards/dev" "$a/shards/eval" "$c/shards/"
+weights() { (cd "$1/ckpt" && sha256sum step-*/model.safetensors step-*/state.safetensors); }
+verdict 'training from a stream gives the weights of training from shards' "$(
+    expect 0 train output_dir="$c" train.stream=true
+    [ ! -e "$c/shards/train" ] || echo 'there are training shards'
+    diff <(weights "$a") <(weights "$c"))"
+rm -rf "$c/ckpt" "$c/metrics.jsonl" "$c/tb"
+verdict 'and a run begun from a stream goes on from shards' "$(
+    "$program" train -c tests/smoke.json output_dir="$c" train.stream=true >/dev/null 2>&1 </dev/null &
+    pid=$!
+    until [ -e "$c/ckpt/step-000003" ] || ! kill -0 "$pid" 2>/dev/null; do sleep 0.02; done
+    kill -TERM "$pid" 2>/dev/null
+    wait "$pid"
+    [ $? -eq 75 ] || echo 'it was not stopped on its way'
+    cp -r "$a/shards/train" "$c/shards/"
+    expect 0 train output_dir="$c"
+    diff <(weights "$a" | grep step-000009) <(weights "$c" | grep step-000009))"
+
 # Killed again and again after a fifth of a whole run's time, resumed each time.
 b=$work/b kills=0
 results "$a" >"$work/a.sums"

@@ -54,6 +54,11 @@ static int64_t tiny_length(void *ctx, int64_t i) {
     return 14 + i * 7 % 12;
 }
 
+static int64_t tiny_anchors(void *ctx, int64_t i, Err *err) {
+    (void)err;
+    return tiny_length(ctx, i) - 5; // T = 4 .. n - 2
+}
+
 static void file_size_limit(bool on) {
     const struct rlimit limit = {on ? 4096 : RLIM_INFINITY, RLIM_INFINITY};
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
@@ -144,9 +149,16 @@ static void tiny_open(Tiny *t, const char *dir, const char *const *more) {
     assert_ok(settings_load(&t->s, NULL, set, n, &err), err);
     assert_ok(dir_make(dir, &err), err);
     t->pair = pair_open("e2b", "assistant-fitted", false, 0, 0);
-    t->train =
-        (SeqSource){.ctx = t, .count = TINY_SEQS, .length = tiny_length, .read = tiny_read_train};
-    t->dev = (SeqSource){.ctx = t, .count = TINY_DEV, .length = tiny_length, .read = tiny_read_dev};
+    t->train = (SeqSource){.ctx = t,
+                           .count = TINY_SEQS,
+                           .length = tiny_length,
+                           .anchors = tiny_anchors,
+                           .read = tiny_read_train};
+    t->dev = (SeqSource){.ctx = t,
+                         .count = TINY_DEV,
+                         .length = tiny_length,
+                         .anchors = tiny_anchors,
+                         .read = tiny_read_dev};
     const MeasureOptions mo = {.K = 3, .head = {true, true}, .max_anchors = 64, .pack_tokens = 64};
     t->measurer = measurer_open(t->pair.a, &t->pair.tc, &t->dev, &mo, &err);
     if (t->measurer == NULL) fail_msg("%s", err.text);
@@ -155,15 +167,19 @@ static void tiny_open(Tiny *t, const char *dir, const char *const *more) {
     t->machine = json_pack("{s:s}", "core", "test");
 }
 
+static TrainerOptions tiny_options(Tiny *t) {
+    return (TrainerOptions){.dev = test_env()->dev,
+                            .assistant = t->pair.a,
+                            .target = &t->pair.tc,
+                            .settings = &t->s,
+                            .source = &t->train,
+                            .measure = {t, tiny_tau},
+                            .identity = t->identity,
+                            .machine = t->machine};
+}
+
 static Trainer *tiny_trainer(Tiny *t, Err *err) {
-    const TrainerOptions opt = {.dev = test_env()->dev,
-                                .assistant = t->pair.a,
-                                .target = &t->pair.tc,
-                                .settings = &t->s,
-                                .source = &t->train,
-                                .measure = {t, tiny_tau},
-                                .identity = t->identity,
-                                .machine = t->machine};
+    const TrainerOptions opt = tiny_options(t);
     return trainer_open(&opt, err);
 }
 

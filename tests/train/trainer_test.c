@@ -275,13 +275,10 @@ static void a_plan_prices_the_run_and_touches_nothing(void **state) {
     Err err = {0};
     char path[PATH_ROOM];
     const char *dir = tiny_dir("plan");
-    const char *const more[] = {"train.steps=0", "train.epochs=2.5", "train.step_weights=visit", NULL};
+    const char *const more[] = {"train.steps=0", "train.epochs=2.5", "train.step_weights=visit",
+                                NULL};
     tiny_open(&t, dir, more);
-    const TrainerOptions opt = {.dev = test_env()->dev,
-                                .assistant = t.pair.a,
-                                .target = &t.pair.tc,
-                                .settings = &t.s,
-                                .source = &t.train};
+    const TrainerOptions opt = tiny_options(&t);
     assert_ok(trainer_plan(&opt, &plan, &err), err);
     int64_t tokens = 0;
     for (int64_t i = 0; i < TINY_SEQS; i++) tokens += tiny_length(NULL, i);
@@ -300,12 +297,44 @@ static void a_plan_prices_the_run_and_touches_nothing(void **state) {
     tiny_close(&t);
 }
 
+static void announced_anchors_and_tokens_are_those_of_the_run(void **state) {
+    (void)state;
+    const char *const all[] = {"train.steps=7", NULL},
+                      *const some[] = {"train.steps=7", "train.anchors=5", NULL},
+                      *const *const ways[] = {all, some};
+    for (int i = 0; i < 2; i++) {
+        Tiny t;
+        TrainPlan plan;
+        TrainResult r;
+        Err err = {0};
+        char sub[32], path[PATH_ROOM];
+        snprintf(sub, sizeof sub, "announced-%d", i);
+        const char *dir = tiny_dir(sub);
+        tiny_open(&t, dir, ways[i]);
+        const TrainerOptions opt = tiny_options(&t);
+        assert_ok(trainer_plan(&opt, &plan, &err), err);
+        Trainer *trainer = trainer_open(&opt, &err);
+        assert_ok(trainer, err);
+        double seconds = -1;
+        assert_ok(trainer_trial(trainer, &seconds, &err), err);
+        assert_true(seconds > 0 && seconds < 600);
+        assert_false(dir_exists(path_join(path, dir, "ckpt")));
+        trainer_close(trainer);
+        tiny_close(&t);
+        run_ok(dir, ways[i], NO_FAULT, &r);
+        assert_int_equal(r.anchors, plan.all_rows);
+        assert_int_equal(r.tokens, plan.all_tokens);
+        assert_true(plan.max_rows < plan.max_tokens && plan.max_rows * 7 >= plan.all_rows);
+    }
+}
+
 int main(int argc, char **argv) {
     (void)argc;
     tiny_passive(argv);
     log_set_quiet(true);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_plan_prices_the_run_and_touches_nothing),
+        cmocka_unit_test(announced_anchors_and_tokens_are_those_of_the_run),
         cmocka_unit_test(a_run_learns_and_keeps_its_best_by_tau),
         cmocka_unit_test(a_resume_from_any_step_is_bit_identical_with_fixed_weights),
         cmocka_unit_test(a_resume_is_bit_identical_with_reach_weights_and_an_average),
