@@ -3,6 +3,7 @@
 
 #include <archive.h>
 #include <archive_entry.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,8 +44,13 @@ static void place(const Corpus *c, char out[512]) {
         snprintf(out, 512, "%s:%lld", file, (long long)c->number);
 }
 
+// Damage has the library's own numbers, or those of bad text and bad use; any other is the
+// system's.
 static bool archive_failed(Corpus *c, Err *err) {
     const char *why = archive_error_string(c->archive);
+    const int number = archive_errno(c->archive);
+    if (number > 0 && number != EILSEQ && number != EINVAL)
+        return err_set(err, ERR_FAILED, "%s: %s", c->path, strerror(number));
     return err_set(err, ERR_INPUT, "%s: %s", c->path, why ? why : "damaged or not readable");
 }
 

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "data/prepare.h"
 #include "infer/base/json.h"
@@ -31,7 +32,10 @@ static json_t *hashes(const StrList *files, Err *err) {
     for (int i = 0; i < files->n; i++) {
         Sha256 sha;
         if (!file_exists(files->item[i])) {
-            err_set(err, ERR_INPUT, "%s: no such file", files->item[i]);
+            err_set(err, ERR_INPUT, "%s: %s", files->item[i],
+                    dir_exists(files->item[i])          ? "a folder, expected a JSONL file"
+                    : access(files->item[i], F_OK) == 0 ? "not a regular file"
+                                                        : "no such file");
         } else if (sha256_file(&sha, files->item[i], err)) {
             json_array_append_new(list, json_string(sha.hex));
             continue;
@@ -98,7 +102,7 @@ static void show_sample(const Sample *s, const Tokenizer *t) {
         if (i < s->n && s->kind[i] == s->kind[from]) continue;
         size_t size;
         char *text = tokenizer_decode(t, s->ids + from, (size_t)(i - from), false, &size);
-        CHECK(text != NULL);
+        CHECK_MEMORY(text);
         printf("--- %s, %lld tokens\n", kinds[s->kind[from]], (long long)(i - from));
         fwrite(text, 1, size, stdout);
         if (size == 0 || text[size - 1] != '\n') putchar('\n');
@@ -123,7 +127,7 @@ static bool write_rejected(const Settings *s, const json_t *rejected, Err *err) 
         return false;
     json_array_foreach(rejected, i, line) {
         char *text = json_dumps(line, JSON_COMPACT);
-        CHECK(text != NULL);
+        CHECK_MEMORY(text);
         out_printf(&f, "%s\n", text);
         free(text);
     }
@@ -139,7 +143,15 @@ static bool write_all(const Prepared *p, const Settings *s, const char *stage,
         if (!samples_save(split_path(path, s, "data", (Split)i, ".jsonl"), p->split[i].sample,
                           p->split[i].n, err))
             return false;
-    return write_rejected(s, p->rejected, err) && stage_publish(stage, identity, result, err);
+    if (!write_rejected(s, p->rejected, err)) return false;
+    static const char *const names[] = {"train.jsonl", "dev.jsonl", "eval.jsonl", "rejected.jsonl"};
+    json_t *outputs = json_object();
+    bool ok = true;
+    for (size_t i = 0; ok && i < sizeof names / sizeof *names; i++)
+        ok = stage_note_output(outputs, stage, names[i], err);
+    ok = ok && stage_publish_outputs(stage, identity, result, outputs, err);
+    json_decref(outputs);
+    return ok;
 }
 
 static bool prepare(const Cli *cli, Inputs *in, const char *stage, const json_t *identity,

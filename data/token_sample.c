@@ -54,7 +54,7 @@ void sample_write(OutFile *f, const Sample *s) {
     json_t *o = sample_json(s);
     CHECK(o != NULL, "(sample %s: text is not UTF-8)", s->id);
     char *text = json_dumps(o, JSON_COMPACT);
-    CHECK(text != NULL, "(sample %s)", s->id);
+    CHECK_MEMORY(text);
     out_write(f, text, strlen(text));
     out_write(f, "\n", 1);
     free(text);

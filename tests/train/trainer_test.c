@@ -202,6 +202,45 @@ static void a_changed_setting_or_horizon_is_refused_with_both_values(void **stat
     }
 }
 
+// What it says on stderr while a run goes on from step 6.
+static char *resumed_on(const char *core, const char *dir, const char *const *more) {
+    char path[PATH_ROOM];
+    Err err = {0};
+    TrainResult r;
+    size_t size;
+    copy_checkpoint(tiny_dir("core"), dir, 6);
+    fflush(stderr);
+    const int kept = dup(STDERR_FILENO);
+    const int file = open(path_join(path, test_dir(), "said"), O_CREAT | O_TRUNC | O_WRONLY, 0600);
+    assert_true(kept >= 0 && file >= 0 && dup2(file, STDERR_FILENO) >= 0);
+    tiny_core = core;
+    const bool ok = tiny_run(dir, more, NO_FAULT, &r, &err);
+    tiny_core = "Haswell";
+    dup2(kept, STDERR_FILENO);
+    close(kept);
+    close(file);
+    assert_ok(ok, err);
+    char *text = file_read(path, 1 << 20, &size, &err);
+    assert_ok(text != NULL, err);
+    return text;
+}
+
+// Other kernels round otherwise: the run may go on, but nobody should believe it the same.
+static void another_blas_core_is_warned_about_with_both_names(void **state) {
+    (void)state;
+    TrainResult r;
+    run_ok(tiny_dir("core"), EACH, NO_FAULT, &r);
+    char *same = resumed_on("Haswell", tiny_dir("core-same"), EACH),
+         *other = resumed_on("Zen", tiny_dir("core-other"), EACH);
+    assert_null(strstr(same, "warning"));
+    if (!strstr(other, "step-000006 was written with OpenBLAS core \"Haswell\", here it is "
+                       "\"Zen\": the run goes on, but not bit for bit\n"))
+        fail_msg("%s", other);
+    assert_ptr_equal(strstr(other, "warning"), other); // and nothing else
+    free(same);
+    free(other);
+}
+
 static void a_loss_that_is_not_finite_stops_with_step_and_samples(void **state) {
     (void)state;
     const char *dir = tiny_dir("nan");
@@ -344,6 +383,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(frozen_tensors_stay_byte_identical),
         cmocka_unit_test(a_pattern_that_matches_nothing_is_refused),
         cmocka_unit_test(a_changed_setting_or_horizon_is_refused_with_both_values),
+        cmocka_unit_test(another_blas_core_is_warned_about_with_both_names),
         cmocka_unit_test(a_loss_that_is_not_finite_stops_with_step_and_samples),
         cmocka_unit_test(a_damaged_checkpoint_falls_back_to_the_one_before),
         cmocka_unit_test(a_full_disk_costs_a_checkpoint_and_only_the_last_one_the_run),
