@@ -1,5 +1,4 @@
 // main.c - the table of verbs, and `run`, which is the stages one after the other.
-#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -15,6 +14,7 @@
 #include "infer/base/json.h"
 #include "infer/base/log.h"
 #include "infer/base/nearest.h"
+#include "infer/base/utf8.h"
 #include "infer/export/export_cmd.h"
 #include "infer/export/inspect_cmd.h"
 #include "infer/tensor/device.h"
@@ -65,6 +65,7 @@ static const Verb run_verb = {
              "  draftsmith run -c configs/demo.json model.adapter_path=A data.train=T data.eval=E "
              "output_dir=O",
     .run = run_all,
+    .stops = true,
 };
 
 static const Verb *const others[] = {&generate_verb, &audit_verb, &inspect_verb, &bench_verb,
@@ -104,7 +105,7 @@ static bool run_verb_line(const Verb *verb, int argc, char **argv, Err *err) {
     if (cli.help)
         cli_help(stdout, verb);
     else if (verb == &bench_verb) // eval and train may not see each other
-        ok = bench_verb.run(&cli, err) && train_bench_verb.run(&cli, err);
+        ok = bench_verb.run(&cli, err) && (cli.dry_run || train_bench_verb.run(&cli, err));
     else
         ok = is_stage(verb) && !cli.dry_run ? run_locked(verb, &cli, err) : verb->run(&cli, err);
     cli_free(&cli);
@@ -140,15 +141,15 @@ static const Verb *find_verb(const char *name, Err *err) {
 
 // One line, whatever a file put into it.
 static int report(const char *verb, Err *err) {
-    for (char *p = err->text; *p; p++)
-        if (iscntrl((unsigned char)*p)) *p = ' ';
-    fprintf(stderr, "draftsmith%s%s: %s\n", *verb ? " " : "", verb, err->text);
+    char line[sizeof err->text];
+    fprintf(stderr, "draftsmith%s%s: %s\n", *verb ? " " : "", verb,
+            utf8_fit(line, sizeof line, err->text));
     return err->code != ERR_NONE ? (int)err->code : ERR_FAILED;
 }
 
 int main(int argc, char **argv) {
     blas_core_guard(argv);
-    signals_install();
+    signals_ignore_write();
     Err err = {0};
     if (argc < 2) {
         print_verbs(stderr);
@@ -164,5 +165,6 @@ int main(int argc, char **argv) {
     }
     const Verb *verb = find_verb(argv[1], &err);
     if (verb == NULL) return report("", &err);
+    if (verb->stops) signals_install();
     return run_verb_line(verb, argc - 2, argv + 2, &err) ? 0 : report(verb->name, &err);
 }

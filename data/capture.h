@@ -24,8 +24,9 @@ MUST_CHECK bool capture_plan(CapturePlan *p, const Sample *sample, int64_t n, in
                              int64_t shard_tokens, Err *err);
 void capture_plan_free(CapturePlan *p);
 
-// What the target decides of a shard's meta: fingerprint, widths, window, vocabulary, dtype.
-ShardMeta capture_meta(const Target *t);
+// What the target decides of a shard's meta: widths, window, vocabulary, dtype, and its fingerprint
+// (NULL: left empty).
+ShardMeta capture_meta(const TargetConfig *c, const Sha256 *fingerprint);
 
 typedef struct Capturer Capturer;
 // Device memory that capturer_open takes beside the target.
@@ -42,7 +43,8 @@ MUST_CHECK bool capturer_run(Capturer *c, int64_t g, CapturedSeq *out, Err *err)
 typedef struct Stream Stream;
 MUST_CHECK Stream *stream_open(Target *t, const char *samples_path, int64_t chunk, DType kv_dtype,
                                Err *err);
-SeqSource stream_source(Stream *s); // borrows s
+SeqSource stream_source(Stream *s);   // borrows s
+size_t stream_bytes(const Stream *s); // device memory beside the target
 void stream_close(Stream *s);
 
 #endif

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "data/prepare.h"
 #include "infer/base/json.h"
@@ -11,17 +12,18 @@
 
 typedef struct {
     TargetConfig config;
-    Tokenizer *tokenizer;
+    Sha256 hash;          // of the tokenizer
+    Tokenizer *tokenizer; // once there is something to prepare
     PrepareTools tools;
 } Inputs;
 
 static bool inputs_open(Inputs *in, const Settings *s, Err *err) {
+    char path[PATH_ROOM];
     *in = (Inputs){0};
-    if (!target_config_load(&in->config, s->model.target_path, err) ||
-        !(in->tokenizer = open_tokenizer(s->model.target_path, in->config.text.vocab, err)))
-        return false;
-    in->tools.tokenizer = in->tokenizer;
-    return chat_template_load(&in->tools.chat_template, s->model.target_path, s->data.chat_template,
+    return target_config_load(&in->config, s->model.target_path, err) &&
+           tokenizer_file_hash(&in->hash, path_join(path, s->model.target_path, "tokenizer.json"),
+                               err) &&
+           chat_template_load(&in->tools.chat_template, s->model.target_path, s->data.chat_template,
                               err);
 }
 
@@ -30,7 +32,10 @@ static json_t *hashes(const StrList *files, Err *err) {
     for (int i = 0; i < files->n; i++) {
         Sha256 sha;
         if (!file_exists(files->item[i])) {
-            err_set(err, ERR_INPUT, "%s: no such file", files->item[i]);
+            err_set(err, ERR_INPUT, "%s: %s", files->item[i],
+                    dir_exists(files->item[i])          ? "a folder, expected a JSONL file"
+                    : access(files->item[i], F_OK) == 0 ? "not a regular file"
+                                                        : "no such file");
         } else if (sha256_file(&sha, files->item[i], err)) {
             json_array_append_new(list, json_string(sha.hex));
             continue;
@@ -48,14 +53,14 @@ static json_t *identity_of(const Settings *s, const Inputs *in, Err *err) {
         json_decref(train);
         return NULL;
     }
-    return json_pack(
-        "{s:o, s:o, s:s, s:s, s:f, s:I, s:I, s:I, s:I, s:I, s:s}", "data.train", train, "data.eval",
-        eval, "tokenizer", tokenizer_hash(in->tokenizer)->hex, "data.template",
-        chat_template_name(in->tools.chat_template), "data.dev_fraction", s->data.dev_fraction,
-        "data.max_length", (json_int_t)s->data.max_length, "data.max_samples",
-        (json_int_t)s->data.max_samples, "data.eval_samples", (json_int_t)s->data.eval_samples,
-        "data.dev_samples", (json_int_t)s->data.dev_samples, "data.seed", (json_int_t)s->data.seed,
-        "regenerate.answers", s->regenerate.answers);
+    return json_pack("{s:o, s:o, s:s, s:s, s:f, s:I, s:I, s:I, s:I, s:I, s:s}", "data.train", train,
+                     "data.eval", eval, "tokenizer", in->hash.hex, "data.template",
+                     chat_template_name(in->tools.chat_template), "data.dev_fraction",
+                     s->data.dev_fraction, "data.max_length", (json_int_t)s->data.max_length,
+                     "data.max_samples", (json_int_t)s->data.max_samples, "data.eval_samples",
+                     (json_int_t)s->data.eval_samples, "data.dev_samples",
+                     (json_int_t)s->data.dev_samples, "data.seed", (json_int_t)s->data.seed,
+                     "regenerate.answers", s->regenerate.answers);
 }
 
 static long long number(const json_t *o, const char *a, const char *b) {
@@ -97,7 +102,7 @@ static void show_sample(const Sample *s, const Tokenizer *t) {
         if (i < s->n && s->kind[i] == s->kind[from]) continue;
         size_t size;
         char *text = tokenizer_decode(t, s->ids + from, (size_t)(i - from), false, &size);
-        CHECK(text != NULL);
+        CHECK_MEMORY(text);
         printf("--- %s, %lld tokens\n", kinds[s->kind[from]], (long long)(i - from));
         fwrite(text, 1, size, stdout);
         if (size == 0 || text[size - 1] != '\n') putchar('\n');
@@ -122,7 +127,7 @@ static bool write_rejected(const Settings *s, const json_t *rejected, Err *err) 
         return false;
     json_array_foreach(rejected, i, line) {
         char *text = json_dumps(line, JSON_COMPACT);
-        CHECK(text != NULL);
+        CHECK_MEMORY(text);
         out_printf(&f, "%s\n", text);
         free(text);
     }
@@ -138,12 +143,23 @@ static bool write_all(const Prepared *p, const Settings *s, const char *stage,
         if (!samples_save(split_path(path, s, "data", (Split)i, ".jsonl"), p->split[i].sample,
                           p->split[i].n, err))
             return false;
-    return write_rejected(s, p->rejected, err) && stage_publish(stage, identity, result, err);
+    if (!write_rejected(s, p->rejected, err)) return false;
+    static const char *const names[] = {"train.jsonl", "dev.jsonl", "eval.jsonl", "rejected.jsonl"};
+    json_t *outputs = json_object();
+    bool ok = true;
+    for (size_t i = 0; ok && i < sizeof names / sizeof *names; i++)
+        ok = stage_note_output(outputs, stage, names[i], err);
+    ok = ok && stage_publish_outputs(stage, identity, result, outputs, err);
+    json_decref(outputs);
+    return ok;
 }
 
-static bool prepare(const Cli *cli, const Inputs *in, const char *stage, const json_t *identity,
+static bool prepare(const Cli *cli, Inputs *in, const char *stage, const json_t *identity,
                     Err *err) {
     Prepared p;
+    in->tokenizer = open_tokenizer(cli->s.model.target_path, in->config.text.vocab, err);
+    if (in->tokenizer == NULL) return false;
+    in->tools.tokenizer = in->tokenizer;
     if (!prepare_all(&p, &cli->s, &in->tools, err)) return false;
     json_t *result = prepared_json(&p);
     bool ok = true;

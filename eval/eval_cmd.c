@@ -10,6 +10,7 @@
 #include "eval/audit.h"
 #include "eval/drafter.h"
 #include "eval/sweep.h"
+#include "infer/base/hash_cache.h"
 #include "infer/base/json.h"
 #include "infer/base/log.h"
 #include "infer/base/stage.h"
@@ -28,22 +29,23 @@ typedef struct {
     Sweep sweep[2];
 } Eval;
 
-static bool hash_of(const char *dir, const char *file, char hex[65], Err *err) {
+static bool hash_of(const char *cache, const char *dir, const char *file, char hex[65], Err *err) {
     char path[PATH_ROOM];
     Sha256 h;
-    if (!sha256_file(&h, path_join(path, dir, file), err)) return false;
+    if (!sha256_remembered(&h, path_join(path, dir, file), cache, err)) return false;
     memcpy(hex, h.hex, 65);
     return true;
 }
 
 // Everything the result depends on.
 static json_t *identity_of(const Eval *e, Err *err) {
-    char shards[65], stock[65], trained[65] = "";
+    char shards[65], stock[65], trained[65] = "", cache[PATH_ROOM];
     const Settings *s = e->s;
-    if (!hash_of(e->shards_dir, "manifest.json", shards, err) ||
-        !hash_of(s->model.assistant_path, "model.safetensors", stock, err))
+    hash_cache_path(cache, s);
+    if (!hash_of(NULL, e->shards_dir, "manifest.json", shards, err) ||
+        !hash_of(cache, s->model.assistant_path, "model.safetensors", stock, err))
         return NULL;
-    if (e->trained_path[0] && !hash_of(e->trained_path, "model.safetensors", trained, err))
+    if (e->trained_path[0] && !hash_of(cache, e->trained_path, "model.safetensors", trained, err))
         return NULL;
     return json_pack(
         "{ss ss ss sI sI sf sI sI sI sI ss ss}", "shards", shards, "stock", stock, "trained",
@@ -54,7 +56,7 @@ static json_t *identity_of(const Eval *e, Err *err) {
         "embed_scale", s->model.embed_scale, "dtype", s->runtime.dtype);
 }
 
-static bool paths(Eval *e, Err *err) {
+static bool paths(Eval *e, bool dry, Err *err) {
     const char *out = e->s->output_dir;
     split_path(e->shards_dir, e->s, "shards", SPLIT_EVAL, "");
     path_join(e->report, out, "eval/acceptance.json");
@@ -62,20 +64,25 @@ static bool paths(Eval *e, Err *err) {
     if (e->s->model.assistant_path[0] == '\0')
         return err_set(err, ERR_USAGE,
                        "model.assistant_path is empty: eval compares with the stock assistant");
-    return drafter_trained_path(e->s, e->trained_path, err);
+    if (!drafter_trained_path(e->s, e->trained_path, err)) return false;
+    char manifest[PATH_ROOM];
+    if (!dry && !file_exists(path_join(manifest, e->shards_dir, "manifest.json")))
+        return err_set(err, ERR_INPUT, "%s: not there; `capture` makes it", e->shards_dir);
+    return true;
 }
 
 static bool open_models(Eval *e, Err *err) {
     const Settings *s = e->s;
     e->rows = s->capture.chunk > e->K + 1 ? s->capture.chunk : e->K + 1;
     ShardMeta want = {0};
-    if (!open_target(&e->open, s, e->rows, err)) return false;
-    const TargetConfig *tc = target_config(e->open.target);
-    snprintf(want.target, sizeof want.target, "%s", target_fingerprint(e->open.target)->hex);
-    want.hidden = tc->text.hidden;
-    want.vocab = tc->text.vocab;
-    if ((e->shards = shards_open(e->shards_dir, &want, err)) == NULL) return false;
-    e->source = measure_source(e->shards);
+    if (!identify_target(&e->open, s, err)) return false;
+    memcpy(want.target, e->open.fingerprint.hex, sizeof want.target);
+    want.hidden = e->open.config.text.hidden;
+    want.vocab = e->open.config.text.vocab;
+    if ((e->shards = shards_open(e->shards_dir, &want, err)) == NULL ||
+        !load_target(&e->open, s, e->rows, err))
+        return false;
+    e->source = shards_source(e->shards);
     if (e->source.count == 0) return err_set(err, ERR_INPUT, "%s holds no sequence", e->shards_dir);
     e->drafter[0] = drafter_open(&e->open, s, s->model.assistant_path, err);
     if (e->drafter[0] == NULL || e->trained_path[0] == '\0') return e->drafter[0] != NULL;
@@ -97,7 +104,7 @@ static json_t *measure(Eval *e, Err *err) {
     SweepIntervals *intervals = malloc(sizeof *intervals);
     json_t *report = NULL;
     int n = 0;
-    CHECK(intervals != NULL);
+    CHECK_MEMORY(intervals);
     for (; n < 2 && e->drafter[n] != NULL; n++) {
         const double start = now_s();
         if (!sweep_run(&e->sweep[n], names[n], dirs[n], e->drafter[n],
@@ -215,16 +222,13 @@ static void print_hint(const json_t *report) {
            100 * u1, u1 < 0.8 ? "Retraining should pay." : "Little can be gained by retraining.");
 }
 
-static void print_report(const Cli *cli, const json_t *report) {
-    if (cli->json) {
-        json_dumpf(report, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
-        putchar('\n');
-        return;
-    }
+static bool print_report(const Cli *cli, const json_t *report, Err *err) {
+    if (cli->json) return json_print(report, err);
     acceptance_markdown(stdout, report);
     if (json_object_get(report, "paired") == NULL) print_hint(report);
     const json_t *audit = json_object_get(report, "audit");
     if (audit != NULL) audit_markdown(stdout, audit);
+    return true;
 }
 
 static bool dry_run(const Eval *e, Err *err) {
@@ -252,26 +256,29 @@ static bool make_report(Eval *e, const Cli *cli, const json_t *identity, Err *er
     char dir[PATH_ROOM];
     Audit audit;
     audit_start(&audit, e->K, 0.0);
-    json_t *report = NULL;
+    json_t *report = NULL, *outputs = json_object();
     bool ok = stage_clear(e->stage, err) &&
               dir_make(path_join(dir, e->s->output_dir, "eval"), err) && open_models(e, err) &&
               (report = measure(e, err)) != NULL;
     if (ok) audit_start(&audit, e->K, audit_near_tie(e->open.dtype));
     ok = ok && audit_live(e, &audit, report, err) && json_write_file(e->report, report, err);
-    if (ok) print_report(cli, report);
-    ok = ok && audit_gate(&audit, err) && stage_publish(e->stage, identity, NULL, err);
+    ok = ok && print_report(cli, report, err);
+    ok = ok && audit_gate(&audit, err) &&
+         stage_note_output(outputs, e->stage, "acceptance.json", err) &&
+         stage_publish_outputs(e->stage, identity, NULL, outputs, err);
+    json_decref(outputs);
     json_decref(report);
     return ok;
 }
 
 static bool eval_run(const Cli *cli, Err *err) {
     Eval *e = calloc(1, sizeof *e);
-    CHECK(e != NULL);
+    CHECK_MEMORY(e);
     e->s = &cli->s;
     e->K = (int)cli->s.eval.draft_tokens;
     json_t *identity = NULL, *report = NULL;
     Err other = {0};
-    bool ok = paths(e, err);
+    bool ok = paths(e, cli->dry_run, err);
     if (ok && cli->dry_run) {
         ok = dry_run(e, err);
         goto end;
@@ -283,7 +290,7 @@ static bool eval_run(const Cli *cli, Err *err) {
     const StageState state = stage_state(e->stage, identity, cli->overwrite, &other);
     if (state == STAGE_DONE && (report = json_read_file(e->report, JSON_LIMIT, &other)) != NULL) {
         log_info("eval: %s is up to date", e->report);
-        print_report(cli, report);
+        ok = print_report(cli, report, err);
         goto end;
     }
     // Another drafter or capture is the usual reason to measure again: no harm, nothing is lost.
@@ -305,4 +312,5 @@ const Verb eval_verb = {
              "  draftsmith eval -c configs/demo.json eval.drafter=DIR   another drafter, or none "
              "yet: the stock alone",
     .run = eval_run,
+    .stops = true,
 };

@@ -3,9 +3,9 @@
 
 #include <stdio.h>
 
+#include "infer/base/json.h"
 #include "infer/base/log.h"
 #include "infer/base/stage.h"
-#include "infer/tensor/ceiling.h"
 #include "train/train_setup.h"
 
 static json_t *result_json(const TrainResult *r, const Settings *s) {
@@ -16,12 +16,8 @@ static json_t *result_json(const TrainResult *r, const Settings *s) {
                      (json_int_t)r->tokens);
 }
 
-static void print_result(const json_t *o, const Cli *cli) {
-    if (cli->json) {
-        json_dumpf(o, stdout, JSON_INDENT(2));
-        printf("\n");
-        return;
-    }
+static bool print_result(const json_t *o, const Cli *cli, Err *err) {
+    if (cli->json) return json_print(o, err);
     const long long k = (long long)json_integer_value(json_object_get(o, "select_k"));
     const long long best = (long long)json_integer_value(json_object_get(o, "best_step"));
     printf("train  %lld steps, %lld anchors; dev split: tau(%lld) %.3f stock, %.3f best (step "
@@ -31,22 +27,22 @@ static void print_result(const json_t *o, const Cli *cli) {
            json_number_value(json_object_get(o, "stock_tau")),
            json_number_value(json_object_get(o, "best_tau")), best,
            best == 0 ? ": the stock drafter, never beaten" : "");
+    return true;
 }
 
-// What is known before the first step; the time from one measured product.
+// What is known before the first step; the time from taking some, which nobody keeps.
 static bool dry_run(TrainSetup *t, Err *err) {
     TrainPlan plan;
+    double seconds;
     const TrainerOptions opt = train_setup_options(t);
     if (!trainer_plan(&opt, &plan, err)) return false;
-    const double flop = train_step_flop(t, &plan) * (double)plan.steps;
-    const double ceiling =
-        1e9 * device_gemm_ceiling(t->model.dev, t->assistant->dtype, 1024, 1024, 1024);
     trainer_plan_print(stdout, &plan, &opt);
-    printf("time            at most about %.0f s: %.2g operations if every position were an "
-           "anchor, at half of "
-           "%.0f GFLOP/s\n",
-           2.0 * flop / ceiling, flop, ceiling * 1e-9);
-    return true;
+    fflush(stdout);
+    Trainer *trainer = trainer_open(&opt, err);
+    const bool ok = trainer != NULL && trainer_trial(trainer, &seconds, err);
+    trainer_close(trainer);
+    if (ok) printf("time            about %.0f s\n", seconds);
+    return ok;
 }
 
 static bool train(TrainSetup *t, const Cli *cli, json_t **result, Err *err) {
@@ -69,23 +65,20 @@ static bool train_run(const Cli *cli, Err *err) {
     TrainSetup t;
     char stage[PATH_ROOM], best[PATH_ROOM];
     json_t *result = NULL;
-    if (!train_setup_open(&t, &cli->s, err)) return false;
+    StageState state = STAGE_ABSENT;
     path_join(stage, cli->s.output_dir, "ckpt/train.json");
-    bool ok = true;
-    if (cli->dry_run) {
-        ok = dry_run(&t, err);
-    } else {
-        const StageState state = stage_state(stage, t.identity, cli->overwrite, err);
-        ok = state != STAGE_ERROR;
-        if (state == STAGE_DONE && dir_exists(path_join(best, cli->s.output_dir, "ckpt/best"))) {
-            log_info("train: done before (%s)", stage);
-            ok = (result = stage_result(stage, err)) != NULL;
-        } else if (ok) {
-            ok = stage_clear(stage, err) && train(&t, cli, &result, err) &&
-                 stage_publish(stage, t.identity, result, err);
-        }
+    bool ok = train_setup_identify(&t, &cli->s, err);
+    if (ok && !cli->dry_run) state = stage_state(stage, t.identity, cli->overwrite, err);
+    ok = ok && state != STAGE_ERROR;
+    if (state == STAGE_DONE && dir_exists(path_join(best, cli->s.output_dir, "ckpt/best"))) {
+        log_info("train: done before (%s)", stage);
+        ok = (result = stage_result(stage, err)) != NULL;
+    } else if (ok && (ok = train_setup_open(&t, err))) {
+        ok = cli->dry_run ? dry_run(&t, err)
+                          : stage_clear(stage, err) && train(&t, cli, &result, err) &&
+                                stage_publish(stage, t.identity, result, err);
     }
-    if (ok && result != NULL) print_result(result, cli);
+    if (ok && result != NULL) ok = print_result(result, cli, err);
     json_decref(result);
     train_setup_close(&t);
     return ok;
@@ -102,4 +95,5 @@ const Verb train_verb = {
         "75;\n"
         "--overwrite starts anew.",
     .run = train_run,
+    .stops = true,
 };

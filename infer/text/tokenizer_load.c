@@ -144,7 +144,7 @@ static bool read_all(Tokenizer *t, Scan *s, Parts *parts, Err *err) {
 Tokenizer *tokenizer_parse(const char *text, size_t size, Err *err) {
     static _Atomic uint64_t serial = 1;
     Tokenizer *t = calloc(1, sizeof *t);
-    CHECK(t != NULL, "out of memory");
+    CHECK_MEMORY(t);
     t->serial = atomic_fetch_add(&serial, 1);
     Parts parts = {.top = json_object(), .model = json_object()};
     Scan s;
@@ -167,6 +167,14 @@ Tokenizer *tokenizer_load(const char *path, Err *err) {
     free(text);
     if (t == NULL) err_wrap(err, "%s", path);
     return t;
+}
+
+bool tokenizer_file_hash(Sha256 *out, const char *path, Err *err) {
+    size_t size;
+    char *text = unpacked_read(path, TOKENIZER_FILE_LIMIT, &size, err);
+    const bool ok = text != NULL && sha256_bytes(out, text, size, err);
+    free(text);
+    return ok;
 }
 
 void tokenizer_free(Tokenizer *t) {

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "infer/text/tokenizer_utf8.h"
+#include "infer/base/utf8.h"
 
 void scan_open(Scan *s, const char *text, size_t size) {
     *s = (Scan){.begin = text, .at = text, .end = text + size};
@@ -56,7 +56,7 @@ static void keep(Scan *s, const char *bytes, size_t n) {
     if (s->size + n >= s->room) {
         s->room = 2 * (s->size + n) + 64;
         s->string = realloc(s->string, s->room);
-        CHECK(s->string != NULL, "out of memory");
+        CHECK_MEMORY(s->string);
     }
     if (n > 0) memcpy(s->string + s->size, bytes, n);
     s->size += n;

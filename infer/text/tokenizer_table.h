@@ -9,8 +9,8 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "infer/base/utf8.h"
 #include "infer/text/tokenizer.h"
-#include "infer/text/tokenizer_utf8.h"
 
 enum {
     TOKENIZER_ID_LIMIT = 1 << 24,
