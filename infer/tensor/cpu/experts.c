@@ -28,9 +28,11 @@ void cpu_route(Device *dev, Tensor w, Tensor z, Tensor idx, Tensor scale) {
     }
 }
 
-// A product is prepared per number of rows: few sizes, so that they are found again.
+// A product is prepared per number of rows: eight sizes up to each power of two, so that they are
+// found again. Up to 16 rows nothing is prepared.
 static int64_t padded(int64_t rows) {
-    const int64_t step = rows <= 4 ? 1 : rows <= 64 ? 8 : rows <= 512 ? 32 : 128;
+    int64_t step = 1;
+    while (16 * step < rows) step *= 2;
     return (rows + step - 1) / step * step;
 }
 

@@ -208,11 +208,29 @@ static void a_pair_of_another_rank_is_refused(void **state) {
     assert_non_null(strstr(err.text, "the configured rank is 2 for each of 8 experts"));
 }
 
+// What training needs of a target, whose experts would be most of the memory.
+static void the_table_alone_leaves_the_experts_where_they_are(void **state) {
+    (void)state;
+    Err err = {0};
+    TargetOptions opt = {.dir = SOURCE, .dtype = DT_BF16, .max_rows = 1};
+    Target *whole = target_open(test_env()->dev, &opt, &err);
+    opt.max_rows = 0;
+    Target *table = target_open(test_env()->dev, &opt, &err);
+    assert_ok(whole != NULL && table != NULL, err);
+    const Tensor a = target_embedding(whole), b = target_embedding(table);
+    assert_true(a.rows == b.rows && a.cols == b.cols);
+    assert_memory_equal(a.data, b.data, tensor_bytes(a));
+    assert_true(target_bytes(table) < tensor_bytes(b) + 4096);
+    target_close(whole);
+    target_close(table);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(mlx_names_give_the_same_model),
         cmocka_unit_test(a_pair_for_all_experts_changes_each_by_its_share),
         cmocka_unit_test(a_pair_of_another_rank_is_refused),
+        cmocka_unit_test(the_table_alone_leaves_the_experts_where_they_are),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
