@@ -36,6 +36,7 @@ QUANT     := $(filter %_quant_test,$(TESTS))
 UNITS     := $(filter-out %_golden_test %_e2e_test %_ids_test %_cases_test,$(TESTS))
 SCRIPTS   := $(wildcard tests/arrows.sh tests/invalid.sh tests/pipeline.sh tests/kill_*.sh)
 FUZZERS   := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/fuzz/*_fuzz.c))
+REPLAYS   := $(FUZZERS:_fuzz=_replay)
 FUZZ_SECONDS ?= 60
 GOLDEN    ?=
 IDS_TEST  := $(BUILD)/tests/infer/text/tokenizer_ids_test
@@ -65,6 +66,8 @@ $(BUILD)/tests/%_test: $(BUILD)/tests/%_test.o $(BUILD)/tests/testing.o $(LIB)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
 $(BUILD)/tests/fuzz/%_fuzz: $(BUILD)/tests/fuzz/%_fuzz.o $(LIB)
 	$(Q)$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
+$(BUILD)/tests/fuzz/%_replay: $(BUILD)/tests/fuzz/%_fuzz.o $(BUILD)/tests/fuzz/replay.o $(LIB)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 deps: ## install the Debian packages (as root or through sudo)
 	@root=; test "$$(id -u)" = 0 || root=sudo; \
@@ -86,18 +89,18 @@ demo-smoke: ensure ## the whole pipeline on a few prompts and steps, in runs/smo
 	./draftsmith run -c tests/smoke.json --overwrite
 
 tests: $(TESTS)
-units: $(UNITS)
+units: $(UNITS) $(REPLAYS)
 test: tests ## unit and golden tests of this build
 	@tests/run.sh $(TESTS)
 check: ensure ## every test of an ordinary change; last line: N passed, N failed, N skipped
 	@$(MAKE) all tests
 	@$(MAKE) MODE=asan units
-	@tests/run.sh $(TESTS) $(subst $(BUILD),build/asan-$(if $(CUDA),cuda,cpu),$(UNITS)) $(SCRIPTS)
+	@tests/run.sh $(TESTS) $(subst $(BUILD),build/asan-$(if $(CUDA),cuda,cpu),$(UNITS) $(REPLAYS)) $(SCRIPTS)
 check-long: ensure ## check, the long tests, goldens under sanitizers, fuzzing
 	@$(MAKE) all $(ALL_TESTS)
-	@$(MAKE) MODE=asan tests
+	@$(MAKE) MODE=asan tests units
 	@$(MAKE) fuzz
-	@tests/run.sh $(ALL_TESTS) $(subst $(BUILD),build/asan-$(if $(CUDA),cuda,cpu),$(TESTS)) $(SCRIPTS)
+	@tests/run.sh $(ALL_TESTS) $(subst $(BUILD),build/asan-$(if $(CUDA),cuda,cpu),$(TESTS) $(REPLAYS)) $(SCRIPTS)
 check-golden: $(GOLDENS) ## GOLDEN=DIR [FAMILIES="e2b e4b"]: golden tests on any folder of that layout
 	@GOLDEN=$(GOLDEN) FAMILIES="$(FAMILIES)" tests/run.sh $(GOLDENS)
 check-tokenizer: $(IDS_TEST) ## TOKENIZER=tokenizer.json IDS=ids.jsonl.zst

@@ -1,5 +1,4 @@
 // main.c - the table of verbs, and `run`, which is the stages one after the other.
-#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -15,6 +14,7 @@
 #include "infer/base/json.h"
 #include "infer/base/log.h"
 #include "infer/base/nearest.h"
+#include "infer/base/utf8.h"
 #include "infer/export/export_cmd.h"
 #include "infer/export/inspect_cmd.h"
 #include "infer/tensor/device.h"
@@ -140,9 +140,9 @@ static const Verb *find_verb(const char *name, Err *err) {
 
 // One line, whatever a file put into it.
 static int report(const char *verb, Err *err) {
-    for (char *p = err->text; *p; p++)
-        if (iscntrl((unsigned char)*p)) *p = ' ';
-    fprintf(stderr, "draftsmith%s%s: %s\n", *verb ? " " : "", verb, err->text);
+    char line[sizeof err->text];
+    fprintf(stderr, "draftsmith%s%s: %s\n", *verb ? " " : "", verb,
+            utf8_fit(line, sizeof line, err->text));
     return err->code != ERR_NONE ? (int)err->code : ERR_FAILED;
 }
 

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "infer/base/file.h"
+#include "infer/base/utf8.h"
 #include "infer/text/chat_json.h"
 
 enum {
@@ -15,13 +16,14 @@ enum {
     LINE_LIMIT = 64 << 20,
     GUARD_AFTER = 64 << 20, // unpacked bytes before the ratio is looked at
     RATIO_LIMIT = 1000,
+    NAME_BYTES = 200,
 };
 #define TOTAL_LIMIT ((int64_t)256 << 30)
 
 struct Corpus {
     struct archive *archive;
     char path[PATH_ROOM];
-    char entry[256]; // printable name of the member, "" for a bare file
+    char entry[NAME_BYTES]; // printable name of the member, never opened; "" for a bare file
     bool in_entry;
     char block[BLOCK_BYTES];
     size_t at, filled; // block[at..filled) is not consumed yet
@@ -33,19 +35,12 @@ struct Corpus {
 };
 
 static void place(const Corpus *c, char out[512]) {
+    char file[NAME_BYTES];
+    utf8_fit(file, sizeof file, path_base(c->path));
     if (c->entry[0])
-        snprintf(out, 512, "%.200s(%.200s):%lld", path_base(c->path), c->entry,
-                 (long long)c->number);
+        snprintf(out, 512, "%s(%s):%lld", file, c->entry, (long long)c->number);
     else
-        snprintf(out, 512, "%.400s:%lld", path_base(c->path), (long long)c->number);
-}
-
-// Names of members are printed, never opened: keep what is harmless on a terminal.
-static void printable(char *out, size_t room, const char *name) {
-    size_t n = 0;
-    for (; name && *name && n + 1 < room; name++)
-        out[n++] = (unsigned char)*name >= 32 && *name != 127 ? *name : '?';
-    out[n] = 0;
+        snprintf(out, 512, "%s:%lld", file, (long long)c->number);
 }
 
 static bool archive_failed(Corpus *c, Err *err) {
@@ -109,7 +104,9 @@ static int next_entry(Corpus *c, Err *err) {
         c->skipped++;
     }
     const bool raw = archive_format(c->archive) == ARCHIVE_FORMAT_RAW;
-    printable(c->entry, sizeof c->entry, raw ? "" : archive_entry_pathname(e));
+    const char *name = raw ? "" : archive_entry_pathname(e);
+    if (!name) name = archive_entry_pathname_utf8(e); // not to be had in the "C" locale
+    utf8_fit(c->entry, sizeof c->entry, name ? name : "");
     c->in_entry = true;
     c->number = 0;
     return 1;

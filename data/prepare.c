@@ -7,6 +7,7 @@
 
 #include "infer/base/log.h"
 #include "infer/base/rng.h"
+#include "infer/base/utf8.h"
 
 enum { ANSWER_ROOM = 2 }; // tokens that a prompt must leave: an answer of one token teaches nothing
 
@@ -51,8 +52,11 @@ typedef struct {
 } Job;
 
 static void reject(Job *j, const char *where, const char *id, const char *why) {
-    json_array_append_new(j->p->rejected,
-                          json_pack("{s:s, s:s, s:s}", "where", where, "id", id, "why", why));
+    char said[512]; // a message may have been cut within a character
+    json_t *o = json_pack("{s:s, s:s, s:s}", "where", where, "id", id, "why",
+                          utf8_fit(said, sizeof said, why));
+    CHECK(o != NULL, "(rejected %s: %s)", where, said);
+    json_array_append_new(j->p->rejected, o);
 }
 
 static bool keep(Job *j, Split split, const Sample *s, Err *err) {

@@ -4,6 +4,7 @@
 
 #include "data/prepare.h"
 #include "infer/base/hash.h"
+#include "infer/base/utf8.h"
 
 static bool label(char *out, size_t room, const json_t *o, const char *key, const char *absent,
                   Err *err) {
@@ -71,12 +72,13 @@ static bool as_reference(Sample *s, const ChatTokens *whole, const ChatTokens *p
 
 bool prepare_item(Sample *out, uint64_t *hash, const CorpusLine *line, const char *source,
                   const PrepareTools *with, bool keep_answer, Err *err) {
-    char name[256];
+    char name[sizeof out->id], file[sizeof out->id - 24]; // room for ":" and a line number
     const json_t *messages = json_object_get(line->value, "messages");
     const json_t *tools = json_object_get(line->value, "tools");
     *out = (Sample){.min_margin = -1};
-    snprintf(name, sizeof name, "%.100s:%lld", source, (long long)line->line);
-    snprintf(out->source, sizeof out->source, "%.127s", source);
+    utf8_fit(out->source, sizeof out->source, source);
+    snprintf(name, sizeof name, "%s:%lld", utf8_fit(file, sizeof file, source),
+             (long long)line->line);
     if (!label(out->id, sizeof out->id, line->value, "id", name, err) ||
         !label(out->category, sizeof out->category, line->value, "category", "", err))
         return false;

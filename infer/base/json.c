@@ -5,15 +5,19 @@
 #include <string.h>
 
 #include "infer/base/file.h"
+#include "infer/base/utf8.h"
 
 static json_t *parse(const char *text, size_t size, const char *path, Err *err) {
     json_error_t e;
+    char why[sizeof e.text]; // it quotes the file
     json_t *v = json_loadb(text, size, JSON_REJECT_DUPLICATES, &e);
-    if (v == NULL && path != NULL)
-        err_set(err, ERR_INPUT, "%s:%d:%d: not valid JSON: %s", path, e.line, e.column, e.text);
-    else if (v == NULL)
-        err_set(err, ERR_INPUT, "not valid JSON at column %d: %s", e.column, e.text);
-    return v;
+    if (v != NULL) return v;
+    utf8_fit(why, sizeof why, e.text);
+    if (path != NULL)
+        err_set(err, ERR_INPUT, "%s:%d:%d: not valid JSON: %s", path, e.line, e.column, why);
+    else
+        err_set(err, ERR_INPUT, "not valid JSON at column %d: %s", e.column, why);
+    return NULL;
 }
 
 json_t *json_read_text(const char *text, size_t size, Err *err) {

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "infer/base/json.h"
+#include "infer/base/utf8.h"
 
 static void *place(const Settings *s, const Field *f) {
     return (char *)s + f->offset;
@@ -101,7 +102,10 @@ fail:
 }
 
 bool field_set_text(Settings *s, const Field *f, const char *text, Err *err) {
-    char *end = NULL;
+    char *end = NULL, shown[128];
+    if (!utf8_valid(text, strlen(text))) // the resolved configuration is JSON: it could not say so
+        return err_set(err, ERR_USAGE, "%s is \"%s\", which is not UTF-8", f->name,
+                       utf8_fit(shown, sizeof shown, text));
     errno = 0;
     switch (f->type) {
     case FIELD_INT: {

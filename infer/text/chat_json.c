@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "infer/base/utf8.h"
+
 // End of the number at p; *big: an integer that does not fit int64.
 static const char *number_end(const char *p, const char *end, bool *big) {
     const char *q = p;
@@ -75,8 +77,10 @@ json_t *chat_json_read(const char *text, size_t size, Err *err) {
     json_error_t why;
     json_t *value =
         json_loadb(changed ? changed : text, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &why);
+    char quoted[sizeof why.text];
     if (value == NULL)
-        err_set(err, ERR_INPUT, "not valid JSON at column %d: %s", why.column, why.text);
+        err_set(err, ERR_INPUT, "not valid JSON at column %d: %s", why.column,
+                utf8_fit(quoted, sizeof quoted, why.text));
     free(changed);
     return value;
 }

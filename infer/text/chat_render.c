@@ -208,6 +208,7 @@ static void end_of_turn(Render *r, const json_t *message, size_t i, bool model, 
     }
     if (open) return;
     chat_markup(r->c, "<turn|>");
+    r->open = false;
     r->c->kind = TOKEN_CONTEXT;
     chat_markup(r->c, "\n");
 }
@@ -226,8 +227,10 @@ static bool turn(Render *r, size_t i) {
         else
             chat_content(r->c, json_string_value(role), json_string_length(role));
         chat_markup(r->c, "\n");
+        r->open = true;
     }
-    if (model) r->c->kind = TOKEN_MODEL;
+    // "model" behind "assistant": the templates close the one turn and do not open the other
+    if (model && r->open) r->c->kind = TOKEN_MODEL;
     if (!thought(r, message, i) || !calls(r, value_get(message, "tool_calls"))) return false;
     const json_t *own = value_get(message, "tool_responses");
     bool responded = false;

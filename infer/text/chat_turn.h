@@ -15,6 +15,7 @@ typedef struct {
     size_t first, n;
     int64_t last_user; // index of the last user message, -1 = none
     Previous previous;
+    bool open; // a turn was opened and not closed
     Err *err;
 } Render;
 

@@ -8,7 +8,7 @@
 #include <wctype.h>
 
 #include "infer/text/chat_json.h"
-#include "infer/text/tokenizer_utf8.h"
+#include "infer/base/utf8.h"
 
 void bytes_add(Bytes *b, const char *text, size_t size) {
     if (b->size + size + 1 > b->room) {

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "infer/text/tokenizer_utf8.h"
+#include "infer/base/utf8.h"
 
 void scan_open(Scan *s, const char *text, size_t size) {
     *s = (Scan){.begin = text, .at = text, .end = text + size};

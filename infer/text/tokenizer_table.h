@@ -10,7 +10,7 @@
 #include <xxhash.h>
 
 #include "infer/text/tokenizer.h"
-#include "infer/text/tokenizer_utf8.h"
+#include "infer/base/utf8.h"
 
 enum {
     TOKENIZER_ID_LIMIT = 1 << 24,

@@ -7,6 +7,7 @@
 
 #include "data/corpus.h"
 #include "infer/base/file.h"
+#include "infer/base/utf8.h"
 #include "tests/testing.h"
 
 static char *put(const char *name, const void *data, size_t size) {
@@ -202,6 +203,34 @@ static void members_of_tar_and_zip_are_read_and_links_are_skipped(void **state) 
     }
 }
 
+static void names_are_printable_and_text_wherever_they_are_cut(void **state) {
+    (void)state;
+    const char *names[] = {"gr\u00fcn.jsonl", "gr\xfcn.jsonl", "a\nb\xe2\x82.jsonl"};
+    const char *said[] = {"n.tar(gr\u00fcn.jsonl):1", "n.tar(gr?n.jsonl):1", "n.tar(a?b?.jsonl):1"};
+    for (int i = 0; i < 3; i++) {
+        char out[65536], where[512];
+        size_t used = 0;
+        Err err = {0};
+        struct archive *a = archive_write_new();
+        archive_write_set_format_ustar(a);
+        archive_write_open_memory(a, out, sizeof out, &used);
+        add_member(a, names[i], AE_IFREG, "{\"a\":1}\n");
+        archive_write_close(a);
+        archive_write_free(a);
+        assert_int_equal(count(put("n.tar", out, used), where, &err), 1);
+        assert_string_equal(where, said[i]);
+    }
+    char name[256] = "", where[512];
+    for (int i = 0; i < 100; i++) strcat(name, "\u00e9"); // 200 bytes: one more than is shown
+    strcat(name, ".jsonl");
+    Err err = {0};
+    assert_int_equal(count(put_text(name, "{}\n"), where, &err), 1);
+    assert_int_equal(strlen(where), 198 + 2);
+    assert_true(utf8_valid(where, strlen(where)));
+    assert_int_equal(count(put_text("bad.jsonl", "{\"a\":\"\x01\xff\n"), NULL, &err), -1);
+    assert_true(utf8_valid(err.text, strlen(err.text)) && strpbrk(err.text, "\x01\n") == NULL);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(lines_are_read_in_order_and_blank_ones_are_skipped),
@@ -213,6 +242,7 @@ int main(void) {
         cmocka_unit_test(a_line_over_the_limit_is_refused),
         cmocka_unit_test(a_bomb_is_refused_by_its_ratio),
         cmocka_unit_test(members_of_tar_and_zip_are_read_and_links_are_skipped),
+        cmocka_unit_test(names_are_printable_and_text_wherever_they_are_cut),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -45,8 +45,8 @@ static Settings settings(const char *train, const char *eval, const char *more) 
     snprintf(line[3], sizeof line[3], "data.dev_fraction=0.3");
     snprintf(line[4], sizeof line[4], "%s", more ? more : "data.seed=1");
     // the defaults are the demo's: its caps on samples would hide what is counted here
-    char *const list[] = {"data.max_samples=0", "data.dev_samples=0", line[0], line[1], line[2],
-                          line[3], line[4]};
+    char *const list[] = {
+        "data.max_samples=0", "data.dev_samples=0", line[0], line[1], line[2], line[3], line[4]};
     assert_ok(settings_load(&s, NULL, list, 7, &err), err);
     return s;
 }
@@ -227,6 +227,33 @@ static void unusable_inputs_are_named(void **state) {
     }
 }
 
+// A sample is named by its file when it has no id: the name is cut, the text stays JSON.
+static void a_long_file_name_becomes_a_name_that_can_be_written(void **state) {
+    (void)state;
+    char name[256] = "x", path[PATH_ROOM];
+    for (int i = 0; i < 100; i++) strcat(name, "\u00e9");
+    Settings s = settings(
+        save(name, "{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}]}\n{\"messages\":1}\n"),
+        NULL, "data.dev_fraction=0");
+    const PrepareTools with = tools();
+    Prepared p;
+    Err err = {0};
+    assert_ok(prepare_all(&p, &s, &with, &err), err);
+    assert_int_equal(p.split[SPLIT_TRAIN].n, 1);
+    assert_int_equal(json_array_size(p.rejected), 1);
+    assert_ok(samples_save(path_join(path, test_dir(), "out.jsonl"), p.split[SPLIT_TRAIN].sample, 1,
+                           &err),
+              err);
+    prepared_free(&p);
+    Sample *back;
+    int64_t n;
+    assert_ok(samples_load(path, 8192, &back, &n, &err), err);
+    assert_true(strncmp(back[0].id, name, 101) == 0 && strchr(back[0].id, ':') != NULL);
+    assert_true(strncmp(back[0].source, name, 127) == 0 && strlen(back[0].source) == 127);
+    samples_free(back, n);
+    settings_free(&s);
+}
+
 static void a_tokenizer_of_another_vocabulary_is_refused_with_both_numbers(void **state) {
     (void)state;
     Err err = {0};
@@ -277,6 +304,7 @@ int main(void) {
         cmocka_unit_test(given_answers_are_kept_for_training_only_when_asked),
         cmocka_unit_test(long_items_and_those_beyond_the_limit_are_skipped),
         cmocka_unit_test(unusable_inputs_are_named),
+        cmocka_unit_test(a_long_file_name_becomes_a_name_that_can_be_written),
         cmocka_unit_test(a_tokenizer_of_another_vocabulary_is_refused_with_both_numbers),
         cmocka_unit_test(the_verb_writes_once_and_refuses_other_settings),
     };

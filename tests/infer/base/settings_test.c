@@ -161,6 +161,22 @@ static void short_names_must_be_unique(void **state) {
     assert_string_equal(err.text, "unknown key \"wramup\", did you mean \"train.warmup\"?");
 }
 
+// The resolved configuration is JSON: what it cannot hold would be missing from it without a word.
+static void text_that_is_not_utf8_is_refused(void **state) {
+    (void)state;
+    char *const given[] = {"output_dir=runs/caf\xe9", "data.train=a.jsonl,\xff", "train.lr=\x80"};
+    const char *const said[] = {"output_dir is \"runs/caf?\", which is not UTF-8",
+                                "data.train is \"a.jsonl,?\", which is not UTF-8",
+                                "train.lr is \"?\", which is not UTF-8"};
+    for (int i = 0; i < 3; i++) {
+        Err err = {0};
+        Settings s;
+        assert_false(settings_load(&s, NULL, &given[i], 1, &err));
+        assert_int_equal(err.code, ERR_USAGE);
+        assert_string_equal(err.text, said[i]);
+    }
+}
+
 static void a_missing_file_is_a_usage_error(void **state) {
     (void)state;
     Err err = {0};
@@ -206,6 +222,7 @@ int main(void) {
         cmocka_unit_test(the_resolved_configuration_loads_to_itself),
         cmocka_unit_test(every_default_lies_in_its_own_range),
         cmocka_unit_test(short_names_must_be_unique),
+        cmocka_unit_test(text_that_is_not_utf8_is_refused),
         cmocka_unit_test(a_missing_file_is_a_usage_error),
         cmocka_unit_test(edit_distance_counts_edits),
         cmocka_unit_test(help_lists_every_setting),

@@ -125,6 +125,20 @@ static void a_pending_call_ends_with_the_stop(void **state) {
     chat_tokens_free(&c);
 }
 
+// The templates close "assistant" before "model" and do not open another turn: what stands there is
+// no text that a target would have written.
+static void text_outside_of_every_turn_is_context(void **state) {
+    (void)state;
+    ChatTokens c = encoded("[{\"role\":\"user\",\"content\":\"Hi\"},"
+                           "{\"role\":\"assistant\",\"content\":\"One.\"},"
+                           "{\"role\":\"model\",\"content\":\"Two.\"},"
+                           "{\"role\":\"user\",\"content\":\"More\"},"
+                           "{\"role\":\"model\",\"content\":\"Three.\"}]",
+                           NULL, (ChatOptions){.tmpl = CHAT_SMALL_2026_07});
+    assert_kind(&c, TOKEN_MODEL, "One.<turn|>|||Three.<turn|>");
+    chat_tokens_free(&c);
+}
+
 static size_t control_ids(const ChatTokens *c) {
     size_t n = 0;
     for (size_t i = 0; i < c->ids.n; i++) n += tokenizer_is_special(tok, c->ids.id[i]);
@@ -244,6 +258,7 @@ int main(void) {
         cmocka_unit_test(a_generation_prompt_is_context),
         cmocka_unit_test(thoughts_calls_and_the_stop_before_a_response_are_the_models),
         cmocka_unit_test(a_pending_call_ends_with_the_stop),
+        cmocka_unit_test(text_outside_of_every_turn_is_context),
         cmocka_unit_test(no_content_can_inject_a_control_token),
         cmocka_unit_test(ids_are_those_of_the_whole_text),
         cmocka_unit_test(refusals_name_the_message),

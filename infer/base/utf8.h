@@ -1,6 +1,6 @@
-// infer/text/tokenizer_utf8.h - UTF-8 to scalars and back; invalid bytes read as Python reads them.
-#ifndef TEXT_TOKENIZER_UTF8_H
-#define TEXT_TOKENIZER_UTF8_H
+// infer/base/utf8.h - UTF-8 to scalars and back; invalid bytes read as Python reads them.
+#ifndef BASE_UTF8_H
+#define BASE_UTF8_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -61,5 +61,9 @@ static inline bool utf8_valid(const char *text, size_t size) {
     }
     return true;
 }
+
+// A name for a terminal and for JSON: control characters and invalid bytes become '?', and where it
+// is cut to `room` bytes (the 0 included), it is cut between characters. Returns out.
+char *utf8_fit(char *out, size_t room, const char *text);
 
 #endif
