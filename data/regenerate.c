@@ -39,28 +39,6 @@ void sampler_name(char out[64], const Sampler *s) {
                  s->top_p);
 }
 
-void answer_kinds(const Tokenizer *t, const int32_t *ids, int64_t n, uint8_t *kind) {
-    const int32_t call = tokenizer_id(t, "<|tool_call>"),
-                  call_end = tokenizer_id(t, "<tool_call|>");
-    const int32_t thought = tokenizer_id(t, "<|channel>"),
-                  thought_end = tokenizer_id(t, "<channel|>");
-    const int32_t response = tokenizer_id(t, "<|tool_response>"), quote = tokenizer_id(t, "<|\"|>");
-    uint8_t inside = TOKEN_MODEL;
-    for (int64_t i = 0; i < n; i++) {
-        if (ids[i] < 0)
-            kind[i] = TOKEN_MODEL;
-        else if (ids[i] == call)
-            inside = TOKEN_CALL;
-        else if (ids[i] == thought && inside == TOKEN_MODEL)
-            inside = TOKEN_THOUGHT;
-        const bool apart = ids[i] == response || ids[i] == quote;
-        kind[i] = apart && inside == TOKEN_MODEL ? TOKEN_CALL : inside;
-        if ((inside == TOKEN_CALL && ids[i] == call_end) ||
-            (inside == TOKEN_THOUGHT && ids[i] == thought_end))
-            inside = TOKEN_MODEL;
-    }
-}
-
 static bool compose(Run *r, Job *j, const GenerateDone *d, Err *err) {
     const Sample *p = j->prompt;
     Sample *s = &j->answer;
@@ -75,7 +53,7 @@ static bool compose(Run *r, Job *j, const GenerateDone *d, Err *err) {
     memcpy(s->ids, p->ids, (size_t)p->n * sizeof *s->ids);
     memcpy(s->kind, p->kind, (size_t)p->n);
     memcpy(s->ids + p->n, d->ids, (size_t)d->n * sizeof *s->ids);
-    answer_kinds(r->tokenizer, d->ids, d->n, s->kind + p->n);
+    chat_answer_kinds(r->tokenizer, s->ids, (size_t)p->n, (size_t)s->n, s->kind);
     strcpy(s->sampler, r->sampler);
     s->sample = j->number;
     s->stopped = d->stopped;

@@ -33,7 +33,5 @@ MUST_CHECK bool regenerate(Target *t, const Sample *prompt, int64_t n, const Reg
                            const char *out, RegenerateCount *count, Err *err);
 // "greedy" or "T=0.7,top_k=64,top_p=0.95"
 void sampler_name(char out[64], const Sampler *s);
-// Kinds of the tokens of an answer.
-void answer_kinds(const Tokenizer *t, const int32_t *ids, int64_t n, uint8_t *kind);
 
 #endif

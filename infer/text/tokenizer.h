@@ -19,6 +19,8 @@ MUST_CHECK Tokenizer *tokenizer_load(const char *path, Err *err);
 void tokenizer_free(Tokenizer *t);
 int32_t tokenizer_vocab(const Tokenizer *t);      // number of ids
 const Sha256 *tokenizer_hash(const Tokenizer *t); // of the uncompressed file
+// Bytes of text that one token stands for at most.
+size_t tokenizer_longest(const Tokenizer *t);
 // The id of an exact piece or added token; -1 = none.
 int32_t tokenizer_id(const Tokenizer *t, const char *piece);
 

@@ -189,33 +189,11 @@ static void a_journal_of_other_settings_is_not_used(void **state) {
     assert_string_equal(x.hex, y.hex);
 }
 
-static void calls_and_thoughts_are_marked(void **state) {
-    (void)state;
-    Err err = {0};
-    Tokenizer *t = open_tokenizer(TARGET, 8192, &err);
-    assert_ok(t, err);
-    const char *text = "a<|channel>thought\nhm<channel|>b<|tool_call>call:f{x:<|\"|>y<|\"|>}<tool_"
-                       "call|><|tool_response>";
-    Ids ids = {0};
-    tokenizer_encode(t, text, strlen(text), true, &ids);
-    uint8_t kind[64];
-    char shown[64] = "";
-    assert_true(ids.n < 64);
-    answer_kinds(t, ids.id, (int64_t)ids.n, kind);
-    for (size_t i = 0, n = 0; i < ids.n; i++)
-        if (i == 0 || kind[i] != kind[i - 1]) shown[n++] = "CMTX"[kind[i]];
-    assert_string_equal(shown, "MTMX");
-    assert_int_equal(kind[ids.n - 1], TOKEN_CALL);
-    ids_free(&ids);
-    tokenizer_free(t);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(answers_come_in_the_order_of_the_prompts),
         cmocka_unit_test(kills_and_stops_do_not_change_the_bytes),
         cmocka_unit_test(a_journal_of_other_settings_is_not_used),
-        cmocka_unit_test(calls_and_thoughts_are_marked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -40,7 +40,7 @@ static void mask_holds(const Sample *s) {
     CHECK(s->n > 0 && s->prompt > 0 && s->prompt <= s->n);
     for (int64_t i = 0; i < s->n; i++) {
         CHECK(s->ids[i] >= 0 && s->ids[i] < tokenizer_vocab(tools.tokenizer));
-        CHECK(s->kind[i] <= TOKEN_CALL);
+        CHECK(s->kind[i] < TOKEN_KINDS);
     }
     CHECK(s->prompt == s->n || s->kind[s->n - 1] >= TOKEN_MODEL);
     for (int64_t i = 0; s->prompt == s->n && i < s->n; i++) CHECK(s->kind[i] == TOKEN_CONTEXT);
