@@ -64,7 +64,8 @@ MUST_CHECK bool chat_encode(ChatTokens *out, const Tokenizer *tok, const json_t 
 
 // The same from ids alone, for text that was rendered elsewhere: kinds by its control tokens.
 // What a template's generation prompt holds (the large models' empty channel) is context.
-void chat_kinds(const Tokenizer *tok, ChatTemplate tmpl, const int32_t *ids, size_t n,
+// true: the text ends where the model is to write.
+bool chat_kinds(const Tokenizer *tok, ChatTemplate tmpl, const int32_t *ids, size_t n,
                 uint8_t *kind);
 // Kinds of ids[first..n), all of them the model's own; ids[0..first) is what it was asked.
 void chat_answer_kinds(const Tokenizer *tok, const int32_t *ids, size_t first, size_t n,

@@ -121,7 +121,7 @@ static TokenKind step(Walk *w, int32_t id) {
     return w->where == OUTSIDE ? TOKEN_CONTEXT : inside(w, id);
 }
 
-void chat_kinds(const Tokenizer *tok, ChatTemplate tmpl, const int32_t *ids, size_t n,
+bool chat_kinds(const Tokenizer *tok, ChatTemplate tmpl, const int32_t *ids, size_t n,
                 uint8_t *kind) {
     Walk w = walk_start(tok);
     size_t channel = 0; // where the last one opened
@@ -135,8 +135,10 @@ void chat_kinds(const Tokenizer *tok, ChatTemplate tmpl, const int32_t *ids, siz
             memset(kind + channel, TOKEN_CONTEXT, i - channel + 1);
     }
     // Opened at the very end: a generation prompt behind a tool's response.
-    if ((w.where == CHANNEL || w.where == THOUGHT) && kind[n - 1] == TOKEN_CHANNEL)
+    const bool in_channel = w.where == CHANNEL || w.where == THOUGHT;
+    if (in_channel && kind[n - 1] == TOKEN_CHANNEL)
         memset(kind + channel, TOKEN_CONTEXT, n - channel);
+    return (in_channel || w.where == MODEL) && kind[n - 1] == TOKEN_CONTEXT;
 }
 
 void chat_answer_kinds(const Tokenizer *tok, const int32_t *ids, size_t first, size_t n,
