@@ -48,15 +48,23 @@ static size_t history_of(const Tokenizer *t, const Ids *ids) {
     return i > 0 && ids->id[i - 1] == open ? i - 1 : ids->n;
 }
 
-static bool encode(const Dialogue *d, ChatTokens *out, size_t messages, bool open, Err *err) {
-    json_t *rendered = row_rendered(d->row, messages);
+// messages: as rendered, taken over.
+static bool encode(const Dialogue *d, ChatTokens *out, json_t *messages, bool open, Err *err) {
     const ChatOptions opt = {.tmpl = d->with->chat_template,
                              .generation_prompt = open,
                              .thinking = d->thinking,
                              .max_bytes = d->with->max_bytes};
-    const bool ok = chat_encode(out, d->with->tokenizer, rendered, d->row->tools, opt, err);
-    json_decref(rendered);
+    const bool ok = chat_encode(out, d->with->tokenizer, messages, d->row->tools, opt, err);
+    json_decref(messages);
     return ok;
+}
+
+// The first n messages as their last one was written: text beside calls is shown behind the
+// responses by the templates, a model that stops at its calls has not written it there.
+static json_t *as_written(const Row *row, size_t n) {
+    json_t *m = row_rendered(row, n), *last = json_array_get(m, json_array_size(m) - 1);
+    if (json_object_get(last, "tool_calls")) json_object_del(last, "content");
+    return m;
 }
 
 static bool begins_with(const Ids *ids, const Ids *start, size_t n) {
@@ -72,41 +80,68 @@ static bool take_answer(Turn *t, const Ids *ids, const uint8_t *kind, size_t fro
     return true;
 }
 
-// The recorded answer is what the whole has behind the prompt, up to the model's last token.
-static bool recorded(Turn *t, const ChatTokens *whole, Err *err) {
+// The recorded answer is what the whole has behind the prompt, up to the model's last token. false:
+// the whole does not go on where the prompt ends, or nothing of the model's comes (err set only
+// when memory is out).
+static bool recorded(const Dialogue *d, Turn *t, const ChatTokens *whole, Err *err) {
+    const int32_t close = tokenizer_id(d->with->tokenizer, "<channel|>");
     size_t from = t->keep, to = whole->ids.n;
     if (begins_with(&whole->ids, &t->prompt, t->prompt.n))
         from = t->prompt.n;
     else if (!begins_with(&whole->ids, &t->prompt, t->keep))
-        return err_set(err, ERR_INPUT, "the answer does not continue the rendered prompt");
+        return false;
+    // A channel that the answer does not begin with: closed, the large models are given it; open,
+    // it is not the prompt of this answer.
+    else if (t->prompt.id[t->prompt.n - 1] != close)
+        t->prompt.n = t->keep;
     while (to > from && whole->kind[to - 1] < TOKEN_MODEL) to--;
-    if (to == from) return err_set(err, ERR_INPUT, "an answer without a token");
-    return take_answer(t, &whole->ids, whole->kind, from, to, err);
+    return to > from && take_answer(t, &whole->ids, whole->kind, from, to, err);
 }
 
-// An open channel that the recorded answer does not begin with is no prompt of that answer; a
-// closed one is: the large models are given it.
-static void drop_open_channel(const Dialogue *d, Turn *t, const ChatTokens *whole) {
-    const int32_t close = tokenizer_id(d->with->tokenizer, "<channel|>");
-    if (t->prompt.n > t->keep && t->prompt.id[t->prompt.n - 1] != close &&
-        !begins_with(&whole->ids, &t->prompt, t->prompt.n))
-        t->prompt.n = t->keep;
+// Behind text beside calls the templates close the turn for the prompt, and keep it open (July) or
+// let the answer stand outside of turns (April): the answer is what it would be to another
+// question.
+static bool recorded_apart(const Dialogue *d, Turn *t, size_t first, size_t end, Err *err) {
+    Row apart = {.messages = json_pack("[{s:s, s:s}]", "role", "user", "content", "-")};
+    ChatTokens prompt = {0}, whole = {0};
+    Turn other = {0};
+    for (size_t i = first; i < end; i++)
+        json_array_append(apart.messages, json_array_get(d->row->messages, i));
+    const size_t n = json_array_size(apart.messages);
+    bool ok = encode(d, &prompt, row_rendered(&apart, 1), true, err) &&
+              encode(d, &whole, as_written(&apart, n), false, err);
+    other.prompt = prompt.ids;
+    prompt.ids = (Ids){0};
+    other.keep = history_of(d->with->tokenizer, &other.prompt);
+    if (ok && !recorded(d, &other, &whole, err))
+        ok = err_set(err, ERR_INPUT, "the answer does not continue the rendered prompt");
+    t->answer = other.answer;
+    t->kind = other.kind;
+    other.answer = (Ids){0};
+    other.kind = NULL;
+    turn_free(&other);
+    chat_tokens_free(&prompt);
+    chat_tokens_free(&whole);
+    row_free(&apart);
+    return ok;
 }
 
 static bool chat_turn(Dialogue *d, Turn *t, size_t first, size_t end, bool answers, bool *too_long,
                       Err *err) {
     ChatTokens prompt = {0}, whole = {0};
     const bool wanted = answers && end > first && !d->row->unanswered;
-    bool ok = encode(d, &prompt, first, true, err);
+    bool ok = encode(d, &prompt, row_rendered(d->row, first), true, err);
     *too_long = prompt.too_long;
     t->prompt = prompt.ids;
     prompt.ids = (Ids){0};
     t->keep = history_of(d->with->tokenizer, &t->prompt);
     if (ok && !*too_long && wanted) {
-        ok = encode(d, &whole, end, false, err);
+        Err why = {0};
+        ok = encode(d, &whole, as_written(d->row, end), false, err);
         *too_long = whole.too_long;
-        if (ok && !*too_long) drop_open_channel(d, t, &whole);
-        ok = ok && (*too_long || recorded(t, &whole, err));
+        if (ok && !*too_long && !recorded(d, t, &whole, &why))
+            ok = why.code ? err_set(err, why.code, "%s", why.text)
+                          : recorded_apart(d, t, first, end, err);
     }
     t->called = end > first && end < messages_of(d) && has_role(d, end, "tool");
     chat_tokens_free(&prompt);

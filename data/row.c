@@ -81,13 +81,11 @@ static bool read_tools(Row *r, const json_t *v, Err *err) {
     Err why = {0};
     size_t i;
     json_t *tool, *list = NULL;
-    if (!v || (json_is_string(v) && json_string_length(v) == 0)) return true;
+    if (says_nothing(v)) return true;
     if (json_is_string(v))
         list = chat_json_read(json_string_value(v), json_string_length(v), &why);
     else
         list = json_incref((json_t *)v);
-    if (json_is_null(list)) json_decref(list);
-    if (json_is_null(list)) return true;
     if (!json_is_array(list)) {
         json_decref(list);
         return err_set(err, ERR_INPUT, "\"tools\" is not a list%s%.200s", why.code ? ": " : "",

@@ -20,8 +20,7 @@ typedef struct {
     RowForm form;
     // ROW_CHAT. Roles are system, developer, user, assistant and tool. Reasoning is "reasoning",
     // arguments of calls are objects, calls have names; a tool message follows an assistant message
-    // with calls (whose text, if it had any, is a message of its own behind the responses) and has
-    // the name of the call it answers.
+    // with calls and has the name of the call it answers.
     json_t *messages, *tools; // owned; tools may be NULL
     bool reasoned;            // some message has reasoning
     bool unanswered;          // turns: the assistant messages are placeholders
@@ -45,6 +44,8 @@ json_t *row_rendered(const Row *r, size_t n);
 // Of row_messages.c: a list in any known spelling, appended to out in the form above.
 RowVerdict messages_read(Row *out, const json_t *list, const char *name, const RowOptions *opt,
                          Err *err);
+// null, or a text that says nothing: "", "null".
+bool says_nothing(const json_t *v);
 // Image, sound or video: "an image"; NULL for other types of content.
 const char *media_name(const char *type);
 

@@ -12,7 +12,7 @@ typedef struct {
     const char *name; // of the list
     size_t i;         // of the message
     json_t *calls;    // tool_calls that the next tool messages answer; borrowed
-    json_t *late;     // text of a message with calls, to be said behind the responses; owned
+    json_t *late;     // text behind the responses in a message that holds them; owned
     bool media;
     Err *err;
 } Reader;
@@ -29,6 +29,11 @@ static bool refuse(Reader *r, const char *fmt, ...) {
 
 static bool given(const json_t *v) {
     return v && !json_is_null(v);
+}
+
+bool says_nothing(const json_t *v) {
+    const char *text = json_string_value(v);
+    return !given(v) || (text && (json_string_length(v) == 0 || !strcmp(text, "null")));
 }
 
 const char *media_name(const char *type) {
@@ -95,16 +100,12 @@ static bool is_empty(const json_t *content) {
 // Arguments as an object, whether they were one or the text of one. New reference.
 static json_t *read_arguments(Reader *r, size_t k, json_t *v) {
     if (json_is_object(v)) return json_incref(v);
-    if (!given(v) || (json_is_string(v) && json_string_length(v) == 0)) return json_object();
+    if (says_nothing(v)) return json_object();
     Err why = {0};
     json_t *o = json_is_string(v)
                     ? chat_json_read(json_string_value(v), json_string_length(v), &why)
                     : NULL;
     if (json_is_object(o)) return o;
-    if (json_is_null(o)) {
-        json_decref(o);
-        return json_object();
-    }
     json_decref(o);
     refuse(r, ".tool_calls[%zu] has arguments that are no JSON object%s%.200s", k,
            why.code ? ": " : "", why.text);
@@ -146,7 +147,7 @@ static json_t *add(Reader *r, const char *role) {
     return m;
 }
 
-// Text that a message had beside its calls comes behind the responses to them.
+// Text of a message that holds the responses to its own calls: said when they are there.
 static void say_late(Reader *r) {
     if (r->late) json_object_set_new(add(r, "assistant"), "content", r->late);
     r->late = NULL;
@@ -236,17 +237,11 @@ static bool add_assistant(Reader *r, const json_t *message, json_t *content) {
         json_object_set_new(m, "tool_calls", read);
         r->calls = read;
     }
-    if (calls && !is_empty(content)) r->late = json_incref(content);
-    if (!calls) json_object_set_new(m, "content", content ? json_incref(content) : json_null());
+    if (calls && given(responses) && !is_empty(content))
+        r->late = json_incref(content);
+    else if (!calls || !is_empty(content))
+        json_object_set_new(m, "content", content ? json_incref(content) : json_null());
     return own_responses(r, responses);
-}
-
-// Calls that nobody answered keep their text in their own message, as the template has it.
-static void unanswered(Reader *r) {
-    json_t *last = json_array_get(r->row->messages, json_array_size(r->row->messages) - 1);
-    if (!r->late || !json_object_get(last, "tool_calls")) return;
-    json_object_set_new(last, "content", r->late);
-    r->late = NULL;
 }
 
 static bool read_message(Reader *r, const json_t *message) {
@@ -263,7 +258,6 @@ static bool read_message(Reader *r, const json_t *message) {
     }
     const bool tool = !strcmp(role, "tool"), assistant = !strcmp(role, "assistant");
     if (tool) return add_response(r, answered(r, message), content);
-    unanswered(r);
     say_late(r);
     if (!check_content(r, content, role)) return false;
     if (assistant) return add_assistant(r, message, content);
@@ -284,7 +278,6 @@ RowVerdict messages_read(Row *out, const json_t *list, const char *name, const R
         ok = read_message(&r, json_array_get(list, r.i));
         if (!ok) break;
     }
-    if (ok) unanswered(&r);
     if (ok) say_late(&r);
     json_decref(r.late);
     return ok ? ROW_READ : r.media ? ROW_MEDIA : ROW_REFUSED;
