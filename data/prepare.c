@@ -217,8 +217,10 @@ static bool take_line(Job *j, const CorpusLine *line, Err *err) {
 static bool take_bad(Job *j, const CorpusLine *line, Err *err) {
     PrepareCount *count = &j->count->items;
     if (!line->too_long && !strcmp(j->s->data.bad_lines, "stop")) return false;
+    const size_t place = strlen(line->where); // the message begins with it
     count->in++;
-    reject(j, !line->too_long, line, "", err->text);
+    reject(j, !line->too_long, line, "",
+           err->text + (strlen(err->text) > place + 2 ? place + 2 : 0));
     if (line->too_long)
         count->too_long++;
     else
