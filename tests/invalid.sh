@@ -91,6 +91,17 @@ refuse 3 'list.jsonl:2' prepare output_dir="$out" data.train="$work/list.jsonl"
 head -c 3000 configs/demo/prompts/german-facts.train.jsonl.zst >"$work/cut.jsonl.zst"
 refuse 3 'cut.jsonl.zst' prepare output_dir="$out" data.train="$work/cut.jsonl.zst"
 refuse 3 'missing.jsonl: no such file' prepare output_dir="$out" data.train="$work/missing.jsonl"
+refuse 2 'the weight of' prepare output_dir="$out" data.train="$work/bad.jsonl=0"
+refuse 2 'data.turns is "all", allowed last|every' prepare output_dir="$out" data.turns=all
+printf 'PAR1....PAR1' >"$work/hub.parquet"
+refuse 3 "load_dataset('parquet', data_files='$work/hub.parquet'" prepare output_dir="$out" data.train="$work/hub.parquet"
+mkdir "$work/folder"
+refuse 3 'a folder without train.jsonl' prepare output_dir="$out" data.train="$work/folder"
+printf '%s\n' "$good" >"$work/folder/train.jsonl"
+tar -cf "$work/outer.tar" -C "$work" cut.jsonl.zst
+refuse 3 'outer.tar(cut.jsonl.zst): packed inside of a pack' prepare output_dir="$out" data.train="$work/outer.tar"
+printf '[%s]\n' "$good" >"$work/array.json"
+refuse 3 "jq -c '.[]'" prepare output_dir="$out" data.train="$work/array.json"
 rm -rf "$out"
 
 # The pair
@@ -126,7 +137,7 @@ refuse 1 'missing/config.json: No such file' generate --prompt Hallo model.targe
 # A full disk
 rm -rf "$out"
 limit=4
-refuse 1 'data/train.jsonl' prepare "${small[@]}" output_dir="$out"
+refuse 1 '/data: cannot put samples aside' prepare "${small[@]}" output_dir="$out"
 rm -rf "$out"
 cp -r "$work/ok" "$out"
 rm -rf "$out/shards"
