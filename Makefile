@@ -90,7 +90,7 @@ demo-smoke: ensure ## the whole pipeline on a few prompts and steps, in runs/smo
 
 tests: $(TESTS)
 units: $(UNITS) $(REPLAYS)
-test: tests ## unit and golden tests of this build
+test: all tests ## unit and golden tests of this build
 	@tests/run.sh $(TESTS)
 check: ensure ## every test of an ordinary change; last line: N passed, N failed, N skipped
 	@$(MAKE) all tests

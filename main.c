@@ -104,7 +104,7 @@ static bool run_verb_line(const Verb *verb, int argc, char **argv, Err *err) {
     if (cli.help)
         cli_help(stdout, verb);
     else if (verb == &bench_verb) // eval and train may not see each other
-        ok = bench_verb.run(&cli, err) && train_bench_verb.run(&cli, err);
+        ok = bench_verb.run(&cli, err) && (cli.dry_run || train_bench_verb.run(&cli, err));
     else
         ok = is_stage(verb) && !cli.dry_run ? run_locked(verb, &cli, err) : verb->run(&cli, err);
     cli_free(&cli);

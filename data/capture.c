@@ -16,13 +16,12 @@ struct Capturer {
     FeaturePack pack;
 };
 
-ShardMeta capture_meta(const Target *t) {
-    const TargetConfig *c = target_config(t);
+ShardMeta capture_meta(const TargetConfig *c, const Sha256 *fingerprint) {
     ShardMeta m = {.hidden = c->text.hidden,
                    .window = c->text.window,
                    .vocab = c->text.vocab,
                    .dtype = "BF16"};
-    strcpy(m.target, target_fingerprint(t)->hex);
+    if (fingerprint != NULL) strcpy(m.target, fingerprint->hex);
     for (int k = 0; k < 2; k++)
         m.kv_width[k] =
             layer_kv_heads(&c->text, c->kv_source[k]) * layer_head_dim(&c->text, c->kv_source[k]);

@@ -24,8 +24,9 @@ MUST_CHECK bool capture_plan(CapturePlan *p, const Sample *sample, int64_t n, in
                              int64_t shard_tokens, Err *err);
 void capture_plan_free(CapturePlan *p);
 
-// What the target decides of a shard's meta: fingerprint, widths, window, vocabulary, dtype.
-ShardMeta capture_meta(const Target *t);
+// What the target decides of a shard's meta: widths, window, vocabulary, dtype, and its fingerprint
+// (NULL: left empty).
+ShardMeta capture_meta(const TargetConfig *c, const Sha256 *fingerprint);
 
 typedef struct Capturer Capturer;
 // Device memory that capturer_open takes beside the target.

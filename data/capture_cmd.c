@@ -187,9 +187,18 @@ static bool write_shards(Work *w, Err *err) {
     return ok;
 }
 
+// What only a capture that is not done yet needs.
+static bool load_models(Work *w, Err *err) {
+    if (!load_target(&w->model, w->s, w->s->capture.chunk, err)) return false;
+    if (!w->tokenizer)
+        w->tokenizer = open_tokenizer(w->s->model.target_path, w->model.config.text.vocab, err);
+    return w->tokenizer != NULL;
+}
+
 static bool plan_and_run(Work *w, const json_t *identity, json_t **result, Err *err) {
     Sample *sample;
     int64_t n;
+    if (!load_models(w, err)) return false;
     bool ok = samples_load(w->samples, (int32_t)w->meta.vocab, &sample, &n, err);
     if (!ok) return false;
     const int64_t tokens = (w->s->capture.shard_mib << 20) / shard_bytes_per_token(&w->meta);
@@ -213,7 +222,7 @@ static bool capture_split(Work *w, json_t *all, Err *err) {
     path_join(w->stage, w->dir, "capture.json");
     if (!file_exists(w->samples))
         return err_set(err, ERR_INPUT, "%s: not there; `regenerate` makes it", w->samples);
-    w->meta = capture_meta(w->model.target);
+    w->meta = capture_meta(&w->model.config, &w->model.fingerprint);
     json_t *identity = identity_of(w, err), *result = NULL;
     if (!identity) return false;
     StageState state =
@@ -234,9 +243,7 @@ static bool capture_split(Work *w, json_t *all, Err *err) {
 static bool capture_run(const Cli *cli, Err *err) {
     Work w = {.cli = cli, .s = &cli->s};
     json_t *all = json_object();
-    bool ok = open_target(&w.model, w.s, w.s->capture.chunk, err) &&
-              (w.tokenizer = open_tokenizer(w.s->model.target_path,
-                                            target_config(w.model.target)->text.vocab, err));
+    bool ok = identify_target(&w.model, w.s, err);
     for (int i = 0; i < SPLIT_COUNT && ok; i++) {
         w.split = (Split)i;
         if (w.split == SPLIT_TRAIN && w.s->train.stream) {

@@ -175,15 +175,3 @@ AnchorReach measured_reach(const Measured *m, int64_t n, Head head) {
     for (int64_t i = 0; i < n; i++) acceptance_reach_merge(&sum, &m[i].all[head]);
     return sum;
 }
-
-static int64_t shard_length(void *ctx, int64_t i) {
-    return shards_length(ctx, i);
-}
-static bool shard_read(void *ctx, int64_t i, CapturedSeq *out, Err *err) {
-    return shards_read(ctx, i, out, err);
-}
-
-SeqSource measure_source(ShardSet *s) {
-    return (SeqSource){
-        .ctx = s, .count = shards_count(s), .length = shard_length, .read = shard_read};
-}

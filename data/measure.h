@@ -42,6 +42,5 @@ MUST_CHECK bool measurer_lengths(Measurer *m, const Assistant *a, const Captured
 // Pools sequences: the counts of one head and draft length.
 Acceptance measured_pool(const Measured *m, int64_t n, Head head, int k);
 AnchorReach measured_reach(const Measured *m, int64_t n, Head head);
-SeqSource measure_source(ShardSet *s); // borrows s
 
 #endif

@@ -20,19 +20,18 @@ static void print_result(const json_t *result, bool as_json) {
 
 typedef struct {
     TargetConfig config;
-    Tokenizer *tokenizer;
-    PrepareTools tools;
+    Sha256 hash;          // of the tokenizer
+    Tokenizer *tokenizer; // once there is something to prepare
+    ChatTemplate chat;
 } Inputs;
 
 static bool inputs_open(Inputs *in, const Settings *s, Err *err) {
-    ChatTemplate chat;
+    char path[PATH_ROOM];
     *in = (Inputs){0};
-    if (!target_config_load(&in->config, s->model.target_path, err) ||
-        !(in->tokenizer = open_tokenizer(s->model.target_path, in->config.text.vocab, err)) ||
-        !chat_template_load(&chat, s->model.target_path, s->data.chat_template, err))
-        return false;
-    in->tools = prepare_tools(s, in->tokenizer, chat);
-    return true;
+    return target_config_load(&in->config, s->model.target_path, err) &&
+           tokenizer_file_hash(&in->hash, path_join(path, s->model.target_path, "tokenizer.json"),
+                               err) &&
+           chat_template_load(&in->chat, s->model.target_path, s->data.chat_template, err);
 }
 
 // Hashes of the files of one input, and the weights they are mixed with.
@@ -59,9 +58,8 @@ static json_t *identity_of(const Settings *s, const Inputs *in, Err *err) {
     }
     json_t *rest = json_pack(
         "{s:s, s:s, s:f, s:I, s:I, s:I, s:I, s:I, s:s, s:I, s:s, s:s, s:s, s:s, s:s}", "tokenizer",
-        tokenizer_hash(in->tokenizer)->hex, "data.template",
-        chat_template_name(in->tools.chat_template), "data.dev_fraction", s->data.dev_fraction,
-        "data.max_length", (json_int_t)s->data.max_length, "data.max_samples",
+        in->hash.hex, "data.template", chat_template_name(in->chat), "data.dev_fraction",
+        s->data.dev_fraction, "data.max_length", (json_int_t)s->data.max_length, "data.max_samples",
         (json_int_t)s->data.max_samples, "data.eval_samples", (json_int_t)s->data.eval_samples,
         "data.dev_samples", (json_int_t)s->data.dev_samples, "data.seed", (json_int_t)s->data.seed,
         "regenerate.answers", s->regenerate.answers, "data.minimum_valid_tokens",
@@ -84,14 +82,17 @@ static bool write_all(Prepared *p, const Settings *s, const char *stage, const j
     return prepared_commit_rejects(p, err) && stage_publish(stage, identity, result, err);
 }
 
-static bool prepare(const Cli *cli, const Inputs *in, const char *stage, const json_t *identity,
+static bool prepare(const Cli *cli, Inputs *in, const char *stage, const json_t *identity,
                     Err *err) {
     char dir[PATH_ROOM];
     Prepared p;
     const bool writes = !cli->dry_run && cli->show == 0;
+    in->tokenizer = open_tokenizer(cli->s.model.target_path, in->config.text.vocab, err);
+    if (in->tokenizer == NULL) return false;
+    const PrepareTools tools = prepare_tools(&cli->s, in->tokenizer, in->chat);
     path_join(dir, cli->s.output_dir, "data");
     if (writes && !dir_make(dir, err)) return false;
-    if (!prepare_all(&p, &cli->s, &in->tools, writes ? dir : NULL, err)) return false;
+    if (!prepare_all(&p, &cli->s, &tools, writes ? dir : NULL, err)) return false;
     json_t *result = prepared_json(&p);
     bool ok = true;
     if (cli->show > 0)

@@ -22,13 +22,15 @@ typedef struct {
     RegenerateOptions opt;
 } Work;
 
+static int64_t rows_at_once(const Settings *s) {
+    return s->capture.chunk > s->regenerate.batch ? s->capture.chunk : s->regenerate.batch;
+}
+
 // Dev and eval are always greedy: the simulator counts greedy acceptance on the target's greedy
 // text.
 static void set_options(Work *w) {
     const Settings *s = w->s;
-    const int64_t most = target_config(w->model.target)->text.max_positions;
-    const int64_t rows =
-        s->capture.chunk > s->regenerate.batch ? s->capture.chunk : s->regenerate.batch;
+    const int64_t most = w->model.config.text.max_positions;
     static char what[64];
     snprintf(what, sizeof what, "regenerate %s", split_name(w->split));
     w->opt = (RegenerateOptions){
@@ -36,12 +38,11 @@ static void set_options(Work *w) {
                      .max_new_tokens = s->regenerate.max_new_tokens,
                      .max_length =
                          most > 0 && most < s->data.max_length ? most : s->data.max_length,
-                     .prefill_rows = rows,
+                     .prefill_rows = rows_at_once(s),
                      .sampler = {.temperature = 0, .top_p = 1, .seed = (uint64_t)s->data.seed},
                      .kv_dtype = w->model.dtype},
         .samples = 1,
         .group = GROUPS_OF_BATCH * s->regenerate.batch,
-        .tokenizer = w->tokenizer,
         .what = what};
     if (w->split != SPLIT_TRAIN || s->regenerate.temperature == 0) return;
     w->opt.generate.sampler.temperature = s->regenerate.temperature;
@@ -58,11 +59,11 @@ static json_t *identity_of(const Work *w, const char *prompts, Err *err) {
     sampler_name(sampler, &g->sampler);
     return json_pack(
         "{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "prompts", sha.hex, "target",
-        target_fingerprint(w->model.target)->hex, "model.embed_scale", w->s->model.embed_scale,
-        "runtime.dtype", dtype_name(w->model.dtype), "sampler", sampler, "samples",
-        (json_int_t)w->opt.samples, "regenerate.max_new_tokens", (json_int_t)g->max_new_tokens,
-        "data.max_length", (json_int_t)g->max_length, "regenerate.batch", (json_int_t)g->slots,
-        "capture.chunk", (json_int_t)g->prefill_rows, "data.seed", (json_int_t)g->sampler.seed);
+        w->model.fingerprint.hex, "model.embed_scale", w->s->model.embed_scale, "runtime.dtype",
+        dtype_name(w->model.dtype), "sampler", sampler, "samples", (json_int_t)w->opt.samples,
+        "regenerate.max_new_tokens", (json_int_t)g->max_new_tokens, "data.max_length",
+        (json_int_t)g->max_length, "regenerate.batch", (json_int_t)g->slots, "capture.chunk",
+        (json_int_t)g->prefill_rows, "data.seed", (json_int_t)g->sampler.seed);
 }
 
 static json_t *result_of(const RegenerateCount *c) {
@@ -97,7 +98,16 @@ static void print_plan(const Work *w, const Chain *chain, int64_t n) {
            "buffers\n",
            split_name(w->split), (long long)n, (long long)(open * w->opt.samples),
            (long long)(tokens * w->opt.samples), (long long)w->opt.generate.max_new_tokens,
-           (double)generate_bytes(w->model.target, &w->opt.generate) / (1 << 20));
+           (double)generate_bytes(&w->model.config.text, &w->opt.generate) / (1 << 20));
+}
+
+// What only answers that are not there yet need.
+static bool load_models(Work *w, Err *err) {
+    if (!load_target(&w->model, w->s, rows_at_once(w->s), err)) return false;
+    if (!w->tokenizer)
+        w->tokenizer = open_tokenizer(w->s->model.target_path, w->model.config.text.vocab, err);
+    w->opt.tokenizer = w->tokenizer;
+    return w->tokenizer != NULL;
 }
 
 static bool answer_split(Work *w, const char *prompts, const char *out, const char *stage,
@@ -105,8 +115,7 @@ static bool answer_split(Work *w, const char *prompts, const char *out, const ch
     Chain *chain;
     int64_t n;
     RegenerateCount count;
-    if (!chains_load(prompts, (int32_t)target_config(w->model.target)->text.vocab, &chain, &n, err))
-        return false;
+    if (!chains_load(prompts, (int32_t)w->model.config.text.vocab, &chain, &n, err)) return false;
     if (w->cli->dry_run) {
         print_plan(w, chain, n);
         chains_free(chain, n);
@@ -114,7 +123,8 @@ static bool answer_split(Work *w, const char *prompts, const char *out, const ch
     }
     char *text = json_dumps(identity, JSON_COMPACT | JSON_SORT_KEYS), dir[PATH_ROOM];
     w->opt.identity = text;
-    bool ok = dir_make(path_join(dir, w->s->output_dir, "regen"), err) && stage_clear(stage, err) &&
+    bool ok = load_models(w, err) && dir_make(path_join(dir, w->s->output_dir, "regen"), err) &&
+              stage_clear(stage, err) &&
               regenerate_turns(w->model.target, chain, n, &w->opt, w->split == SPLIT_TRAIN, out,
                                &count, err);
     if (ok) {
@@ -155,12 +165,8 @@ static bool regenerate_split(Work *w, json_t *all, Err *err) {
 static bool regenerate_run(const Cli *cli, Err *err) {
     const Settings *s = &cli->s;
     Work w = {.cli = cli, .s = s};
-    const int64_t rows =
-        s->capture.chunk > s->regenerate.batch ? s->capture.chunk : s->regenerate.batch;
     json_t *all = json_object();
-    bool ok = open_target(&w.model, s, rows, err) &&
-              (w.tokenizer = open_tokenizer(s->model.target_path,
-                                            target_config(w.model.target)->text.vocab, err));
+    bool ok = identify_target(&w.model, s, err);
     for (int i = 0; i < SPLIT_COUNT && ok; i++) {
         w.split = (Split)i;
         ok = regenerate_split(&w, all, err);

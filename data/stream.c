@@ -35,7 +35,7 @@ Stream *stream_open(Target *t, const char *samples_path, int64_t chunk, DType kv
     }
     for (int64_t g = 0; g < s->plan.groups; g++)
         for (int64_t i = s->plan.group[g]; i < s->plan.group[g + 1]; i++) s->group_of[i] = g;
-    const ShardMeta meta = capture_meta(t);
+    const ShardMeta meta = capture_meta(tc, NULL);
     s->bytes_per_token = shard_bytes_per_token(&meta);
     return s;
 fail:

@@ -20,20 +20,42 @@ static EmbedScale embed_scale(const char *name) {
     return !strcmp(name, "bf16") ? EMBED_SCALE_BF16 : EMBED_SCALE_AUTO;
 }
 
-bool open_target(OpenTarget *o, const Settings *s, int64_t max_rows, Err *err) {
+char *hash_cache_path(char out[PATH_ROOM], const Settings *s) {
+    return path_join(out, s->output_dir, "hashes.json");
+}
+
+static bool open_device(OpenTarget *o, const Settings *s, Err *err) {
     *o = (OpenTarget){0};
     o->dev = dev_open(s->runtime.device, (int)s->runtime.threads, err);
     if (!o->dev) return false;
     const bool wide = !strcmp(s->runtime.dtype, "f32") ||
                       (!strcmp(s->runtime.dtype, "auto") && !dev_prefers_bf16(o->dev));
     o->dtype = wide ? DT_F32 : DT_BF16;
+    return target_config_load(&o->config, s->model.target_path, err);
+}
+
+bool identify_target(OpenTarget *o, const Settings *s, Err *err) {
+    char cache[PATH_ROOM];
+    if (open_device(o, s, err) &&
+        target_fingerprint(&o->fingerprint, s->model.target_path, s->model.adapter_path,
+                           hash_cache_path(cache, s), err))
+        return true;
+    close_target(o);
+    return false;
+}
+
+bool load_target(OpenTarget *o, const Settings *s, int64_t max_rows, Err *err) {
     const TargetOptions opt = {.dir = s->model.target_path,
                                .adapter = s->model.adapter_path,
                                .dtype = o->dtype,
                                .scale = embed_scale(s->model.embed_scale),
                                .max_rows = max_rows};
-    o->target = target_open(o->dev, &opt, err);
-    if (o->target) return true;
+    if (!o->target) o->target = target_open(o->dev, &opt, err);
+    return o->target != NULL;
+}
+
+bool open_target(OpenTarget *o, const Settings *s, int64_t max_rows, Err *err) {
+    if (open_device(o, s, err) && load_target(o, s, max_rows, err)) return true;
     close_target(o);
     return false;
 }

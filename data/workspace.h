@@ -16,11 +16,22 @@ char *split_path(char out[PATH_ROOM], const Settings *s, const char *folder, Spl
 // The merged target on its device. dtype: of weights, GEMM inputs and of the K/V cache.
 typedef struct {
     Device *dev;
-    Target *target;
     DType dtype;
+    TargetConfig config;
+    Sha256 fingerprint; // once identified
+    Target *target;     // once loaded
 } OpenTarget;
+// Everything about the target that a finished stage is recognised by: no weights are loaded, nor
+// read where OUTPUT_DIR/hashes.json remembers the files.
+MUST_CHECK bool identify_target(OpenTarget *o, const Settings *s, Err *err);
+// The weights of an identified target, unless they are there: the first call decides max_rows (see
+// TargetOptions).
+MUST_CHECK bool load_target(OpenTarget *o, const Settings *s, int64_t max_rows, Err *err);
+// Without a fingerprint, for verbs that bind nothing to the target. On an error nothing is open.
 MUST_CHECK bool open_target(OpenTarget *o, const Settings *s, int64_t max_rows, Err *err);
 void close_target(OpenTarget *o);
+// OUTPUT_DIR/hashes.json, see hash_cache.h
+char *hash_cache_path(char out[PATH_ROOM], const Settings *s);
 
 // tokenizer.json of the target's folder; refused when it has not the vocabulary of config.json.
 MUST_CHECK Tokenizer *open_tokenizer(const char *target_dir, int64_t vocab, Err *err);

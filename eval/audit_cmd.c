@@ -10,6 +10,7 @@
 #include "eval/audit.h"
 #include "eval/drafter.h"
 #include "eval/wiring.h"
+#include "infer/base/json.h"
 #include "infer/base/log.h"
 #include "infer/decode/simulate.h"
 
@@ -181,7 +182,7 @@ static bool wiring_passed(const Run *r) {
     return r->wiring.worst <= wiring_tolerance(r->open.dtype) && r->wiring.choices_differ == 0;
 }
 
-static void print_audit(const Cli *cli, const Run *r, const char *dir) {
+static bool print_audit(const Cli *cli, const Run *r, const char *dir, Err *err) {
     json_t *live = audit_json(&r->audit, r->head == HEAD_CENTROID ? "centroid" : "dense");
     json_t *o = json_pack("{ss ss s{sI sf sf sI sI sb} sO}", "drafter", dir, "dtype",
                           dtype_name(r->open.dtype), "training_forward", "values",
@@ -189,9 +190,9 @@ static void print_audit(const Cli *cli, const Run *r, const char *dir) {
                           wiring_tolerance(r->open.dtype), "choices", (json_int_t)r->wiring.choices,
                           "choices_differ", (json_int_t)r->wiring.choices_differ, "passed",
                           wiring_passed(r), "live", live);
+    bool ok = true;
     if (cli->json) {
-        json_dumpf(o, stdout, JSON_INDENT(2));
-        putchar('\n');
+        ok = json_print(o, err);
     } else {
         printf("Audit of %s, %s, %lld prompts (%lld cannot be used)\n\n"
                "Training forward beside single-anchor inference: %lld values, largest difference "
@@ -205,6 +206,7 @@ static void print_audit(const Cli *cli, const Run *r, const char *dir) {
     }
     json_decref(o);
     json_decref(live);
+    return ok;
 }
 
 static bool gates(const Run *r, Err *err) {
@@ -237,8 +239,7 @@ static bool audit_run(const Cli *cli, Err *err) {
         ok = open_models(r, dir, err) && open_buffers(r, err);
         if (ok) audit_start(&r->audit, r->K, audit_near_tie(r->open.dtype));
         ok = ok && check_files(r, err);
-        if (ok) print_audit(cli, r, dir);
-        ok = ok && gates(r, err);
+        ok = ok && print_audit(cli, r, dir, err) && gates(r, err);
     }
     close_run(r);
     free(r);

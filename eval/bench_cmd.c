@@ -38,6 +38,11 @@ static bool run_shape(const Cli *cli, Device *dev, const char *name, int64_t bat
 
 static bool run(const Cli *cli, Err *err) {
     const Settings *s = &cli->s;
+    if (cli->dry_run) {
+        printf("bench: capture, decoding, training and encoding at %s shapes, %s\n",
+               s->bench.shapes, s->bench.peers ? "peers beside them" : "no peers");
+        return true;
+    }
     Device *dev = dev_open(s->runtime.device, (int)s->runtime.threads, err);
     if (dev == NULL) return false;
     printf("ceiling  GEMM, best shape: f32 %.1f GFLOP/s, bf16 %.1f GFLOP/s (%s, %d threads)\n",

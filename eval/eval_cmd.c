@@ -10,6 +10,7 @@
 #include "eval/audit.h"
 #include "eval/drafter.h"
 #include "eval/sweep.h"
+#include "infer/base/hash_cache.h"
 #include "infer/base/json.h"
 #include "infer/base/log.h"
 #include "infer/base/stage.h"
@@ -28,22 +29,23 @@ typedef struct {
     Sweep sweep[2];
 } Eval;
 
-static bool hash_of(const char *dir, const char *file, char hex[65], Err *err) {
+static bool hash_of(const char *cache, const char *dir, const char *file, char hex[65], Err *err) {
     char path[PATH_ROOM];
     Sha256 h;
-    if (!sha256_file(&h, path_join(path, dir, file), err)) return false;
+    if (!sha256_remembered(&h, path_join(path, dir, file), cache, err)) return false;
     memcpy(hex, h.hex, 65);
     return true;
 }
 
 // Everything the result depends on.
 static json_t *identity_of(const Eval *e, Err *err) {
-    char shards[65], stock[65], trained[65] = "";
+    char shards[65], stock[65], trained[65] = "", cache[PATH_ROOM];
     const Settings *s = e->s;
-    if (!hash_of(e->shards_dir, "manifest.json", shards, err) ||
-        !hash_of(s->model.assistant_path, "model.safetensors", stock, err))
+    hash_cache_path(cache, s);
+    if (!hash_of(NULL, e->shards_dir, "manifest.json", shards, err) ||
+        !hash_of(cache, s->model.assistant_path, "model.safetensors", stock, err))
         return NULL;
-    if (e->trained_path[0] && !hash_of(e->trained_path, "model.safetensors", trained, err))
+    if (e->trained_path[0] && !hash_of(cache, e->trained_path, "model.safetensors", trained, err))
         return NULL;
     return json_pack(
         "{ss ss ss sI sI sf sI sI sI sI ss ss}", "shards", shards, "stock", stock, "trained",
@@ -69,13 +71,14 @@ static bool open_models(Eval *e, Err *err) {
     const Settings *s = e->s;
     e->rows = s->capture.chunk > e->K + 1 ? s->capture.chunk : e->K + 1;
     ShardMeta want = {0};
-    if (!open_target(&e->open, s, e->rows, err)) return false;
-    const TargetConfig *tc = target_config(e->open.target);
-    snprintf(want.target, sizeof want.target, "%s", target_fingerprint(e->open.target)->hex);
-    want.hidden = tc->text.hidden;
-    want.vocab = tc->text.vocab;
-    if ((e->shards = shards_open(e->shards_dir, &want, err)) == NULL) return false;
-    e->source = measure_source(e->shards);
+    if (!identify_target(&e->open, s, err)) return false;
+    memcpy(want.target, e->open.fingerprint.hex, sizeof want.target);
+    want.hidden = e->open.config.text.hidden;
+    want.vocab = e->open.config.text.vocab;
+    if ((e->shards = shards_open(e->shards_dir, &want, err)) == NULL ||
+        !load_target(&e->open, s, e->rows, err))
+        return false;
+    e->source = shards_source(e->shards);
     if (e->source.count == 0) return err_set(err, ERR_INPUT, "%s holds no sequence", e->shards_dir);
     e->drafter[0] = drafter_open(&e->open, s, s->model.assistant_path, err);
     if (e->drafter[0] == NULL || e->trained_path[0] == '\0') return e->drafter[0] != NULL;
@@ -215,16 +218,13 @@ static void print_hint(const json_t *report) {
            100 * u1, u1 < 0.8 ? "Retraining should pay." : "Little can be gained by retraining.");
 }
 
-static void print_report(const Cli *cli, const json_t *report) {
-    if (cli->json) {
-        json_dumpf(report, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
-        putchar('\n');
-        return;
-    }
+static bool print_report(const Cli *cli, const json_t *report, Err *err) {
+    if (cli->json) return json_print(report, err);
     acceptance_markdown(stdout, report);
     if (json_object_get(report, "paired") == NULL) print_hint(report);
     const json_t *audit = json_object_get(report, "audit");
     if (audit != NULL) audit_markdown(stdout, audit);
+    return true;
 }
 
 static bool dry_run(const Eval *e, Err *err) {
@@ -258,7 +258,7 @@ static bool make_report(Eval *e, const Cli *cli, const json_t *identity, Err *er
               (report = measure(e, err)) != NULL;
     if (ok) audit_start(&audit, e->K, audit_near_tie(e->open.dtype));
     ok = ok && audit_live(e, &audit, report, err) && json_write_file(e->report, report, err);
-    if (ok) print_report(cli, report);
+    ok = ok && print_report(cli, report, err);
     ok = ok && audit_gate(&audit, err) && stage_publish(e->stage, identity, NULL, err);
     json_decref(report);
     return ok;
@@ -283,7 +283,7 @@ static bool eval_run(const Cli *cli, Err *err) {
     const StageState state = stage_state(e->stage, identity, cli->overwrite, &other);
     if (state == STAGE_DONE && (report = json_read_file(e->report, JSON_LIMIT, &other)) != NULL) {
         log_info("eval: %s is up to date", e->report);
-        print_report(cli, report);
+        ok = print_report(cli, report, err);
         goto end;
     }
     // Another drafter or capture is the usual reason to measure again: no harm, nothing is lost.

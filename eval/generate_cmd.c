@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "eval/drafter.h"
+#include "infer/base/json.h"
 #include "infer/base/log.h"
 #include "infer/decode/speculate.h"
 #include "infer/text/chat.h"
@@ -87,19 +88,19 @@ static bool print_result(const Cli *cli, const Job *j, const SpeculateResult *r,
     size_t size;
     char *text =
         tokenizer_decode(j->tok, r->ids + r->first, (size_t)(r->n - r->first), true, &size);
+    bool ok = true;
     if (text == NULL) return err_set(err, ERR_FAILED, "no memory for the text");
     if (cli->json) {
         json_t *o = result_json(j, r, text);
-        json_dumpf(o, stdout, JSON_INDENT(2));
-        putchar('\n');
+        ok = json_print(o, err);
         json_decref(o);
     } else {
         fwrite(text, 1, size, stdout);
         putchar('\n');
     }
     free(text);
-    print_speed(j, r);
-    return true;
+    if (ok) print_speed(j, r);
+    return ok;
 }
 
 static bool decode(const Cli *cli, Job *j, Err *err) {

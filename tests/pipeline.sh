@@ -29,7 +29,8 @@ results() { (cd "$1" && find data regen shards eval export -type f ! -name stage
     *.json | *.md) echo "$(sed "s|$1|OUTPUT|g" "$f" | sha256sum) $f" ;;
     *) sha256sum "$f" ;;
     esac; done); }
-everything() { (cd "$1" && find . -type f -printf '%p %s %T@\n' | grep -v '^./config.json' | sort); }
+# All but the resolved configuration and the remembered hashes of files.
+everything() { (cd "$1" && find . -type f -printf '%p %s %T@\n' | grep -vE '^./(config|hashes).json' | sort); }
 
 a=$work/a
 verdict 'a dry run prints a plan and writes nothing' "$(expect 0 run --dry-run output_dir="$a"
@@ -55,6 +56,15 @@ verdict 'the export has the stock size and other values' "$(s=$(stat -c %s confi
 before=$(everything "$a")
 verdict 'a second run finds everything done' "$(expect 0 run output_dir="$a"
     diff <(echo "$before") <(everything "$a"))"
+verdict 'and loads no weights of the target' "$(grep 'of weights' "$work/stderr")"
+cp "$a/hashes.json" "$work/hashes.json"
+sed -i '/base-target/,/sha256/ s/"sha256": "[0-9a-f]*"/"sha256": "'"$(printf '%064d' 0)"'"/' "$a/hashes.json"
+verdict 'nor reads them: a remembered hash is believed' "$(expect 2 run output_dir="$a"
+    grep -q 'made with target' "$work/stderr" || cat "$work/stderr")"
+rm "$a/hashes.json"
+verdict 'and made anew where it is lost' "$(expect 0 run output_dir="$a"
+    diff <(echo "$before") <(everything "$a")
+    cmp "$work/hashes.json" "$a/hashes.json")"
 verdict 'another configuration is refused by name' "$(expect 2 run output_dir="$a" train.lr=0.0005
     grep -q 'train.lr' "$work/stderr" && grep -q -- '--overwrite' "$work/stderr" || cat "$work/stderr"
     diff <(echo "$before") <(everything "$a"))"

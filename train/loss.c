@@ -3,7 +3,8 @@
 
 #include "train/loss_plan.h"
 
-typedef enum { PASS_LSE = 1, PASS_STATS = 2, PASS_GRAD = 4 } Pass;
+// One pass over the vocabulary: log-sum-exp beside the parts of op_loss_tile.
+enum { PASS_LSE = 4 };
 
 typedef struct {
     const HeadLoss *l;
@@ -17,56 +18,61 @@ static Tensor shaped(Tensor room, int64_t rows, int64_t cols) {
     return tensor_of(room.data, room.dtype, rows, cols);
 }
 
-// Teacher logits of a tile, softcapped.
+// Teacher logits of a tile; its probabilities once their sums are known.
 static Tensor teacher_tile(const Run *c, const LossBlock *b, int64_t v0, int64_t cols,
                            unsigned pass) {
     const LossRoom *r = &c->r;
-    const float temp = c->l->opt.temperature;
-    const Tensor tz = shaped(r->tz, b->nt, cols), tstat = tensor_rows(r->tstat, 0, b->nt);
+    const LossOptions *o = &c->l->opt;
+    const Tensor tz = shaped(r->tz, b->nt, cols), lse = tensor_rows(r->tlse, 0, b->nt);
     op_matmul_nt(c->dev, tz, tensor_rows(r->hidden, 0, b->nt),
                  tensor_rows(c->a->target_table, v0, cols), 0.0f);
-    op_softcap(c->dev, tz, c->l->opt.softcap);
-    if (pass & PASS_LSE) op_lse_tile(c->dev, tstat, tz, temp, v0);
-    if ((pass & PASS_LSE) && c->l->opt.kind == LOSS_CE_ARGMAX) {
-        const Tensor id = tensor_rows(r->tid, 0, b->nt);
-        op_top2(c->dev, tensor_rows(r->tbest, 0, b->nt), id, tz, NO_TENSOR, v0);
-        op_copy(c->dev, shaped(r->targ, b->nt, 1), tensor_cols(id, 0, 1));
+    if (pass & PASS_LSE) {
+        const bool argmax = o->kind == LOSS_CE_ARGMAX;
+        const Tensor best = argmax ? tensor_rows(r->tbest, 0, b->nt) : NO_TENSOR,
+                     id = argmax ? tensor_rows(r->tid, 0, b->nt) : NO_TENSOR;
+        op_lse_tile(c->dev, lse, best, id, tz, o->softcap, o->temperature, v0);
+        if (argmax) op_copy(c->dev, shaped(r->targ, b->nt, 1), tensor_cols(id, 0, 1));
     }
-    if ((pass & PASS_STATS) && c->l->opt.route != 0.0f) {
+    if (pass & (LOSS_STATS | LOSS_GRAD))
+        op_prob_tile(c->dev, tz, tensor_rows(r->psum, 0, b->nt), tz, lse,
+                     pass & PASS_LSE ? 0.0f : o->softcap, o->temperature);
+    if ((pass & LOSS_STATS) && o->route != 0.0f) {
         const Tensor mass = tensor_rows(r->mass, 0, b->nt);
         if (v0 == 0) op_zero(c->dev, mass);
-        op_cluster_mass(c->dev, mass, tz, tstat, c->a->cluster_of, temp, v0);
+        op_cluster_mass(c->dev, mass, tz, c->a->cluster_of, v0);
     }
     return tz;
 }
 
-// Items s0 .. s0+n-1 of the block against a tile.
-static void student_tile(const Run *c, const LossBlock *b, int64_t s0, int64_t n, Tensor tz,
+// Items s0 .. s0+n-1 of the block against a tile of teacher probabilities.
+static void student_tile(const Run *c, const LossBlock *b, int64_t s0, int64_t n, Tensor p,
                          int64_t v0, unsigned pass) {
     const LossRoom *r = &c->r;
     const LossOptions *o = &c->l->opt;
     const int64_t i0 = b->i0 + s0;
-    const Tensor table = tensor_rows(c->a->w.table, v0, tz.cols), y = tensor_rows(r->yc, s0, n);
-    const Tensor sz = shaped(r->sz, n, tz.cols), sstat = tensor_rows(r->sstat, s0, n);
-    const Tensor stat = tensor_rows(r->stat, i0, n), trow = tensor_cols(r->trow, i0, n);
-    const Tensor tstat = tensor_rows(r->tstat, 0, b->nt);
-    const Tensor target = o->kind == LOSS_CE_ARGMAX  ? tensor_cols(r->targ, 0, b->nt)
-                          : o->kind == LOSS_CE_LABEL ? tensor_cols(r->label, i0, n)
-                                                     : NO_TENSOR;
+    const Tensor table = tensor_rows(c->a->w.table, v0, p.cols), y = tensor_rows(r->yc, s0, n);
+    const Tensor sz = shaped(r->sz, n, p.cols), gz = shaped(r->gz, n, p.cols);
+    const Tensor lse = tensor_rows(r->slse, s0, n);
     op_matmul_nt(c->dev, sz, y, table, 0.0f);
-    if (pass & PASS_LSE) {
-        op_lse_tile(c->dev, sstat, sz, o->temperature, v0);
-        op_top2(c->dev, tensor_rows(r->best, i0, n), tensor_rows(r->id, i0, n), sz, NO_TENSOR, v0);
-    }
-    if (pass & PASS_STATS)
-        op_loss_stats(c->dev, stat, sz, tz, sstat, tstat, trow, target, o->kind, o->temperature,
-                      v0);
-    if (!(pass & PASS_GRAD)) return;
-    const Tensor gz = shaped(r->gz, n, tz.cols);
-    op_loss_grad(c->dev, gz, sz, tz, sstat, tstat, stat, trow, target,
-                 tensor_cols(r->weight, i0, n), o->kind, o->mix, o->temperature, v0);
+    if (pass & PASS_LSE)
+        op_lse_tile(c->dev, lse, tensor_rows(r->best, i0, n), tensor_rows(r->id, i0, n), sz, 0.0f,
+                    o->temperature, v0);
+    if (!(pass & (LOSS_STATS | LOSS_GRAD))) return;
+    const LossArgs args = {.p = p,
+                           .psum = tensor_rows(r->psum, 0, b->nt),
+                           .trow = tensor_cols(r->trow, i0, n),
+                           .target = o->kind == LOSS_CE_ARGMAX  ? tensor_cols(r->targ, 0, b->nt)
+                                     : o->kind == LOSS_CE_LABEL ? tensor_cols(r->label, i0, n)
+                                                                : NO_TENSOR,
+                           .weight = tensor_cols(r->weight, i0, n),
+                           .kind = o->kind,
+                           .mix = o->mix,
+                           .temp = o->temperature,
+                           .parts = pass & (LOSS_STATS | LOSS_GRAD)};
+    op_loss_tile(c->dev, tensor_rows(r->stat, i0, n), gz, sz, lse, &args, v0);
+    if (!(pass & LOSS_GRAD)) return;
     if (c->g->table.data != NULL)
-        op_matmul_tn(c->dev, tensor_rows(c->g->table, v0, tz.cols), gz, y, 1.0f);
+        op_matmul_tn(c->dev, tensor_rows(c->g->table, v0, p.cols), gz, y, 1.0f);
     op_matmul_nn(c->dev, tensor_rows(r->dyc, s0, n), gz, table, v0 > 0 ? 1.0f : 0.0f);
 }
 
@@ -112,16 +118,16 @@ static void run_block(const Run *c, const LossBlock *b, const FeaturePack *pack,
                       Tensor dy) {
     const LossKind kind = c->l->opt.kind;
     const Tensor ids = tensor_cols(c->r.y, b->i0, b->ni);
-    const unsigned grad = c->g ? PASS_GRAD : 0;
+    const unsigned grad = c->g ? LOSS_GRAD : 0;
     op_gather(c->dev, tensor_rows(c->r.hidden, 0, b->nt), pack->hidden,
               tensor_cols(c->r.teacher, b->t0, b->nt), 1.0f);
     op_gather(c->dev, tensor_rows(c->r.yc, 0, b->ni), y, ids, 1.0f);
     if (c->l->tile >= c->a->cfg.text.vocab) {
-        vocabulary_pass(c, b, PASS_LSE | PASS_STATS | grad);
+        vocabulary_pass(c, b, PASS_LSE | LOSS_STATS | grad);
     } else {
         const bool apart = grad && (kind == LOSS_TV || kind == LOSS_HYBRID);
         vocabulary_pass(c, b, PASS_LSE);
-        vocabulary_pass(c, b, PASS_STATS | (apart ? 0 : grad));
+        vocabulary_pass(c, b, LOSS_STATS | (apart ? 0 : grad));
         if (apart) vocabulary_pass(c, b, grad);
     }
     if (c->l->opt.route != 0.0f) route_pass(c, b);
@@ -135,14 +141,14 @@ static void download_results(HeadLoss *l, Device *dev, const LossRoom *r, LossIt
     dev_download(dev, l->best, r->id);
     if (o->route != 0.0f) dev_download(dev, l->route, r->route);
     for (int64_t i = 0; i < n; i++) {
-        const float *s = l->stat + 4 * i;
-        const float main = o->kind == LOSS_FKL      ? s[0]
-                           : o->kind == LOSS_TV     ? s[1]
-                           : o->kind == LOSS_HYBRID ? o->mix * s[0] + (1 - o->mix) * s[1]
-                                                    : s[3];
-        item[i].loss = main + o->route * l->route[i];
-        item[i].fkl = s[0];
-        item[i].tv = s[1];
+        const double *s = l->stat + 4 * i;
+        const double main = o->kind == LOSS_FKL      ? s[0]
+                            : o->kind == LOSS_TV     ? s[1]
+                            : o->kind == LOSS_HYBRID ? o->mix * s[0] + (1 - o->mix) * s[1]
+                                                     : s[3];
+        item[i].loss = (float)(main + o->route * l->route[i]);
+        item[i].fkl = (float)s[0];
+        item[i].tv = (float)s[1];
         item[i].route = l->route[i];
         item[i].best = l->best[2 * i];
     }

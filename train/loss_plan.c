@@ -82,14 +82,15 @@ LossRoom loss_room_take(const HeadLoss *l, const Assistant *a, DType pack_dtype,
     r.label = tensor_take(arena, DT_I32, 1, n);
     r.weight = tensor_take(arena, DT_F32, 1, n);
     r.teacher = tensor_take(arena, DT_I32, 1, least(n, pack_rows));
-    r.stat = tensor_take(arena, DT_F32, n, 4);
+    r.stat = tensor_take(arena, DT_F64, n, 4);
     r.best = tensor_take(arena, DT_F32, n, 2);
     r.id = tensor_take(arena, DT_I32, n, 2);
     r.hidden = tensor_take(arena, pack_dtype, l->teachers, l->width);
     r.yc = tensor_take(arena, a->dtype, items, H);
     if (grad) r.dyc = tensor_take(arena, DT_F32, items, H);
-    r.tstat = tensor_take(arena, DT_F32, l->teachers, 2);
-    r.sstat = tensor_take(arena, DT_F32, items, 2);
+    r.tlse = tensor_take(arena, DT_F32, l->teachers, 2);
+    r.psum = tensor_take(arena, DT_F64, l->teachers, 2);
+    r.slse = tensor_take(arena, DT_F32, items, 2);
     r.tz = tensor_take(arena, DT_F32, 1, l->teachers * l->tile);
     r.sz = tensor_take(arena, DT_F32, 1, l->students * l->tile);
     r.gz = a->dtype == DT_F32 ? r.sz : tensor_take(arena, a->dtype, 1, l->students * l->tile);

@@ -12,7 +12,8 @@ struct HeadLoss {
     LossItem *sorted;           // host memory from here on
     int64_t *count;             // items before each pack row
     int32_t *y, *trow, *label, *teacher, *best;
-    float *weight, *stat, *route;
+    float *weight, *route;
+    double *stat;
 };
 
 // Teacher rows t0 .. t0+nt-1 of the list of those in use, items i0 .. i0+ni-1.
@@ -25,11 +26,11 @@ typedef struct {
     Tensor y, trow, label;        // I32 (1, n)
     Tensor weight, route_weight;  // F32 (1, n)
     Tensor teacher;               // I32 (1, teacher rows): pack rows
-    Tensor stat, best, id, route; // F32 (n, 4), F32 (n, 2), I32 (n, 2), F32 (1, n)
+    Tensor stat, best, id, route; // F64 (n, 4), F32 (n, 2), I32 (n, 2), F32 (1, n)
     Tensor hidden, yc, dyc;       // (teachers, B), (block items, H), F32 of the same
-    Tensor tstat, sstat;          // (teachers, 2), (block items, 2)
+    Tensor tlse, slse, psum;      // (teachers, 2), (block items, 2), F64 (teachers, 2)
     Tensor tbest, tid, targ;      // the teacher's argmax, CE_ARGMAX only
-    Tensor tz, sz, gz;            // room for the logits of a tile; gz is sz when F32
+    Tensor tz, sz, gz;            // room for the logits of a tile; p is tz; gz is sz when F32
     Tensor mass, cz, gc;          // clusters
 } LossRoom;
 

@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 
+#include "infer/base/json.h"
 #include "infer/base/log.h"
 #include "infer/base/stage.h"
 #include "infer/tensor/ceiling.h"
@@ -16,12 +17,8 @@ static json_t *result_json(const TrainResult *r, const Settings *s) {
                      (json_int_t)r->tokens);
 }
 
-static void print_result(const json_t *o, const Cli *cli) {
-    if (cli->json) {
-        json_dumpf(o, stdout, JSON_INDENT(2));
-        printf("\n");
-        return;
-    }
+static bool print_result(const json_t *o, const Cli *cli, Err *err) {
+    if (cli->json) return json_print(o, err);
     const long long k = (long long)json_integer_value(json_object_get(o, "select_k"));
     const long long best = (long long)json_integer_value(json_object_get(o, "best_step"));
     printf("train  %lld steps, %lld anchors; dev split: tau(%lld) %.3f stock, %.3f best (step "
@@ -31,6 +28,7 @@ static void print_result(const json_t *o, const Cli *cli) {
            json_number_value(json_object_get(o, "stock_tau")),
            json_number_value(json_object_get(o, "best_tau")), best,
            best == 0 ? ": the stock drafter, never beaten" : "");
+    return true;
 }
 
 // What is known before the first step; the time from one measured product.
@@ -69,23 +67,20 @@ static bool train_run(const Cli *cli, Err *err) {
     TrainSetup t;
     char stage[PATH_ROOM], best[PATH_ROOM];
     json_t *result = NULL;
-    if (!train_setup_open(&t, &cli->s, err)) return false;
+    StageState state = STAGE_ABSENT;
     path_join(stage, cli->s.output_dir, "ckpt/train.json");
-    bool ok = true;
-    if (cli->dry_run) {
-        ok = dry_run(&t, err);
-    } else {
-        const StageState state = stage_state(stage, t.identity, cli->overwrite, err);
-        ok = state != STAGE_ERROR;
-        if (state == STAGE_DONE && dir_exists(path_join(best, cli->s.output_dir, "ckpt/best"))) {
-            log_info("train: done before (%s)", stage);
-            ok = (result = stage_result(stage, err)) != NULL;
-        } else if (ok) {
-            ok = stage_clear(stage, err) && train(&t, cli, &result, err) &&
-                 stage_publish(stage, t.identity, result, err);
-        }
+    bool ok = train_setup_identify(&t, &cli->s, err);
+    if (ok && !cli->dry_run) state = stage_state(stage, t.identity, cli->overwrite, err);
+    ok = ok && state != STAGE_ERROR;
+    if (state == STAGE_DONE && dir_exists(path_join(best, cli->s.output_dir, "ckpt/best"))) {
+        log_info("train: done before (%s)", stage);
+        ok = (result = stage_result(stage, err)) != NULL;
+    } else if (ok && (ok = train_setup_open(&t, err))) {
+        ok = cli->dry_run ? dry_run(&t, err)
+                          : stage_clear(stage, err) && train(&t, cli, &result, err) &&
+                                stage_publish(stage, t.identity, result, err);
     }
-    if (ok && result != NULL) print_result(result, cli);
+    if (ok && result != NULL) ok = print_result(result, cli, err);
     json_decref(result);
     train_setup_close(&t);
     return ok;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "infer/base/hash_cache.h"
 #include "train/world.h"
 
 enum { DEV_ANCHORS = 2048, DEV_TOKENS = 16384 };
@@ -21,18 +22,24 @@ static void put(json_t *o, const char *key, const char *text) {
     json_object_set_new(o, key, json_string(text));
 }
 
-static bool put_hash(json_t *o, const char *key, const char *dir, const char *file, Err *err) {
-    char path[PATH_ROOM];
+// cache: of hashes, NULL for files that are small or ours
+static bool put_hash(json_t *o, const char *key, const char *path, const char *cache, Err *err) {
     Sha256 sha;
-    if (!sha256_file(&sha, path_join(path, dir, file), err)) return false;
+    if (!sha256_remembered(&sha, path, cache, err)) return false;
     put(o, key, sha.hex);
     return true;
+}
+
+static DType train_dtype(const TrainSetup *t) {
+    const char *name = t->s->train.dtype;
+    if (strcmp(name, "auto") == 0) return dev_prefers_bf16(t->model.dev) ? DT_BF16 : DT_F32;
+    return strcmp(name, "f32") == 0 ? DT_F32 : DT_BF16;
 }
 
 // The data are the answers they were captured from, so that stream and shards are the same run.
 static bool make_identity(TrainSetup *t, Err *err) {
     const Settings *s = t->s;
-    char path[PATH_ROOM];
+    char path[PATH_ROOM], dir[PATH_ROOM], cache[PATH_ROOM];
     const char *key;
     json_t *o = t->identity = json_object(), *all = settings_json(s), *value;
     json_object_foreach(json_object_get(all, "train"), key, value) {
@@ -41,26 +48,22 @@ static bool make_identity(TrainSetup *t, Err *err) {
         if (!may_change(key)) json_object_set(o, name, value);
     }
     json_decref(all);
-    put(o, "train.dtype", dtype_name(t->assistant->dtype));
+    put(o, "train.dtype", dtype_name(train_dtype(t)));
     put(o, "runtime.dtype", dtype_name(t->model.dtype));
     put(o, "device", t->model.dev->kind);
-    put(o, "target", target_fingerprint(t->model.target)->hex);
+    put(o, "target", t->model.fingerprint.hex);
     put(o, "tokenizer", shards_meta(t->shards[SPLIT_DEV])->tokenizer);
     put(o, "model.embed_scale", s->model.embed_scale);
     json_object_set_new(o, "model.pos_offset", json_integer(s->model.pos_offset));
     json_object_set_new(o, "model.window_extra", json_integer(s->model.window_extra));
     json_object_set_new(o, "eval.select_k", json_integer(s->eval.select_k));
     json_object_set_new(o, "world size", json_integer(world_open().size));
-    if (!put_hash(o, "stock assistant", s->model.assistant_path, "model.safetensors", err))
-        return false;
+    path_join(path, s->model.assistant_path, "model.safetensors");
+    if (!put_hash(o, "stock assistant", path, hash_cache_path(cache, s), err)) return false;
     split_path(path, s, "regen", SPLIT_TRAIN, ".jsonl");
     if (!file_exists(path)) // shards brought from elsewhere
-        return put_hash(o, "training data", split_path(path, s, "shards", SPLIT_TRAIN, ""),
-                        "manifest.json", err);
-    Sha256 sha;
-    if (!sha256_file(&sha, path, err)) return false;
-    put(o, "training data", sha.hex);
-    return true;
+        path_join(path, split_path(dir, s, "shards", SPLIT_TRAIN, ""), "manifest.json");
+    return put_hash(o, "training data", path, NULL, err);
 }
 
 static void machine_line(void *ctx, const char *name, const char *value) {
@@ -69,9 +72,9 @@ static void machine_line(void *ctx, const char *name, const char *value) {
 
 static bool open_split(TrainSetup *t, Split split, Err *err) {
     char dir[PATH_ROOM];
-    const ShardMeta own = capture_meta(t->model.target);
-    ShardMeta want = {.hidden = own.hidden, .vocab = own.vocab};
-    memcpy(want.target, own.target, sizeof want.target);
+    const TextConfig *c = &t->model.config.text;
+    ShardMeta want = {.hidden = c->hidden, .vocab = c->vocab};
+    memcpy(want.target, t->model.fingerprint.hex, sizeof want.target);
     split_path(dir, t->s, "shards", split, "");
     if (!dir_exists(dir)) return err_set(err, ERR_INPUT, "%s: not there; `capture` makes it", dir);
     if ((t->shards[split] = shards_open(dir, &want, err)) == NULL) return false;
@@ -84,7 +87,6 @@ static bool open_split(TrainSetup *t, Split split, Err *err) {
 static bool open_sources(TrainSetup *t, Err *err) {
     const Settings *s = t->s;
     char path[PATH_ROOM];
-    if (!open_split(t, SPLIT_DEV, err)) return false;
     t->dev = shards_source(t->shards[SPLIT_DEV]);
     if (!s->train.stream) {
         if (!open_split(t, SPLIT_TRAIN, err)) return false;
@@ -102,19 +104,14 @@ static bool open_sources(TrainSetup *t, Err *err) {
 
 static bool open_assistant(TrainSetup *t, Err *err) {
     const Settings *s = t->s;
-    const bool wide = strcmp(s->train.dtype, "f32") == 0 ||
-                      (strcmp(s->train.dtype, "auto") == 0 && !dev_prefers_bf16(t->model.dev));
     const AssistantOptions opt = {.dir = s->model.assistant_path,
-                                  .dtype = wide ? DT_F32 : DT_BF16,
+                                  .dtype = train_dtype(t),
                                   .target_table = target_embedding(t->model.target),
                                   .target_scale = target_embed_scale(t->model.target),
                                   .pos_offset = (int)s->model.pos_offset,
                                   .window_extra = (int)s->model.window_extra};
-    if (s->model.assistant_path[0] == '\0')
-        return err_set(err, ERR_USAGE,
-                       "model.assistant_path is empty: train starts from the stock assistant");
     if ((t->assistant = assistant_open(t->model.dev, &opt, err)) == NULL) return false;
-    return pair_check(target_config(t->model.target), &t->assistant->cfg, err);
+    return pair_check(&t->model.config, &t->assistant->cfg, err);
 }
 
 static bool open_measurer(TrainSetup *t, Err *err) {
@@ -122,21 +119,28 @@ static bool open_measurer(TrainSetup *t, Err *err) {
     MeasureOptions opt = {
         .K = (int)t->s->eval.select_k, .max_anchors = DEV_ANCHORS, .pack_tokens = DEV_TOKENS};
     opt.head[head] = true;
-    t->measurer = measurer_open(t->assistant, target_config(t->model.target), &t->dev, &opt, err);
+    t->measurer = measurer_open(t->assistant, &t->model.config, &t->dev, &opt, err);
     t->measured = calloc((size_t)t->dev.count, sizeof *t->measured);
     if (t->measurer != NULL && t->measured == NULL)
         return err_set(err, ERR_FAILED, "out of memory");
     return t->measurer != NULL;
 }
 
-bool train_setup_open(TrainSetup *t, const Settings *s, Err *err) {
+bool train_setup_identify(TrainSetup *t, const Settings *s, Err *err) {
     *t = (TrainSetup){.s = s};
-    const int64_t rows = s->train.stream ? s->capture.chunk : 1;
-    if (!open_target(&t->model, s, rows, err) || !open_assistant(t, err) || !open_sources(t, err) ||
-        !open_measurer(t, err) || !make_identity(t, err)) {
-        train_setup_close(t);
+    if (s->model.assistant_path[0] == '\0')
+        return err_set(err, ERR_USAGE,
+                       "model.assistant_path is empty: train starts from the stock assistant");
+    return identify_target(&t->model, s, err) && open_split(t, SPLIT_DEV, err) &&
+           make_identity(t, err);
+}
+
+bool train_setup_open(TrainSetup *t, Err *err) {
+    // Of the target only the table is needed, which makes the teacher's logits.
+    const int64_t rows = t->s->train.stream ? t->s->capture.chunk : 0;
+    if (!load_target(&t->model, t->s, rows, err) || !open_assistant(t, err) ||
+        !open_sources(t, err) || !open_measurer(t, err))
         return false;
-    }
     t->machine = json_object();
     dev_describe(t->model.dev, machine_line, t->machine);
     return true;
@@ -166,7 +170,7 @@ static bool dev_tau(void *ctx, const Assistant *a, double *tau, Err *err) {
 TrainerOptions train_setup_options(TrainSetup *t) {
     return (TrainerOptions){.dev = t->model.dev,
                             .assistant = t->assistant,
-                            .target = target_config(t->model.target),
+                            .target = &t->model.config,
                             .settings = t->s,
                             .source = &t->train,
                             .measure = {t, dev_tau},

@@ -20,9 +20,12 @@ typedef struct {
     json_t *identity, *machine;
 } TrainSetup;
 
-// Opens everything that is there before training; a shard of another target is refused by name.
-MUST_CHECK bool train_setup_open(TrainSetup *t, const Settings *s, Err *err);
-void train_setup_close(TrainSetup *t);
+// What tells whether the run is done already: t->identity, from files and the dev split; a shard of
+// another target is refused by name. No weights are loaded.
+MUST_CHECK bool train_setup_identify(TrainSetup *t, const Settings *s, Err *err);
+// Then everything else that is there before training.
+MUST_CHECK bool train_setup_open(TrainSetup *t, Err *err);
+void train_setup_close(TrainSetup *t); // after either, whatever it returned
 // Options over what is open; borrows t.
 TrainerOptions train_setup_options(TrainSetup *t);
 // Floating-point operations in matrix products of the largest step of a plan.

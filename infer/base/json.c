@@ -74,6 +74,14 @@ char *json_text(const json_t *value, size_t flags) {
     return text;
 }
 
+bool json_print(const json_t *value, Err *err) {
+    char *text = json_text(value, JSON_INDENT(2));
+    if (text == NULL) return err_set(err, ERR_FAILED, "out of memory for the JSON to print");
+    puts(text);
+    free(text);
+    return true;
+}
+
 bool json_write_file(const char *path, const json_t *value, Err *err) {
     char *text = json_text(value, JSON_INDENT(2));
     if (text == NULL) return err_set(err, ERR_FAILED, "%s: out of memory for its JSON", path);

@@ -12,6 +12,8 @@ MUST_CHECK json_t *json_read_text(const char *text, size_t size, Err *err);   //
 // json_dumps with reals as short as they can be and still read back as the same double: 0.1, not
 // 0.10000000000000001. Caller frees; NULL: out of memory.
 MUST_CHECK char *json_text(const json_t *value, size_t flags);
+// The same indented onto stdout, with a newline.
+MUST_CHECK bool json_print(const json_t *value, Err *err);
 // Indented, keys in insertion order, trailing newline, atomic.
 MUST_CHECK bool json_write_file(const char *path, const json_t *value, Err *err);
 // Optional members: absent or null leaves *out alone and returns true; a wrong type is ERR_INPUT

@@ -26,13 +26,12 @@ typedef struct {
     const GenerateOptions *opt;
     KvCache *kv;
     void *block;
-    Tensor hidden, last, row, best, id, logits;
+    Tensor hidden, best, id, logits;
     int64_t logit_rows;
     Slot *slot;
-    // One step: pieces and their tokens, then the rows whose hidden state is followed by a choice.
+    // One step: pieces and their tokens, and who chooses behind each row of `hidden`.
     TargetPiece *piece;
     int32_t *tokens;    // (prefill_rows)
-    int32_t *row_host;  // (slots): row of the step behind which `chooser` chooses
     int *chooser;       // (slots): slot number
     int32_t *id_host;   // (slots, 2)
     float *best_host;   // (slots, 2)
@@ -45,11 +44,8 @@ static bool sampled(const GenerateOptions *opt) {
     return opt->sampler.temperature > 0.0;
 }
 
-static void lay_out(Run *r, const Target *t, const GenerateOptions *opt, Arena *arena) {
-    const TextConfig *c = &target_config(t)->text;
-    r->hidden = tensor_take(arena, DT_F32, opt->prefill_rows, c->hidden);
-    r->last = tensor_take(arena, DT_F32, opt->slots, c->hidden);
-    r->row = tensor_take(arena, DT_I32, 1, opt->slots);
+static void lay_out(Run *r, const TextConfig *c, const GenerateOptions *opt, Arena *arena) {
+    r->hidden = tensor_take(arena, DT_F32, opt->slots, c->hidden);
     r->best = tensor_take(arena, DT_F32, opt->slots, 2);
     r->id = tensor_take(arena, DT_I32, opt->slots, 2);
     const int64_t fit = LOGIT_BYTES / (4 * c->vocab);
@@ -57,13 +53,13 @@ static void lay_out(Run *r, const Target *t, const GenerateOptions *opt, Arena *
     r->logits = tensor_take(arena, DT_F32, r->logit_rows, c->vocab);
 }
 
-size_t generate_bytes(const Target *t, const GenerateOptions *opt) {
+size_t generate_bytes(const TextConfig *c, const GenerateOptions *opt) {
     Arena plan;
     Run r;
     arena_open(&plan, NULL, 0);
-    lay_out(&r, t, opt, &plan);
-    return plan.peak + (size_t)kv_bytes(&target_config(t)->text, (int)opt->slots, opt->max_length,
-                                        opt->prefill_rows, false, opt->kv_dtype);
+    lay_out(&r, c, opt, &plan);
+    return plan.peak + (size_t)kv_bytes(c, (int)opt->slots, opt->max_length, opt->prefill_rows,
+                                        false, opt->kv_dtype);
 }
 
 static bool run_open(Run *r, Target *t, const GenerateOptions *opt, Err *err) {
@@ -73,23 +69,22 @@ static bool run_open(Run *r, Target *t, const GenerateOptions *opt, Err *err) {
     CHECK(opt->slots >= 1 && opt->prefill_rows >= opt->slots && opt->max_new_tokens >= 1);
     *r = (Run){.target = t, .dev = target_device(t), .opt = opt};
     arena_open(&arena, NULL, 0);
-    lay_out(r, t, opt, &arena);
+    lay_out(r, c, opt, &arena);
     if ((r->block = dev_alloc(r->dev, arena.peak, err)) == NULL) return false;
     arena_open(&arena, r->block, arena.peak);
-    lay_out(r, t, opt, &arena);
+    lay_out(r, c, opt, &arena);
     r->kv = kv_open(r->dev, c, (int)opt->slots, opt->max_length, opt->prefill_rows, false,
                     opt->kv_dtype, err);
     if (r->kv == NULL) return false;
     r->slot = calloc(slots, sizeof *r->slot);
     r->piece = calloc(slots, sizeof *r->piece);
     r->tokens = calloc((size_t)opt->prefill_rows, sizeof *r->tokens);
-    r->row_host = calloc(slots, sizeof *r->row_host);
     r->chooser = calloc(slots, sizeof *r->chooser);
     r->id_host = calloc(2 * slots, sizeof *r->id_host);
     r->best_host = calloc(2 * slots, sizeof *r->best_host);
     r->logits_host = calloc((size_t)(r->logit_rows * c->vocab) + 1, sizeof *r->logits_host);
-    bool ok = r->slot && r->piece && r->tokens && r->row_host && r->chooser && r->id_host &&
-              r->best_host && r->logits_host;
+    bool ok = r->slot && r->piece && r->tokens && r->chooser && r->id_host && r->best_host &&
+              r->logits_host;
     for (size_t i = 0; ok && i < slots; i++)
         ok = (r->slot[i].ids = malloc((size_t)opt->max_new_tokens * sizeof(int32_t))) != NULL;
     return ok || err_set(err, ERR_FAILED, "no memory for %lld answers", (long long)opt->slots);
@@ -100,7 +95,6 @@ static void run_close(Run *r) {
     free(r->slot);
     free(r->piece);
     free(r->tokens);
-    free(r->row_host);
     free(r->chooser);
     free(r->id_host);
     free(r->best_host);
@@ -148,10 +142,11 @@ static bool refill(Run *r, const Callbacks *cb, Err *err) {
     return true;
 }
 
-// Lays out one step. Answers come first: a row each; prompts share what is left, in slot order.
-static int plan_step(Run *r, int64_t *rows, int *choosers) {
+// Lays out one step. Answers come first: a row each; prompts share what is left, in slot order. Of
+// a prompt only the state of its last row is wanted.
+static int plan_step(Run *r, int *choosers) {
     int pieces = 0, answering = 0;
-    *rows = 0;
+    int64_t rows = 0;
     *choosers = 0;
     for (int i = 0; i < r->opt->slots; i++) answering += r->slot[i].busy && r->slot[i].n > 0;
     int64_t spare = r->opt->prefill_rows - answering;
@@ -160,19 +155,19 @@ static int plan_step(Run *r, int64_t *rows, int *choosers) {
         if (!s->busy) continue;
         int64_t count = 1;
         if (s->n > 0) {
-            r->tokens[*rows] = s->ids[s->n - 1];
+            r->tokens[rows] = s->ids[s->n - 1];
         } else {
             count = s->job.n - s->fed < spare ? s->job.n - s->fed : spare;
             if (count == 0) continue;
-            for (int64_t j = 0; j < count; j++) r->tokens[*rows + j] = s->job.prompt[s->fed + j];
+            for (int64_t j = 0; j < count; j++) r->tokens[rows + j] = s->job.prompt[s->fed + j];
             s->fed += count;
             spare -= count;
         }
-        r->piece[pieces++] = (TargetPiece){.slot = i, .count = count};
-        *rows += count;
-        if (s->fed < s->job.n) continue;
-        r->row_host[*choosers] = (int32_t)(*rows - 1);
-        r->chooser[(*choosers)++] = i;
+        const bool chooses = s->fed == s->job.n;
+        r->piece[pieces++] =
+            (TargetPiece){.slot = i, .count = count, .skip = chooses ? count - 1 : count};
+        rows += count;
+        if (chooses) r->chooser[(*choosers)++] = i;
     }
     return pieces;
 }
@@ -235,18 +230,13 @@ bool generate_run(Target *t, const GenerateOptions *opt, bool (*next)(void *, Ge
     Run r;
     if (!run_open(&r, t, opt, err)) goto end;
     for (;;) {
-        int64_t rows;
         int choosers;
         if (!refill(&r, &cb, err)) goto end;
-        const int pieces = plan_step(&r, &rows, &choosers);
+        const int pieces = plan_step(&r, &choosers);
         if (pieces == 0) break;
-        const Tensor hidden = tensor_rows(r.hidden, 0, rows);
-        target_forward(t, r.kv, r.piece, pieces, r.tokens, hidden, NULL);
+        const Tensor last = tensor_rows(r.hidden, 0, choosers);
+        target_forward(t, r.kv, r.piece, pieces, r.tokens, last, NULL);
         if (choosers == 0) continue;
-        const Tensor index = tensor_cols(r.row, 0, choosers),
-                     last = tensor_rows(r.last, 0, choosers);
-        dev_upload(r.dev, index, r.row_host);
-        op_gather(r.dev, last, hidden, index, 1.0f);
         if (!(sampled(opt) ? choose_sampled : choose_greedy)(&r, last, &cb, err)) goto end;
     }
     ok = true;

@@ -40,6 +40,6 @@ MUST_CHECK bool generate_run(Target *t, const GenerateOptions *opt,
                              bool (*next)(void *, GenerateJob *),
                              bool (*done)(void *, const GenerateDone *, Err *), void *ctx,
                              Err *err);
-size_t generate_bytes(const Target *t, const GenerateOptions *opt);
+size_t generate_bytes(const TextConfig *c, const GenerateOptions *opt); // beside the target
 
 #endif

@@ -20,7 +20,7 @@ struct Speculator {
     Arena arena; // what lives as long as the speculator, from `kept` on the buffers of a round
     size_t kept;
     FeaturePack pack;
-    Tensor hidden, best, id; // (chunk, B), (k_max + 1, 2) twice
+    Tensor hidden, best, id; // (k_max + 1, B), (k_max + 1, 2) twice
     AttnSeg seg[2][PACK_SEQS_MAX];
 };
 
@@ -34,7 +34,7 @@ typedef struct {
 static void lay_out(Speculator *s, Arena *arena) {
     const TargetConfig *c = target_config(s->target);
     if (s->a != NULL) features_take(&s->pack, c, s->opt.capacity, s->opt.feature_dtype, arena);
-    s->hidden = tensor_take(arena, DT_F32, s->opt.chunk, c->text.hidden);
+    s->hidden = tensor_take(arena, DT_F32, s->opt.k_max + 1, c->text.hidden);
     s->best = tensor_take(arena, DT_F32, s->opt.k_max + 1, 2);
     s->id = tensor_take(arena, DT_I32, s->opt.k_max + 1, 2);
 }
@@ -99,10 +99,10 @@ void speculate_result_free(SpeculateResult *r) {
     *r = (SpeculateResult){0};
 }
 
-// Feeds n tokens to the target. Rows of `hidden` are the states behind each.
-static Tensor feed(Speculator *s, const int32_t *ids, int64_t n) {
-    const TargetPiece piece = {.slot = 0, .count = n};
-    const Tensor hidden = tensor_rows(s->hidden, 0, n);
+// Feeds n tokens to the target. Rows of `hidden` are the states behind the last `wanted`.
+static Tensor feed(Speculator *s, const int32_t *ids, int64_t n, int64_t wanted) {
+    const TargetPiece piece = {.slot = 0, .count = n, .skip = n - wanted};
+    const Tensor hidden = tensor_rows(s->hidden, 0, wanted);
     target_forward(s->target, s->kv, &piece, 1, ids, hidden, NULL);
     return hidden;
 }
@@ -137,11 +137,10 @@ static bool prefill(Speculator *s, const int32_t *prompt, int64_t n, SpeculateRe
     Tensor hidden = NO_TENSOR;
     for (int64_t at = 0; at < n; at += s->opt.chunk) {
         const int64_t m = n - at < s->opt.chunk ? n - at : s->opt.chunk;
-        hidden = feed(s, prompt + at, m);
+        hidden = feed(s, prompt + at, m, at + m == n ? 1 : 0); // anchors begin behind it
         if (s->a != NULL) features_append(&s->pack, s->dev, s->target, s->kv, 0, at, m, hidden);
     }
-    const bool ok =
-        choose(s, tensor_rows(hidden, hidden.rows - 1, 1), bonus, &out->first_margin, err);
+    const bool ok = choose(s, hidden, bonus, &out->first_margin, err);
     out->prefill_s = now_s() - start;
     return ok;
 }
@@ -185,7 +184,7 @@ static bool run_round(Speculator *s, const SpeculateOptions *opt, int32_t bonus,
     if (opt->k > 0 && !draft(s, opt, bonus, round, err)) return false;
     const double drafted = now_s();
     for (int j = 0; j < opt->k; j++) ids[j + 1] = round->draft[j];
-    const Tensor hidden = feed(s, ids, opt->k + 1);
+    const Tensor hidden = feed(s, ids, opt->k + 1, opt->k + 1);
     if (!choose(s, hidden, choice, round->verify_margin, err)) return false;
     int a = 0;
     while (a < opt->k && round->draft[a] == choice[a]) a++;

@@ -130,6 +130,20 @@ static bool put_checkpoints(json_t *o, const char *dir, Err *err) {
     return true;
 }
 
+// A PEFT folder: its configuration and its tensors.
+static bool put_adapter(json_t *o, const char *dir, Err *err) {
+    char path[PATH_ROOM];
+    json_t *c = json_read_file(path_join(path, dir, "adapter_config.json"), JSON_LIMIT, err);
+    if (c == NULL) return false;
+    static const char *const keys[] = {"base_model_name_or_path", "peft_type", "r", "lora_alpha",
+                                       "target_modules"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (json_object_get(c, keys[i]) != NULL)
+            json_object_set(o, keys[i], json_object_get(c, keys[i]));
+    json_decref(c);
+    return put_tensors(o, path_join(path, dir, "adapter_model.safetensors"), err);
+}
+
 static json_t *describe_dir(const char *path, Err *err) {
     char file[PATH_ROOM];
     json_t *o = NULL;
@@ -143,10 +157,13 @@ static json_t *describe_dir(const char *path, Err *err) {
         json_decref(manifest);
     } else if (file_exists(path_join(file, path, "config.json"))) {
         ok = put_model(o = of_kind(is_assistant(path) ? "assistant" : "target", path), path, err);
+    } else if (file_exists(path_join(file, path, "adapter_config.json"))) {
+        ok = put_adapter(o = of_kind("adapter", path), path, err);
     } else if (dir_exists(path_join(file, path, "latest"))) {
         ok = put_checkpoints(o = of_kind("checkpoints", path), path, err);
     } else {
-        err_set(err, ERR_INPUT, "%s: neither a model, nor a checkpoint, nor shards", path);
+        err_set(err, ERR_INPUT, "%s: neither a model, nor an adapter, nor checkpoints, nor shards",
+                path);
     }
     if (ok) return o;
     json_decref(o);
@@ -180,6 +197,23 @@ static json_t *describe_json(const char *path, Err *err) {
     return o;
 }
 
+// What certainly is no safetensors file, by its first bytes.
+static bool may_be_tensors(const char *path, Err *err) {
+    char head[9] = "";
+    FILE *f = fopen(path, "rb");
+    if (f == NULL) return err_errno(err, "%s", path);
+    const size_t n = fread(head, 1, sizeof head, f);
+    fclose(f);
+    if (n >= 4 && memcmp(head, "\211HDF", 4) == 0)
+        return err_set(err, ERR_INPUT,
+                       "%s: a capture shard; inspect its folder, whose manifest has its size and "
+                       "hash",
+                       path);
+    if (n == sizeof head && head[8] != '{')
+        return err_set(err, ERR_INPUT, "%s: neither safetensors nor JSON (.json)", path);
+    return true;
+}
+
 json_t *describe(const char *path, Err *err) {
     if (dir_exists(path)) return describe_dir(path, err);
     if (!file_exists(path)) {
@@ -189,7 +223,7 @@ json_t *describe(const char *path, Err *err) {
     const size_t n = strlen(path);
     if (n > 5 && strcmp(path + n - 5, ".json") == 0) return describe_json(path, err);
     json_t *o = of_kind("safetensors", path);
-    if (put_tensors(o, path, err)) return o;
+    if (may_be_tensors(path, err) && put_tensors(o, path, err)) return o;
     json_decref(o);
     return NULL;
 }

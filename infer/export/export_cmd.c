@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "infer/base/hash.h"
+#include "infer/base/hash_cache.h"
 #include "infer/base/json.h"
 #include "infer/base/log.h"
 #include "infer/base/stage.h"
@@ -20,6 +21,7 @@ enum { ACCEPTANCE_LIMIT = 64 << 20, STATE_LIMIT = 1 << 20 };
 typedef struct {
     const Settings *s;
     char drafter[PATH_ROOM], root[PATH_ROOM]; // OUTPUT/export
+    char hashes[PATH_ROOM];                   // hash_cache.h
     StFile *weights;
     Sha256 sha;         // of the drafter's model.safetensors
     json_t *acceptance; // NULL: not measured
@@ -27,27 +29,35 @@ typedef struct {
     int64_t k;
 } Job;
 
-static bool wants_drafter(const Settings *s) {
+static bool is_target(const char *to) {
+    return strcmp(to, "target-hf") == 0;
+}
+
+static bool wants(const Settings *s, bool target) {
     for (int i = 0; i < s->export_.to.n; i++)
-        if (strcmp(s->export_.to.item[i], "target-hf") != 0) return true;
+        if (is_target(s->export_.to.item[i]) == target) return true;
     return false;
 }
 
 static bool open_checkpoint(Job *j, Err *err) {
     char path[PATH_ROOM];
-    int64_t step;
     if (!dir_exists(j->drafter))
         return err_set(err, ERR_INPUT, "%s: no trained drafter there; run `train` first",
                        j->drafter);
-    if (file_exists(path_join(path, j->drafter, MANIFEST_NAME)) &&
-        !manifest_verify(j->drafter, NULL, 0, &step, err))
-        return false;
     if (file_exists(path_join(path, j->drafter, "state.json")) &&
         (j->state = json_read_file(path, STATE_LIMIT, err)) == NULL)
         return false;
     if ((j->weights = st_open(j->drafter, err)) == NULL) return false;
     return !file_exists(path_join(path, j->drafter, "model.safetensors")) ||
-           sha256_file(&j->sha, path, err);
+           sha256_remembered(&j->sha, path, j->hashes, err);
+}
+
+// Every byte of a checkpoint is read before it goes out.
+static bool checkpoint_whole(const Job *j, Err *err) {
+    char path[PATH_ROOM];
+    int64_t step;
+    return !file_exists(path_join(path, j->drafter, MANIFEST_NAME)) ||
+           manifest_verify(j->drafter, NULL, 0, &step, err);
 }
 
 static bool open_job(Job *j, const Settings *s, Err *err) {
@@ -59,7 +69,8 @@ static bool open_job(Job *j, const Settings *s, Err *err) {
     else
         path_join(j->drafter, s->output_dir, "ckpt/best");
     path_join(j->root, s->output_dir, "export");
-    if (!wants_drafter(s)) return true;
+    path_join(j->hashes, s->output_dir, "hashes.json");
+    if (!wants(s, false)) return true;
     if (!assistant_config_load(&stock, s->model.assistant_path, err)) return false;
     j->k = s->export_.draft_tokens > 0 ? s->export_.draft_tokens : stock.draft_tokens;
     if (j->k <= 0) {
@@ -113,7 +124,7 @@ static bool gate_reason(const Job *j, char reason[512], Err *err) {
 
 static bool gate(const Job *j, Err *err) {
     char reason[512];
-    if (!wants_drafter(j->s)) return true;
+    if (!wants(j->s, false)) return true;
     if (!gate_reason(j, reason, err)) return false;
     if (reason[0] == '\0') return true;
     if (!j->s->export_.force)
@@ -178,7 +189,10 @@ static bool print_hashes(const char *dir, bool json, json_t *all, Err *err) {
 static json_t *job_identity(const Job *j, Err *err) {
     char path[PATH_ROOM];
     const Settings *s = j->s;
-    Sha256 acceptance = {""};
+    Sha256 acceptance = {""}, target = {""};
+    if (wants(s, true) &&
+        !target_fingerprint(&target, s->model.target_path, s->model.adapter_path, j->hashes, err))
+        return NULL;
     json_t *to = json_array();
     for (int i = 0; i < s->export_.to.n; i++)
         json_array_append_new(to, json_string(s->export_.to.item[i]));
@@ -187,30 +201,35 @@ static json_t *job_identity(const Job *j, Err *err) {
         json_decref(to);
         return NULL;
     }
-    return json_pack("{s:o, s:s, s:s, s:I, s:s, s:s, s:s, s:b}", "to", to, "drafter", j->sha.hex,
-                     "acceptance", acceptance.hex, "draft_tokens", (json_int_t)j->k, "target",
-                     s->model.target_path, "adapter", s->model.adapter_path, "stock",
-                     s->model.assistant_path, "force", s->export_.force);
+    return json_pack("{s:o, s:s, s:s, s:I, s:s, s:s, s:s, s:s, s:b}", "to", to, "drafter",
+                     j->sha.hex, "acceptance", acceptance.hex, "draft_tokens", (json_int_t)j->k,
+                     "fingerprint", target.hex, "target", s->model.target_path, "adapter",
+                     s->model.adapter_path, "stock", s->model.assistant_path, "force",
+                     s->export_.force);
 }
 
-static bool write_all(const Job *j, bool json, Err *err) {
+static bool write_all(const Job *j, Err *err) {
     char dir[PATH_ROOM];
     const Settings *s = j->s;
-    json_t *all = json_object();
     bool ok = dir_make(j->root, err);
     for (int i = 0; ok && i < s->export_.to.n; i++) {
         const char *to = s->export_.to.item[i];
         path_join(dir, j->root, to);
-        if (strcmp(to, "target-hf") == 0)
+        if (is_target(to))
             ok = write_target(s, dir, err);
         else
             ok = write_drafter(j, strcmp(to, "mlx") == 0 ? CARD_MLX : CARD_HF, dir, err);
-        ok = ok && print_hashes(dir, json, all, err);
     }
-    if (ok && json) {
-        json_dumpf(all, stdout, JSON_INDENT(2));
-        printf("\n");
-    }
+    return ok;
+}
+
+static bool print_all(const Job *j, bool json, Err *err) {
+    char dir[PATH_ROOM];
+    json_t *all = json_object();
+    bool ok = true;
+    for (int i = 0; ok && i < j->s->export_.to.n; i++)
+        ok = print_hashes(path_join(dir, j->root, j->s->export_.to.item[i]), json, all, err);
+    if (ok && json) ok = json_print(all, err);
     json_decref(all);
     return ok;
 }
@@ -232,8 +251,9 @@ static bool run_job(const Job *j, const Cli *cli, Err *err) {
     if (stage_state(stage, identity, cli->overwrite, &other) == STAGE_DONE && all_there(j))
         log_info("export: %s is up to date", j->root);
     else
-        ok = stage_clear(stage, err) && write_all(j, cli->json, err) &&
+        ok = checkpoint_whole(j, err) && stage_clear(stage, err) && write_all(j, err) &&
              stage_publish(stage, identity, NULL, err);
+    ok = ok && print_all(j, cli->json, err);
     json_decref(identity);
     return ok;
 }

@@ -4,26 +4,32 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "infer/base/json.h"
 #include "infer/export/card.h"
 #include "infer/export/describe.h"
 
-// Scalars as they are; arrays of numbers in one line; what is larger only by its size.
-static void print_value(const char *key, const json_t *value) {
-    if (json_is_string(value)) {
+enum { LINE_CHARS = 160 };
+
+// Scalars as they are; arrays of numbers in one line; objects that do not fit into one by their
+// members; what is larger still only by its size.
+static void print_value(const char *key, const json_t *value, int depth) {
+    char *text = json_text(value, JSON_COMPACT), inner[256];
+    const char *name;
+    json_t *member;
+    if (json_is_string(value))
         printf("%-22s %s\n", key, json_string_value(value));
-    } else if (json_is_array(value) || json_is_object(value)) {
-        char *text = json_dumps(value, JSON_COMPACT);
-        if (text != NULL && strlen(text) <= 160)
-            printf("%-22s %s\n", key, text);
-        else
-            printf("%-22s %zu entries (--json shows them)\n", key,
-                   json_is_array(value) ? json_array_size(value) : json_object_size(value));
-        free(text);
-    } else {
-        char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(6));
-        printf("%-22s %s\n", key, text ? text : "");
-        free(text);
-    }
+    else if (text != NULL &&
+             (strlen(text) <= LINE_CHARS || !(json_is_array(value) || json_is_object(value))))
+        printf("%-22s %s\n", key, text);
+    else if (json_is_object(value) && depth == 0)
+        json_object_foreach((json_t *)value, name, member) {
+            snprintf(inner, sizeof inner, "%.100s.%.100s", key, name);
+            print_value(inner, member, depth + 1);
+        }
+    else
+        printf("%-22s %zu entries (--json shows them)\n", key,
+               json_is_array(value) ? json_array_size(value) : json_object_size(value));
+    free(text);
 }
 
 static void print_tensors(const json_t *list) {
@@ -78,7 +84,7 @@ static bool print_people(const json_t *o, Err *err) {
         else if (json_is_array(value) && json_is_object(json_array_get(value, 0)))
             print_rows(key, value);
         else
-            print_value(key, value);
+            print_value(key, value, 0);
     }
     const char *kind = json_string_value(json_object_get(o, "kind"));
     return kind == NULL || strcmp(kind, "acceptance") != 0 || print_acceptance(o, err);
@@ -90,12 +96,10 @@ static bool inspect_run(const Cli *cli, Err *err) {
     json_t *o = describe(cli->args[0], err);
     if (o == NULL) return false;
     bool ok = true;
-    if (cli->json) {
-        json_dumpf(o, stdout, JSON_INDENT(2));
-        printf("\n");
-    } else {
+    if (cli->json)
+        ok = json_print(o, err);
+    else
         ok = print_people(o, err);
-    }
     json_decref(o);
     return ok;
 }

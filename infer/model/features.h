@@ -25,8 +25,9 @@ size_t features_bytes(const TargetConfig *c, int64_t room, DType dtype);
 void features_take(FeaturePack *p, const TargetConfig *c, int64_t room, DType dtype, Arena *arena);
 void features_clear(FeaturePack *p);
 int features_begin(FeaturePack *p); // opens the next sequence, returns its number
-// Appends n rows to the last sequence from the target: hidden (n, B) just computed and the shared
-// K/V rows first .. first+n-1 of the cache slot.
+// Appends n rows to the last sequence from the target: the shared K/V rows first .. first+n-1 of
+// the cache slot and hidden (at most n, B), the states of the last of them. Rows before those have
+// none: no anchor may begin behind them.
 void features_append(FeaturePack *p, Device *dev, const Target *t, const KvCache *kv, int slot,
                      int64_t first, int64_t n, Tensor hidden);
 // Appends n rows from host memory in the pack's dtype.

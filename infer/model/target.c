@@ -1,11 +1,10 @@
-// infer/model/target.c - opening and closing a target: config, memory plan, weights, fingerprint.
+// infer/model/target.c - opening and closing a target: config, memory plan, weights.
 #include "infer/model/target.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "infer/base/file.h"
 #include "infer/base/log.h"
 #include "infer/model/target_parts.h"
 
@@ -46,28 +45,45 @@ static void acts_take(const TextConfig *c, DType dtype, int64_t rows, TargetActs
     a->ple_mid = tensor_take(arena, dtype, rows, c->ple);
 }
 
+static void take_weights(Target *t, DType ple, Arena *arena) {
+    const TextConfig *c = &t->cfg.text;
+    if (t->max_rows > 0)
+        target_weights_take(c, t->dtype, ple, &t->w, arena);
+    else
+        t->w = (TargetWeights){.embed = tensor_take(arena, t->dtype, c->vocab, c->hidden)};
+}
+
+static void tell_plan(const Target *t, const char *dir, size_t weights, size_t acts) {
+    if (t->max_rows == 0)
+        log_info("target %s: %.1f MiB, its embedding table alone (%s)", dir,
+                 (double)weights / 1048576.0, dtype_name(t->dtype));
+    else
+        log_info("target %s: %.1f MiB of weights (%s), %.1f MiB for %lld rows at once", dir,
+                 (double)weights / 1048576.0, dtype_name(t->dtype), (double)acts / 1048576.0,
+                 (long long)t->max_rows);
+}
+
 // Both arenas are priced before either is taken, and the plan is said before it can fail.
 static bool allocate(Target *t, DType ple, const char *dir, Err *err) {
     Arena weights, acts;
     arena_open(&weights, NULL, 0);
     arena_open(&acts, NULL, 0);
-    target_weights_take(&t->cfg.text, t->dtype, ple, &t->w, &weights);
+    take_weights(t, ple, &weights);
     acts_take(&t->cfg.text, t->dtype, t->max_rows, &t->acts, &acts);
-    log_info("target %s: %.1f MiB of weights (%s), %.1f MiB for %lld rows at once", dir,
-             (double)weights.used / 1048576.0, dtype_name(t->dtype), (double)acts.used / 1048576.0,
-             (long long)t->max_rows);
+    tell_plan(t, dir, weights.used, acts.used);
     t->weight_block = dev_alloc(t->dev, weights.used, err);
     t->act_block = t->weight_block != NULL ? dev_alloc(t->dev, acts.used, err) : NULL;
     if (t->act_block == NULL) return err_wrap(err, "target %s", dir);
     arena_open(&weights, t->weight_block, weights.used);
     arena_open(&acts, t->act_block, acts.used);
-    target_weights_take(&t->cfg.text, t->dtype, ple, &t->w, &weights);
+    take_weights(t, ple, &weights);
     acts_take(&t->cfg.text, t->dtype, t->max_rows, &t->acts, &acts);
-    const size_t rows = (size_t)t->max_rows;
+    const size_t rows = (size_t)t->max_rows + 1;
     t->pos_host = malloc(rows * sizeof *t->pos_host);
     t->end_host = malloc(rows * sizeof *t->end_host);
+    t->row_host = malloc(rows * sizeof *t->row_host);
     t->seg = malloc(rows * sizeof *t->seg);
-    if (t->pos_host == NULL || t->end_host == NULL || t->seg == NULL)
+    if (t->pos_host == NULL || t->end_host == NULL || t->row_host == NULL || t->seg == NULL)
         return err_set(err, ERR_FAILED, "out of memory for %lld rows", (long long)t->max_rows);
     return true;
 }
@@ -94,30 +110,6 @@ static void set_scales(Target *t, EmbedScale scale, bool bf16_file) {
     t->ple_scale = rounded ? round_bf16(ple) : ple;
 }
 
-static bool hash_file(Hasher *h, const char *path, Err *err) {
-    Sha256 one;
-    if (!sha256_file(&one, path, err)) return false;
-    hasher_add(h, one.hex, sizeof one.hex);
-    return true;
-}
-
-// Hashes of the files, in order: the merged weights are a function of them.
-static bool set_fingerprint(Target *t, const TargetSource *s, const char *adapter, Err *err) {
-    static const char *const FILES[] = {"adapter_config.json", "adapter_model.safetensors"};
-    Hasher *h = hasher_new();
-    if (h == NULL) return err_set(err, ERR_FAILED, "out of memory");
-    hasher_add(h, t->cfg.hash.hex, sizeof t->cfg.hash.hex);
-    bool ok = true;
-    for (int i = 0; ok && i < st_shards(s->file); i++)
-        ok = hash_file(h, st_shard_path(s->file, i), err);
-    for (int i = 0; ok && i < 2 && adapter_modules(s->adapter) > 0; i++) {
-        char path[PATH_ROOM];
-        ok = hash_file(h, path_join(path, adapter, FILES[i]), err);
-    }
-    hasher_finish(h, &t->fingerprint);
-    return ok;
-}
-
 static bool open_target(Target *t, const TargetOptions *opt, TargetSource *s, Err *err) {
     if (!target_config_load(&t->cfg, opt->dir, err)) return false;
     if (t->cfg.text.moe)
@@ -127,14 +119,14 @@ static bool open_target(Target *t, const TargetOptions *opt, TargetSource *s, Er
     const bool small = t->dtype == DT_BF16 || is_bf16(s, "embed_tokens_per_layer.weight");
     if (!allocate(t, small ? DT_BF16 : DT_F32, opt->dir, err)) return false;
     if (!target_weights_read(t, s, err)) return false;
-    upload_frequencies(t);
+    if (t->max_rows > 0) upload_frequencies(t);
     set_scales(t, opt->scale, is_bf16(s, "embed_tokens.weight"));
-    return set_fingerprint(t, s, opt->adapter, err) && dev_sync(t->dev, err);
+    return dev_sync(t->dev, err);
 }
 
 Target *target_open(Device *dev, const TargetOptions *opt, Err *err) {
     CHECK(opt->dtype == DT_F32 || opt->dtype == DT_BF16);
-    CHECK(opt->max_rows > 0);
+    CHECK(opt->max_rows >= 0);
     Target *t = calloc(1, sizeof *t);
     if (t == NULL) {
         err_set(err, ERR_FAILED, "out of memory");
@@ -157,6 +149,7 @@ void target_close(Target *t) {
     dev_free(t->dev, t->act_block);
     free(t->pos_host);
     free(t->end_host);
+    free(t->row_host);
     free(t->seg);
     free(t);
 }
@@ -172,7 +165,4 @@ float target_embed_scale(const Target *t) {
 }
 Device *target_device(const Target *t) {
     return t->dev;
-}
-const Sha256 *target_fingerprint(const Target *t) {
-    return &t->fingerprint;
 }

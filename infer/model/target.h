@@ -2,6 +2,7 @@
 #ifndef MODEL_TARGET_H
 #define MODEL_TARGET_H
 
+#include "infer/base/hash.h"
 #include "infer/model/gemma4_config.h"
 #include "infer/model/kv.h"
 #include "infer/tensor/ops.h"
@@ -14,7 +15,7 @@ typedef struct {
     const char *dir, *adapter; // adapter "" or NULL: none
     DType dtype;               // storage of weights and of what enters the GEMMs
     EmbedScale scale;
-    int64_t max_rows; // rows of one target_forward call
+    int64_t max_rows; // of one target_forward call; 0: none, and only the embedding table is read
 } TargetOptions;
 
 typedef struct Target Target;
@@ -25,17 +26,24 @@ const TargetConfig *target_config(const Target *t);
 Tensor target_embedding(const Target *t); // (V, B), unscaled: also the head
 float target_embed_scale(const Target *t);
 Device *target_device(const Target *t);
+
 // SHA-256 over the hashes of config.json, the model files and the adapter's two: what shards and
-// drafters are bound to. A merged export has another fingerprint than base plus adapter.
-const Sha256 *target_fingerprint(const Target *t);
+// drafters are bound to. A merged export has another fingerprint than base plus adapter. Nothing is
+// loaded; cache (hash_cache.h, may be NULL): model files it remembers are not read either.
+MUST_CHECK bool target_fingerprint(Sha256 *out, const char *dir, const char *adapter,
+                                   const char *cache, Err *err);
 
 // Runs pieces of several sequences at once: piece i is `count` tokens of cache slot `slot`,
-// appended behind what the slot holds. ids: all pieces' tokens, in order. hidden (any) (sum of
-// counts, B) receives the state AFTER the final norm. layers: NULL, or L tensors (rows, B) that
-// receive every layer's output (golden tests). Rows are committed to the cache.
+// appended behind what the slot holds. ids: all pieces' tokens, in order. hidden (any) receives the
+// state AFTER the final norm of every piece's rows, in order, but for its first `skip`: those stop
+// once the last layer that owns K/V has stored theirs (a prompt needs its last row only, or none),
+// and the bits of the others are the same as without. hidden has sum of (count - skip) rows, B
+// columns. layers: NULL, or L tensors (rows, B) that receive every layer's output (golden tests;
+// then nothing is skipped). Rows are committed to the cache.
 typedef struct {
     int slot;
     int64_t count;
+    int64_t skip; // 0 .. count
 } TargetPiece;
 void target_forward(Target *t, KvCache *kv, const TargetPiece *piece, int n, const int32_t *ids,
                     Tensor hidden, Tensor *layers);

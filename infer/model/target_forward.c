@@ -2,7 +2,8 @@
 // family.
 //
 // A row is one token of one sequence. Rows of all pieces go through the GEMMs together; attention
-// sees one segment per piece. R rows in the call, B width, P per-layer width.
+// sees one segment per piece. R rows in the call, B width, P per-layer width. Rows whose state
+// nobody wants end in the last layer that owns K/V: later layers read its rows, not theirs.
 #include <math.h>
 
 #include "infer/model/target_parts.h"
@@ -12,7 +13,8 @@ typedef struct {
     KvCache *kv;
     const TargetPiece *piece;
     int n;
-    int64_t rows;
+    int64_t rows; // that go through the layer at hand
+    bool cut;     // rows to skip are gone
 } Call;
 
 static Tensor front(Tensor room, int64_t rows, int64_t cols) {
@@ -45,6 +47,17 @@ static void add_block(const Call *c, Tensor y, Tensor w, Tensor norm, float scal
             scale);
 }
 
+// Positions and visible ends of the present rows, and their rotations.
+static void upload_positions(const Call *c) {
+    Target *t = c->t;
+    const Tensor pos = front(t->acts.pos, 1, c->rows);
+    dev_upload(t->dev, pos, t->pos_host);
+    dev_upload(t->dev, front(t->acts.end, 1, c->rows), t->end_host);
+    for (int k = 0; k < 2; k++)
+        op_rope_table(t->dev, front(t->acts.cs[k], c->rows, t->acts.cs[k].cols), pos,
+                      t->w.inv_freq[k]);
+}
+
 // Positions, visible ends and ids go to the device; room is made in the cache.
 static void begin(const Call *c, const int32_t *ids) {
     Target *t = c->t;
@@ -59,13 +72,8 @@ static void begin(const Call *c, const int32_t *ids) {
             t->end_host[r] = (int32_t)(length + k + 1);
         }
     }
-    const Tensor pos = front(t->acts.pos, 1, c->rows);
     dev_upload(t->dev, front(t->acts.ids, 1, c->rows), ids);
-    dev_upload(t->dev, pos, t->pos_host);
-    dev_upload(t->dev, front(t->acts.end, 1, c->rows), t->end_host);
-    for (int k = 0; k < 2; k++)
-        op_rope_table(t->dev, front(t->acts.cs[k], c->rows, t->acts.cs[k].cols), pos,
-                      t->w.inv_freq[k]);
+    upload_positions(c);
 }
 
 // ple (R, L P) = (RMSNorm per slice of (W x) B^-1/2 + table row) 2^-1/2. The factor B^-1/2 in front
@@ -82,16 +90,65 @@ static void per_layer_inputs(const Call *c, Tensor ids) {
             t->w.ple_norm, (float)(cfg->eps * (double)cfg->hidden), (float)M_SQRT1_2);
 }
 
+static int64_t rows_of(const Call *c, int i) {
+    return c->piece[i].count - (c->cut ? c->piece[i].skip : 0);
+}
+
+static bool skips(const Call *c) {
+    for (int i = 0; i < c->n; i++)
+        if (c->piece[i].skip > 0) return true;
+    return false;
+}
+
+static void swap(Tensor *a, Tensor *b) {
+    const Tensor t = *a;
+    *a = *b;
+    *b = t;
+}
+
+// Only rows whose state is wanted stay: the stream and what later layers read beside it move to the
+// front, through buffers that are free between blocks.
+static void cut_rows(Call *c) {
+    Target *t = c->t;
+    TargetActs *a = &t->acts;
+    const int64_t ple = t->cfg.text.layers * t->cfg.text.ple;
+    const Tensor x = stream(c), inputs = ple > 0 ? front(a->ple, c->rows, ple) : NO_TENSOR;
+    int64_t kept = 0;
+    for (int64_t i = 0, first = 0; i < c->n; first += c->piece[i++].count)
+        for (int64_t r = first + c->piece[i].skip; r < first + c->piece[i].count; r++, kept++) {
+            t->pos_host[kept] = t->pos_host[r];
+            t->end_host[kept] = t->end_host[r];
+            t->row_host[kept] = (int32_t)r;
+        }
+    c->cut = true;
+    c->rows = kept;
+    if (kept == 0) return;
+    const Tensor row = front(a->ids, 1, kept);
+    dev_upload(t->dev, row, t->row_host);
+    op_gather(t->dev, front(a->proj, kept, x.cols), x, row, 1.0f);
+    swap(&a->x, &a->proj);
+    if (ple > 0) {
+        op_gather(t->dev, front(a->ple_in, kept, ple), inputs, row, 1.0f);
+        swap(&a->ple, &a->ple_in);
+    }
+    upload_positions(c);
+}
+
+static Tensor rotation(const Call *c, int l) {
+    const TextConfig *cfg = &c->t->cfg.text;
+    return front(c->t->acts.cs[cfg->kind[l]], c->rows, layer_head_dim(cfg, l));
+}
+
 // Finished K and V of the new rows go behind the old ones: straight where there is one piece, else
 // through a buffer, so that the norms see all rows at once.
-static void store_kv(const Call *c, int l, Tensor k, Tensor v, Tensor cs) {
+static void store_kv(const Call *c, int l, Tensor k, Tensor v) {
     Target *t = c->t;
     const float eps = (float)t->cfg.text.eps;
     const int hd = (int)layer_head_dim(&t->cfg.text, l);
     KvView to = {front(t->acts.k, c->rows, k.cols), front(t->acts.v, c->rows, k.cols), 0};
     if (c->n == 1)
         to = kv_rows(c->kv, c->piece[0].slot, l, kv_length(c->kv, c->piece[0].slot), c->rows);
-    op_head_norm(t->dev, to.k, NO_TENSOR, k, t->w.layer[l].k_norm, cs, eps, hd);
+    op_head_norm(t->dev, to.k, NO_TENSOR, k, t->w.layer[l].k_norm, rotation(c, l), eps, hd);
     op_head_norm(t->dev, to.v, NO_TENSOR, v, NO_TENSOR, NO_TENSOR, eps, hd);
     int64_t r = 0;
     for (int i = 0; c->n > 1 && i < c->n; r += c->piece[i++].count) {
@@ -106,13 +163,15 @@ static void attend(const Call *c, int l, Tensor o, Tensor q) {
     Target *t = c->t;
     const TextConfig *cfg = &t->cfg.text;
     int64_t r = 0;
-    for (int i = 0; i < c->n; r += c->piece[i++].count) {
+    int nseg = 0;
+    for (int i = 0; i < c->n; r += rows_of(c, i++)) {
         const KvView view = kv_view(c->kv, c->piece[i].slot, l);
-        t->seg[i] = (AttnSeg){view.k, view.v, view.first, r, c->piece[i].count};
+        if (rows_of(c, i) == 0) continue;
+        t->seg[nseg++] = (AttnSeg){view.k, view.v, view.first, r, rows_of(c, i)};
     }
     const AttnArgs args = {
         .seg = t->seg,
-        .nseg = c->n,
+        .nseg = nseg,
         .end = front(t->acts.end, 1, c->rows),
         .end_host = t->end_host,
         .span = cfg->kind[l] == LAYER_FULL ? ATTN_ALL : cfg->window,
@@ -123,21 +182,35 @@ static void attend(const Call *c, int l, Tensor o, Tensor q) {
     op_attention(t->dev, o, NO_TENSOR, q, &args);
 }
 
-static void attention_block(const Call *c, int l) {
+// Q of the rows, raw, once K and V are stored; where rows are cut, Q only of those that go on.
+static Tensor project(Call *c, int l, bool cut) {
     Target *t = c->t;
-    const TextConfig *cfg = &t->cfg.text;
     const TargetLayer *w = &t->w.layer[l];
-    const QkvRows n = target_qkv_rows(cfg, l);
-    const Tensor cs = front(t->acts.cs[cfg->kind[l]], c->rows, layer_head_dim(cfg, l));
-    const Tensor qkv = front(t->acts.qkv, c->rows, n.q + n.k + n.v);
-    const Tensor q = front(t->acts.q, c->rows, n.q), o = front(t->acts.o, c->rows, n.q);
-    op_matmul_nt(t->dev, qkv, normed(c, w->in_norm), w->qkv, 0.0f);
-    op_head_norm(t->dev, q, NO_TENSOR, tensor_cols(qkv, 0, n.q), w->q_norm, cs, (float)cfg->eps,
-                 (int)layer_head_dim(cfg, l));
+    const QkvRows n = target_qkv_rows(&t->cfg.text, l);
+    const int64_t first = cut ? n.q : 0, width = n.q + n.k + n.v - first;
+    const Tensor qkv = front(t->acts.qkv, c->rows, width);
+    op_matmul_nt(t->dev, qkv, normed(c, w->in_norm), tensor_rows(w->qkv, first, width), 0.0f);
     if (n.k > 0) {
-        const Tensor k = tensor_cols(qkv, n.q, n.k); // V of a k_eq_v layer is the raw K
-        store_kv(c, l, k, n.v > 0 ? tensor_cols(qkv, n.q + n.k, n.v) : k, cs);
+        const Tensor k = tensor_cols(qkv, n.q - first, n.k); // V of a k_eq_v layer is the raw K
+        store_kv(c, l, k, n.v > 0 ? tensor_cols(qkv, n.q - first + n.k, n.v) : k);
     }
+    if (!cut) return tensor_cols(qkv, 0, n.q);
+    cut_rows(c);
+    const Tensor q = front(t->acts.qkv, c->rows, n.q);
+    if (c->rows > 0)
+        op_matmul_nt(t->dev, q, normed(c, w->in_norm), tensor_rows(w->qkv, 0, n.q), 0.0f);
+    return q;
+}
+
+static void attention_block(Call *c, int l, bool cut) {
+    Target *t = c->t;
+    const TargetLayer *w = &t->w.layer[l];
+    const int64_t hd = layer_head_dim(&t->cfg.text, l);
+    const Tensor raw = project(c, l, cut);
+    if (c->rows == 0) return;
+    const Tensor q = front(t->acts.q, c->rows, raw.cols), o = front(t->acts.o, c->rows, raw.cols);
+    op_head_norm(t->dev, q, NO_TENSOR, raw, w->q_norm, rotation(c, l), (float)t->cfg.text.eps,
+                 (int)hd);
     attend(c, l, o, q);
     add_block(c, o, w->o, w->post_attn_norm, 1.0f);
 }
@@ -167,30 +240,39 @@ static void per_layer_block(const Call *c, int l, float scale) {
 
 // layer_scalar multiplies the whole stream at the end of a layer: it is the scale of its last
 // block.
-static void layer_forward(const Call *c, int l) {
+static void layer_forward(Call *c, int l, bool cut) {
     const float scalar = c->t->w.layer[l].scalar;
     const bool ple = c->t->cfg.text.ple > 0;
-    attention_block(c, l);
+    attention_block(c, l, cut);
+    if (c->rows == 0) return;
     mlp_block(c, l, ple ? 1.0f : scalar);
     if (ple) per_layer_block(c, l, scalar);
 }
 
 void target_forward(Target *t, KvCache *kv, const TargetPiece *piece, int n, const int32_t *ids,
                     Tensor hidden, Tensor *layers) {
-    Call c = {t, kv, piece, n, 0};
-    for (int i = 0; i < n; i++) c.rows += piece[i].count;
+    Call c = {t, kv, piece, n, 0, false};
+    int64_t wanted = 0;
+    for (int i = 0; i < n; i++) {
+        CHECK(piece[i].skip >= 0 && piece[i].skip <= piece[i].count);
+        c.rows += piece[i].count;
+        wanted += piece[i].count - piece[i].skip;
+    }
     CHECK(n > 0 && c.rows <= t->max_rows, "(%lld rows, planned for %lld)", (long long)c.rows,
           (long long)t->max_rows);
+    CHECK(hidden.rows == wanted && (layers == NULL || !skips(&c)));
     const Tensor device_ids = front(t->acts.ids, 1, c.rows);
     begin(&c, ids);
     op_gather(t->dev, stream(&c), t->w.embed, device_ids, t->embed_scale);
     if (t->cfg.text.ple > 0) per_layer_inputs(&c, device_ids);
-    for (int l = 0; l < t->cfg.text.layers; l++) {
-        layer_forward(&c, l);
+    const int last_kv = skips(&c) ? (int)(t->cfg.text.layers - t->cfg.text.kv_shared) - 1 : -1;
+    for (int l = 0; l < t->cfg.text.layers && c.rows > 0; l++) {
+        layer_forward(&c, l, l == last_kv);
         if (layers != NULL) op_copy(t->dev, layers[l], stream(&c));
     }
-    op_norm(t->dev, hidden, NO_TENSOR, NO_TENSOR, stream(&c), t->w.norm, (float)t->cfg.text.eps,
-            1.0f);
+    if (c.rows > 0)
+        op_norm(t->dev, hidden, NO_TENSOR, NO_TENSOR, stream(&c), t->w.norm, (float)t->cfg.text.eps,
+                1.0f);
     for (int i = 0; i < n; i++) kv_commit(kv, piece[i].slot);
 }
 
@@ -208,6 +290,7 @@ static Tensor head_input(Target *t, Tensor hidden, int64_t first) {
 }
 
 void target_logits(Target *t, Tensor logits, Tensor hidden) {
+    CHECK(t->max_rows > 0);
     for (int64_t r = 0; r < hidden.rows; r += t->max_rows) {
         const Tensor h = head_input(t, hidden, r), z = tensor_rows(logits, r, h.rows);
         op_matmul_nt(t->dev, z, h, t->w.embed, 0.0f);
@@ -218,6 +301,7 @@ void target_logits(Target *t, Tensor logits, Tensor hidden) {
 // The cap keeps the order, so it is applied to the two values only.
 void target_top2(Target *t, Tensor best, Tensor id, Tensor hidden) {
     const int64_t vocab = t->cfg.text.vocab;
+    CHECK(t->max_rows > 0);
     for (int64_t r = 0; r < hidden.rows; r += t->max_rows) {
         const Tensor h = head_input(t, hidden, r);
         for (int64_t v = 0; v < vocab; v += VOCAB_TILE) {

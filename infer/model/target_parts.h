@@ -52,9 +52,8 @@ struct Target {
     TargetWeights w;
     TargetActs acts;
     void *weight_block, *act_block;
-    int32_t *pos_host, *end_host; // (max_rows)
-    AttnSeg *seg;                 // (max_rows)
-    Sha256 fingerprint;
+    int32_t *pos_host, *end_host, *row_host; // (max_rows)
+    AttnSeg *seg;                            // (max_rows)
 };
 
 // Rows of q, k and v in TargetLayer.qkv.
@@ -75,7 +74,7 @@ void target_source_close(TargetSource *s);
 // Takes every weight from the arena; ple: dtype of the per-layer table. A counting arena prices.
 void target_weights_take(const TextConfig *c, DType dtype, DType ple, TargetWeights *w,
                          Arena *arena);
-// Fills them, the adapter merged.
+// Fills them, the adapter merged. max_rows 0: the embedding table alone.
 MUST_CHECK bool target_weights_read(Target *t, const TargetSource *s, Err *err);
 // A weight matrix of the file, rank 2, plus its adapter module if there is one: f32 values, rounded
 // once to the file's dtype. Serves loading and export, so that both give the same numbers.

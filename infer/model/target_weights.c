@@ -97,9 +97,13 @@ static void layer_specs(const TextConfig *c, int l, const TargetLayer *w, SpecLi
     add_spec(list, l, "post_per_layer_input_norm", 1, w->ple_norm);
 }
 
-static void model_specs(const TextConfig *c, const TargetWeights *w, SpecList *list) {
+static void table_spec(const TargetWeights *w, SpecList *list) {
     list->n = 0;
     add_spec(list, -1, "embed_tokens", 2, w->embed);
+}
+
+static void model_specs(const TextConfig *c, const TargetWeights *w, SpecList *list) {
+    table_spec(w, list);
     add_spec(list, -1, "norm", 1, w->norm);
     if (c->ple == 0) return;
     add_spec(list, -1, "embed_tokens_per_layer", 2, w->ple_table);
@@ -244,6 +248,8 @@ static bool check_head(const TextConfig *c, const TargetSource *s, Err *err) {
 bool target_weights_read(Target *t, const TargetSource *s, Err *err) {
     const TextConfig *c = &t->cfg.text;
     SpecList list;
+    table_spec(&t->w, &list);
+    if (t->max_rows == 0) return read_specs(t, s, &list, err) && check_head(c, s, err);
     model_specs(c, &t->w, &list);
     if (!read_specs(t, s, &list, err)) return false;
     for (int l = 0; l < c->layers; l++) {

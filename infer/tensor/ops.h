@@ -30,8 +30,19 @@ typedef struct {
 } AttnArgs;
 #define ATTN_ALL INT64_MAX
 
-// What the loss of a vocabulary tile adds up to, see op_loss_stats.
 typedef enum { LOSS_FKL, LOSS_CE_ARGMAX, LOSS_CE_LABEL, LOSS_TV, LOSS_HYBRID } LossKind;
+enum { LOSS_STATS = 1, LOSS_GRAD = 2 }; // parts of op_loss_tile
+
+// What the student rows of a vocabulary tile are compared with.
+typedef struct {
+    Tensor p, psum;  // of op_prob_tile, same tile
+    Tensor trow;     // I32 (1, rows): the teacher row of each student row
+    Tensor target;   // I32 token ids: (1, teacher rows) for CE_ARGMAX, else (1, rows); data NULL: none
+    Tensor weight;   // F32 (1, rows), LOSS_GRAD only
+    LossKind kind;
+    float mix, temp;
+    unsigned parts;
+} LossArgs;
 
 typedef struct Ops {
     // --- memory
@@ -80,27 +91,28 @@ typedef struct Ops {
     void (*top2)(Device *, Tensor best, Tensor id, Tensor z, Tensor token_of, int64_t v0);
     // --- the k largest columns of each row, best first, lowest column first on ties: idx I32 (rows, k)
     void (*topk)(Device *, Tensor idx, Tensor x, int k);
-    // --- running log-sum-exp over tiles of z/temp: lse F32 (rows, 2) holds (max, sum); v0 == 0 starts anew
-    void (*lse_tile)(Device *, Tensor lse, Tensor z, float temp, int64_t v0);
-    // --- loss over a vocabulary tile, columns v0 .. v0+cols-1. Row r of the student logits uses teacher
-    //     row trow[r] (I32). tstat, sstat F32 (., 2): finished lse_tile of teacher and student; targ I32
-    //     (teacher rows): argmax of the teacher; label I32 (rows). temp divides both logits.
-    //     stat F32 (rows, 4) accumulates over tiles (v0 == 0 starts anew):
-    //       0 sum p (ln p - ln q)   1 1/2 sum |p - q|   2 sum q s with s = sign(q - p)/2   3 -ln q of the target
-    //     Row r's target is targ[trow[r]] for CE_ARGMAX, label[r] for CE_LABEL, else unused.
-    //     kind says only which rows `target` has: teacher rows for CE_ARGMAX, else student rows (its data
-    //     may be NULL: stat 3 stays 0).
-    void (*loss_stats)(Device *, Tensor stat, Tensor sz, Tensor tz, Tensor sstat, Tensor tstat, Tensor trow,
-                       Tensor target, LossKind kind, float temp, int64_t v0);
-    //     g (any) (rows, cols) = weight[r]/temp * d loss / d (logits/temp), overwriting g; g may be sz.
+    // --- softmax of rows over vocabulary tiles v0 .. v0+cols-1, v0 == 0 starts anew. x = z / temp.
+    //     First z = cap * tanh(z / cap) in place (F32), unless cap is 0. lse F32 (rows, 2) holds the
+    //     running (max x, sum e^(x - max)); best and id as in top2, best.data NULL: not wanted.
+    void (*lse_tile)(Device *, Tensor lse, Tensor best, Tensor id, Tensor z, float cap, float temp,
+                     int64_t v0);
+    //     With the finished lse: p F32 (rows, cols) = e^x / sum_v e^x, and psum F64 (rows, 2) = sums
+    //     over this tile of p and of p ln p, data NULL: not wanted. x is of z capped as above; z stays
+    //     as it is, unless p is z.
+    void (*prob_tile)(Device *, Tensor p, Tensor psum, Tensor z, Tensor lse, float cap, float temp);
+    // --- loss of student logits z over a vocabulary tile; q = softmax(z / temp), lse finished.
+    //     LOSS_STATS: stat F64 (rows, 4) accumulates over tiles (v0 == 0 starts anew)
+    //       0 sum p (ln p - ln q)   1 1/2 sum |p - q|   3 -ln q of the target
+    //       2 sum q s with s = sign(q - p)/2, for TV and HYBRID only
+    //     LOSS_GRAD: g (any) (rows, cols) = weight/temp * d loss / d (z/temp), overwriting g; g may be z
     //       FKL q - p; CE q - 1_target; TV q (s - stat2); HYBRID mix * FKL + (1 - mix) * TV
-    void (*loss_grad)(Device *, Tensor g, Tensor sz, Tensor tz, Tensor sstat, Tensor tstat, Tensor stat,
-                      Tensor trow, Tensor target, Tensor weight, LossKind kind, float mix, float temp,
+    //     Both in one call: the gradient reads stat 2 with this tile in it, so TV and HYBRID want the
+    //     whole vocabulary in one tile, or LOSS_GRAD by itself after all tiles' LOSS_STATS.
+    void (*loss_tile)(Device *, Tensor stat, Tensor g, Tensor z, Tensor lse, const LossArgs *args,
                       int64_t v0);
     // --- teacher mass of clusters: mass F32 (teacher rows, C) += sum over the tile of p_v at cluster_of[v];
     //     cluster_of I32 (1, V)
-    void (*cluster_mass)(Device *, Tensor mass, Tensor tz, Tensor tstat, Tensor cluster_of, float temp,
-                         int64_t v0);
+    void (*cluster_mass)(Device *, Tensor mass, Tensor p, Tensor cluster_of, int64_t v0);
     // --- cross-entropy of clusters: loss[r] = -sum_c P ln softmax(z)[r,c], P = mass[trow[r]];
     //     g (rows, C) = weight[r] (softmax(z) * sum P - P). loss F32 (1, rows). g.data NULL: loss only.
     void (*cluster_ce)(Device *, Tensor loss, Tensor g, Tensor z, Tensor mass, Tensor trow, Tensor weight);
@@ -138,8 +150,8 @@ typedef struct Ops {
 #define op_top2(dev, ...) ((dev)->ops->top2((dev), __VA_ARGS__))
 #define op_topk(dev, ...) ((dev)->ops->topk((dev), __VA_ARGS__))
 #define op_lse_tile(dev, ...) ((dev)->ops->lse_tile((dev), __VA_ARGS__))
-#define op_loss_stats(dev, ...) ((dev)->ops->loss_stats((dev), __VA_ARGS__))
-#define op_loss_grad(dev, ...) ((dev)->ops->loss_grad((dev), __VA_ARGS__))
+#define op_prob_tile(dev, ...) ((dev)->ops->prob_tile((dev), __VA_ARGS__))
+#define op_loss_tile(dev, ...) ((dev)->ops->loss_tile((dev), __VA_ARGS__))
 #define op_cluster_mass(dev, ...) ((dev)->ops->cluster_mass((dev), __VA_ARGS__))
 #define op_cluster_ce(dev, ...) ((dev)->ops->cluster_ce((dev), __VA_ARGS__))
 #define op_cluster_logits(dev, ...) ((dev)->ops->cluster_logits((dev), __VA_ARGS__))

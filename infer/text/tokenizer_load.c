@@ -169,6 +169,14 @@ Tokenizer *tokenizer_load(const char *path, Err *err) {
     return t;
 }
 
+bool tokenizer_file_hash(Sha256 *out, const char *path, Err *err) {
+    size_t size;
+    char *text = unpacked_read(path, TOKENIZER_FILE_LIMIT, &size, err);
+    const bool ok = text != NULL && sha256_bytes(out, text, size, err);
+    free(text);
+    return ok;
+}
+
 void tokenizer_free(Tokenizer *t) {
     if (t == NULL) return;
     for (size_t i = 0; i < sizeof t->page / sizeof t->page[0]; i++) free(t->page[i]);

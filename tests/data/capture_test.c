@@ -147,7 +147,8 @@ static void the_stream_and_the_shards_hold_the_same_bits(void **state) {
     assert_ok(capture_plan(&p, s, COUNT, CHUNK, 150, &err), err);
     assert_true(p.shards > 2);
     Capturer *c = capturer_open(m.target, &p, CHUNK, DT_F32, &err);
-    ShardMeta meta = capture_meta(m.target);
+    const Sha256 fingerprint = {"f"};
+    ShardMeta meta = capture_meta(&m.config, &fingerprint);
     strcpy(meta.tokenizer, "t");
     strcpy(meta.chat_template, "c");
     strcpy(meta.config, "x");

@@ -195,7 +195,7 @@ static void trace_head(Trace *t, int j) {
     const Tensor sz = test_zeros(DT_F32, n, V), tz = test_zeros(DT_F32, n, V),
                  h = test_zeros(DT_F32, n, a->cfg.backbone);
     const Tensor ss = test_zeros(DT_F32, n, 2), ts = test_zeros(DT_F32, n, 2),
-                 stat = test_zeros(DT_F32, n, 4);
+                 stat = test_zeros(DT_F64, n, 4), psum = test_zeros(DT_F64, n, 2);
     const Tensor w = test_zeros(DT_F32, 1, n);
     int32_t row[GOLDEN_ROWS], self[GOLDEN_ROWS];
     double sum = 0.0;
@@ -210,12 +210,18 @@ static void trace_head(Trace *t, int j) {
     }
     op_gather(dev, h, c->pair.pack.hidden, test_ids(row, n), 1.0f);
     op_matmul_nt(dev, tz, h, c->pair.table, 0.0f);
-    op_softcap(dev, tz, (float)c->pair.tc.text.softcap);
     op_matmul_nt(dev, sz, t->step[j].y, a->w.table, 0.0f);
-    op_lse_tile(dev, ts, tz, 1.0f, 0);
-    op_lse_tile(dev, ss, sz, 1.0f, 0);
-    op_loss_grad(dev, sz, sz, tz, ss, ts, stat, test_ids(self, n), NO_TENSOR, w, LOSS_FKL, 0.0f,
-                 1.0f, 0);
+    op_lse_tile(dev, ts, NO_TENSOR, NO_TENSOR, tz, (float)c->pair.tc.text.softcap, 1.0f, 0);
+    op_prob_tile(dev, tz, psum, tz, ts, 0.0f, 1.0f);
+    op_lse_tile(dev, ss, NO_TENSOR, NO_TENSOR, sz, 0.0f, 1.0f, 0);
+    const LossArgs args = {.p = tz,
+                           .psum = psum,
+                           .trow = test_ids(self, n),
+                           .weight = w,
+                           .kind = LOSS_FKL,
+                           .temp = 1.0f,
+                           .parts = LOSS_STATS | LOSS_GRAD};
+    op_loss_tile(dev, stat, sz, sz, ss, &args, 0);
     compare_trace(c, "trace.fkl.dlogits", j, sz);
     t->dy[j] = test_zeros(DT_F32, n, a->cfg.text.hidden);
     op_matmul_nn(dev, t->dy[j], sz, a->w.table, 0.0f);

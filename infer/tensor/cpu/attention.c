@@ -5,8 +5,6 @@
 #include "infer/tensor/cpu/attention_tile.h"
 #include "infer/tensor/cpu/cpu.h"
 
-enum { TILE_ROWS = 64 }; // queries times heads of a tile: enough for a fast product, small in L2
-
 static void check_attention(Tensor o, Tensor lse, Tensor q, const AttnArgs *a) {
     CHECK(a->hd > 0 && a->hd <= SPAN && a->kv_heads > 0 && a->heads % a->kv_heads == 0);
     CHECK_SHAPE(q, q.rows, (int64_t)a->heads * a->hd);
@@ -27,12 +25,14 @@ static void check_attention(Tensor o, Tensor lse, Tensor q, const AttnArgs *a) {
     }
 }
 
-// Queries from r on that share a tile: not so far apart that most of what they see differs.
+// Queries from r on that share a tile: no key between the first and the last that none of them
+// sees.
 static int64_t tile_queries(const AttnArgs *a, const AttnSeg *seg, int64_t r, int64_t most) {
-    const int64_t end = seg->q0 + seg->nq,
-                  reach = a->span == ATTN_ALL ? INT64_MAX : a->span / 2 + 128;
-    int64_t n = 1;
-    while (n < most && r + n < end && a->end_host[r + n] - a->end_host[r] <= reach) n++;
+    int64_t n = 0, to = attn_begin(a, seg, r);
+    while (n < most && r + n < seg->q0 + seg->nq && attn_begin(a, seg, r + n) <= to) {
+        if (a->end_host[r + n] > to) to = a->end_host[r + n];
+        n++;
+    }
     return n;
 }
 
@@ -41,11 +41,11 @@ typedef struct {
     int64_t count, work; // work: products of hd, roughly
 } Plan;
 
-// Called with tile NULL to count. nh heads share a tile.
-static Plan plan_tiles(const AttnArgs *a, int nh, AttnTile *tile) {
+// Up to `rows` queries times heads in a tile, nh heads at a time. Called with tile NULL to count.
+static Plan plan_tiles(const AttnArgs *a, int64_t rows, int nh, AttnTile *tile) {
     Plan p = {.tile = tile};
     const int group = a->heads / a->kv_heads;
-    const int64_t most = TILE_ROWS / nh > 0 ? TILE_ROWS / nh : 1;
+    const int64_t most = rows / nh > 0 ? rows / nh : 1;
     for (int i = 0; i < a->nseg; i++) {
         const AttnSeg *seg = &a->seg[i];
         for (int64_t r = seg->q0, n; r < seg->q0 + seg->nq; r += n) {
@@ -61,14 +61,16 @@ static Plan plan_tiles(const AttnArgs *a, int nh, AttnTile *tile) {
     return p;
 }
 
-// All heads of a kv head together, unless that leaves threads idle (decoding of one sequence); where
-// a row's bits depend on its neighbours, the number of threads must not decide who they are.
+// Many rows share the packing of their keys, but every thread wants some tiles; heads that share a
+// kv head are only torn apart where threads would stay idle (decoding of one sequence).
 static Plan plan_open(Device *dev, const AttnArgs *a) {
-    const int wanted = ((Cpu *)dev->impl)->dnnl ? dev->threads : 1;
+    const int64_t wanted = dev->threads > 1 ? 8 * dev->threads : 1;
+    int64_t rows = a->hd <= 128 ? 256 : 128;
     int nh = a->heads / a->kv_heads;
-    while (nh % 2 == 0 && plan_tiles(a, nh, NULL).count < wanted) nh /= 2;
-    const int64_t count = plan_tiles(a, nh, NULL).count;
-    return plan_tiles(a, nh,
+    while (rows > 16 && plan_tiles(a, rows, nh, NULL).count < wanted) rows /= 2;
+    while (nh % 2 == 0 && plan_tiles(a, rows, nh, NULL).count < dev->threads) nh /= 2;
+    const int64_t count = plan_tiles(a, rows, nh, NULL).count;
+    return plan_tiles(a, rows, nh,
                       cpu_scratch(dev, SCRATCH_SUMS, (size_t)(count + 1) * sizeof(AttnTile)));
 }
 
@@ -76,7 +78,8 @@ void cpu_attention(Device *dev, Tensor o, Tensor lse, Tensor q, const AttnArgs *
     check_attention(o, lse, q, a);
     const Plan p = plan_open(dev, a);
 #pragma omp parallel for schedule(dynamic, 1) num_threads(cpu_threads(dev, p.work * a->hd / 8))
-    for (int64_t i = 0; i < p.count; i++) attention_tile(dev, o, lse, q, a, &p.tile[i]);
+    for (int64_t i = 0; i < p.count; i++)
+        attention_tile(dev, o, lse, q, a, &p.tile[p.count - 1 - i]);
 }
 
 void cpu_attention_back(Device *dev, Tensor dq, Tensor do_, Tensor o, Tensor q, Tensor lse,
@@ -90,5 +93,5 @@ void cpu_attention_back(Device *dev, Tensor dq, Tensor do_, Tensor o, Tensor q, 
     const Plan p = plan_open(dev, a);
 #pragma omp parallel for schedule(dynamic, 1) num_threads(cpu_threads(dev, p.work * a->hd / 8))
     for (int64_t i = 0; i < p.count; i++)
-        attention_tile_back(dev, dq, do_, o, q, lse, a, &p.tile[i]);
+        attention_tile_back(dev, dq, do_, o, q, lse, a, &p.tile[p.count - 1 - i]);
 }

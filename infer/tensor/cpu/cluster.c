@@ -5,37 +5,21 @@
 #include "infer/tensor/cpu/cpu.h"
 #include "infer/tensor/cpu/simd.h"
 
-// p = e^(z / temp - max) / sum
-KERNEL static void probability_span(float *p, const float *z, float inverse, float max, float share,
-                                    int64_t n) {
-    int64_t i = 0;
-    for (; i + LANES <= n; i += LANES) store16(p + i, share * exp16(load16(z + i) * inverse - max));
-    if (i < n)
-        store_tail(p + i, n - i, share * exp16(load_tail(z + i, n - i, 0.0f) * inverse - max));
-}
-
-void cpu_cluster_mass(Device *dev, Tensor mass, Tensor tz, Tensor tstat, Tensor cluster_of,
-                      float temp, int64_t v0) {
-    CHECK_SHAPE(mass, tz.rows, mass.cols);
-    CHECK_SHAPE(tstat, tz.rows, 2);
+void cpu_cluster_mass(Device *dev, Tensor mass, Tensor p, Tensor cluster_of, int64_t v0) {
+    CHECK_SHAPE(mass, p.rows, mass.cols);
     CHECK_TYPE(mass, DT_F32);
+    CHECK_TYPE(p, DT_F32);
     CHECK_TYPE(cluster_of, DT_I32);
-    CHECK_FLOAT(tz);
-    CHECK(cluster_of.rows == 1 && v0 >= 0 && v0 + tz.cols <= cluster_of.cols && temp > 0.0f);
+    CHECK(cluster_of.rows == 1 && v0 >= 0 && v0 + p.cols <= cluster_of.cols);
     const int32_t *cluster = i32_at(cluster_of, 0, v0);
-    for (int64_t c = 0; c < tz.cols; c++)
+    for (int64_t c = 0; c < p.cols; c++)
         CHECK(cluster[c] >= 0 && cluster[c] < mass.cols, "(cluster %d of %lld)", cluster[c],
               (long long)mass.cols);
-#pragma omp parallel for num_threads(cpu_threads(dev, 4 * tensor_count(tz)))
-    for (int64_t r = 0; r < tz.rows; r++) {
+#pragma omp parallel for num_threads(cpu_threads(dev, tensor_count(p)))
+    for (int64_t r = 0; r < p.rows; r++) {
         float *m = f32_at(mass, r, 0);
-        const float max = *f32_at(tstat, r, 0), share = 1.0f / *f32_at(tstat, r, 1);
-        for (int64_t c = 0; c < tz.cols; c += SPAN) {
-            const int64_t n = span_size(tz.cols, c);
-            float buf[SPAN], p[SPAN];
-            probability_span(p, span_read(tz, r, c, n, buf), 1.0f / temp, max, share, n);
-            for (int64_t i = 0; i < n; i++) m[cluster[c + i]] += p[i];
-        }
+        const float *ps = f32_at(p, r, 0);
+        for (int64_t c = 0; c < p.cols; c++) m[cluster[c]] += ps[c];
     }
 }
 
@@ -49,14 +33,14 @@ KERNEL static void cluster_sums(ClusterSums *s, const float *z, const float *mas
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES) {
         const f32x16 d = load16(z + i) - max, p = load16(mass + i);
-        sum += exp16(d);
+        sum += exp16_low(d);
         total += p;
         dot += p * d;
     }
     if (i < n) {
         const f32x16 d = load_tail(z + i, n - i, -1e30f) - max,
                      p = load_tail(mass + i, n - i, 0.0f);
-        sum += exp16(d);
+        sum += exp16_low(d);
         total += p;
         dot += p * d;
     }
@@ -69,9 +53,9 @@ KERNEL static void cluster_grad_span(float *g, const float *z, const float *mass
                                      float share, float weight, int64_t n) {
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES)
-        store16(g + i, weight * (share * exp16(load16(z + i) - max) - load16(mass + i)));
+        store16(g + i, weight * (share * exp16_low(load16(z + i) - max) - load16(mass + i)));
     if (i < n) {
-        const f32x16 q = exp16(load_tail(z + i, n - i, 0.0f) - max);
+        const f32x16 q = exp16_low(load_tail(z + i, n - i, 0.0f) - max);
         store_tail(g + i, n - i, weight * (share * q - load_tail(mass + i, n - i, 0.0f)));
     }
 }

@@ -48,6 +48,9 @@ static inline float *f32_at(Tensor t, int64_t r, int64_t c) {
 static inline bf16 *bf16_at(Tensor t, int64_t r, int64_t c) {
     return (bf16 *)t.data + r * t.ld + c;
 }
+static inline double *f64_at(Tensor t, int64_t r, int64_t c) {
+    return (double *)t.data + r * t.ld + c;
+}
 static inline int32_t *i32_at(Tensor t, int64_t r, int64_t c) {
     return (int32_t *)t.data + r * t.ld + c;
 }
@@ -55,7 +58,19 @@ static inline int32_t *i32_at(Tensor t, int64_t r, int64_t c) {
 void f32_from_bf16(float *y, const bf16 *x, int64_t n); // span.c
 void f32_to_bf16(bf16 *y, const float *x, int64_t n);
 float span_max(const float *x, int64_t n); // -infinity when n is 0; NaN is passed over
+// Maxima of MAX_BLOCK elements each, the last of what is left.
+enum { MAX_BLOCK = 128 };
+void block_max(float *max, const float *x, int64_t n);
 float span_dot(const float *a, const float *b, int64_t n);
+void span_softcap(float *z, float cap, int64_t n); // in place
+
+// The two best of a row so far, see op_top2.
+typedef struct {
+    float value[2];
+    int32_t id[2]; // -1: nothing yet
+} Best2;
+static const Best2 BEST2_NONE = {{-__builtin_inff(), -__builtin_inff()}, {-1, -1}};
+void best2_add(Best2 *b, float v, int32_t id); // select.c
 
 // Columns c .. c+n-1 of row r as f32: the tensor's own memory when it is F32, else a copy in buf.
 static inline const float *span_read(Tensor t, int64_t r, int64_t c, int64_t n, float *buf) {
@@ -121,13 +136,12 @@ void cpu_geglu(Device *, Tensor m, Tensor a, Tensor b); // geglu.c
 void cpu_geglu_back(Device *, Tensor da, Tensor db, Tensor dm, Tensor a, Tensor b);
 void cpu_top2(Device *, Tensor best, Tensor id, Tensor z, Tensor token_of, int64_t v0); // select.c
 void cpu_topk(Device *, Tensor idx, Tensor x, int k);
-void cpu_lse_tile(Device *, Tensor lse, Tensor z, float temp, int64_t v0); // vocab_loss.c
-void cpu_loss_stats(Device *, Tensor stat, Tensor sz, Tensor tz, Tensor sstat, Tensor tstat,
-                    Tensor trow, Tensor target, LossKind kind, float temp, int64_t v0);
-void cpu_loss_grad(Device *, Tensor g, Tensor sz, Tensor tz, Tensor sstat, Tensor tstat,
-                   Tensor stat, Tensor trow, Tensor target, Tensor weight, LossKind kind, float mix,
-                   float temp, int64_t v0);
-void cpu_cluster_mass(Device *, Tensor mass, Tensor tz, Tensor tstat, Tensor cluster_of, float temp,
+void cpu_lse_tile(Device *, Tensor lse, Tensor best, Tensor id, Tensor z, float cap, float temp,
+                  int64_t v0); // vocab_loss.c
+void cpu_prob_tile(Device *, Tensor p, Tensor psum, Tensor z, Tensor lse, float cap, float temp);
+void cpu_loss_tile(Device *, Tensor stat, Tensor g, Tensor z, Tensor lse, const LossArgs *args,
+                   int64_t v0); // vocab_loss.c
+void cpu_cluster_mass(Device *, Tensor mass, Tensor p, Tensor cluster_of,
                       int64_t v0); // cluster.c
 void cpu_cluster_ce(Device *, Tensor loss, Tensor g, Tensor z, Tensor mass, Tensor trow,
                     Tensor weight);

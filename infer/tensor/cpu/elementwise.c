@@ -57,13 +57,6 @@ void cpu_axpby(Device *dev, Tensor y, Tensor x, float alpha, float beta) {
         }
 }
 
-KERNEL static void softcap_span(float *z, float cap, int64_t n) {
-    const float inverse = 1.0f / cap;
-    int64_t i = 0;
-    for (; i + LANES <= n; i += LANES) store16(z + i, cap * tanh16(load16(z + i) * inverse));
-    if (i < n) store_tail(z + i, n - i, cap * tanh16(load_tail(z + i, n - i, 0.0f) * inverse));
-}
-
 void cpu_softcap(Device *dev, Tensor z, float cap) {
     CHECK_FLOAT(z);
     if (cap == 0.0f) return;
@@ -72,7 +65,7 @@ void cpu_softcap(Device *dev, Tensor z, float cap) {
         for (int64_t c = 0; c < z.cols; c += SPAN) {
             const int64_t n = span_size(z.cols, c);
             float buf[SPAN], *zs = span_update(z, r, c, n, buf);
-            softcap_span(zs, cap, n);
+            span_softcap(zs, cap, n);
             span_end(z, r, c, n, zs);
         }
 }

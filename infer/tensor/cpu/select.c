@@ -7,18 +7,11 @@
 #include "infer/tensor/cpu/cpu.h"
 #include "infer/tensor/cpu/simd.h"
 
-enum { BLOCK = 128 };
-
-typedef struct {
-    float value[2];
-    int32_t id[2]; // -1: nothing yet
-} Best2;
-
 static bool beats(float v, int32_t id, float value, int32_t of) {
     return of < 0 ? !isnan(v) : v > value || (v == value && id < of);
 }
 
-static void best2_add(Best2 *b, float v, int32_t id) {
+void best2_add(Best2 *b, float v, int32_t id) {
     if (!beats(v, id, b->value[1], b->id[1])) return;
     const bool first = beats(v, id, b->value[0], b->id[0]);
     b->value[1] = first ? b->value[0] : v;
@@ -27,8 +20,8 @@ static void best2_add(Best2 *b, float v, int32_t id) {
 }
 
 static void best2_span(Best2 *b, const float *z, const int32_t *token, int64_t first, int64_t n) {
-    for (int64_t i = 0; i < n; i += BLOCK) {
-        const int64_t m = n - i < BLOCK ? n - i : BLOCK;
+    for (int64_t i = 0; i < n; i += MAX_BLOCK) {
+        const int64_t m = n - i < MAX_BLOCK ? n - i : MAX_BLOCK;
         if (b->id[1] >= 0 && span_max(z + i, m) < b->value[1]) continue;
         for (int64_t k = i; k < i + m; k++)
             best2_add(b, z[k], token ? token[k] : (int32_t)(first + k));
@@ -47,7 +40,7 @@ void cpu_top2(Device *dev, Tensor best, Tensor id, Tensor z, Tensor token_of, in
     for (int64_t r = 0; r < z.rows; r++) {
         float *value = f32_at(best, r, 0);
         int32_t *ids = i32_at(id, r, 0);
-        Best2 b = {{-INFINITY, -INFINITY}, {-1, -1}};
+        Best2 b = BEST2_NONE;
         if (v0 > 0) b = (Best2){{value[0], value[1]}, {ids[0], ids[1]}};
         for (int64_t c = 0; c < z.cols; c += SPAN) {
             const int64_t n = span_size(z.cols, c);
@@ -79,8 +72,8 @@ static void bestk_add(BestK *b, float v, int32_t id) {
 }
 
 static void bestk_span(BestK *b, const float *x, int64_t first, int64_t n) {
-    for (int64_t i = 0; i < n; i += BLOCK) {
-        const int64_t m = n - i < BLOCK ? n - i : BLOCK;
+    for (int64_t i = 0; i < n; i += MAX_BLOCK) {
+        const int64_t m = n - i < MAX_BLOCK ? n - i : MAX_BLOCK;
         if (b->used == b->k && !(span_max(x + i, m) > b->value[b->k - 1])) continue;
         for (int64_t c = i; c < i + m; c++) bestk_add(b, x[c], (int32_t)(first + c));
     }

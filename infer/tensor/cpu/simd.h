@@ -24,7 +24,10 @@
 
 enum { LANES = 16 };
 typedef float f32x16 __attribute__((vector_size(64)));
+typedef float f32x8 __attribute__((vector_size(32)));
+typedef float f32x4 __attribute__((vector_size(16)));
 typedef int32_t i32x16 __attribute__((vector_size(64)));
+typedef int32_t i32x4 __attribute__((vector_size(16)));
 typedef uint32_t u32x16 __attribute__((vector_size(64)));
 typedef uint16_t u16x16 __attribute__((vector_size(32)));
 typedef double f64x16 __attribute__((vector_size(128)));
@@ -64,27 +67,34 @@ LANE_FN f32x16 abs16(f32x16 a) {
     return (f32x16)((i32x16)a & 0x7fffffff);
 }
 
+// Halves fold onto each other in registers: lane i meets i + 8, then i + 4, i + 2, i + 1.
 LANE_FN float sum_lanes(f32x16 v) { // pairwise: error grows with log2(16)
-    float s[LANES];
-    memcpy(s, &v, sizeof s);
-    for (int step = LANES / 2; step > 0; step /= 2)
-        for (int i = 0; i < step; i++) s[i] += s[i + step];
-    return s[0];
+    f32x8 half[2];
+    f32x4 quarter[2];
+    memcpy(half, &v, sizeof half);
+    const f32x8 eight = half[0] + half[1];
+    memcpy(quarter, &eight, sizeof quarter);
+    const f32x4 s = quarter[0] + quarter[1];
+    return (s[0] + s[2]) + (s[1] + s[3]);
+}
+LANE_FN f32x4 max4(f32x4 a, f32x4 b) {
+    const i32x4 mask = a > b;
+    return (f32x4)((mask & (i32x4)a) | (~mask & (i32x4)b));
 }
 LANE_FN float max_lanes(f32x16 v) {
-    float m = v[0];
-    for (int i = 1; i < LANES; i++) m = v[i] > m ? v[i] : m;
-    return m;
+    f32x4 q[4];
+    memcpy(q, &v, sizeof q);
+    const f32x4 m = max4(max4(q[0], q[1]), max4(q[2], q[3]));
+    const float a = m[0] > m[2] ? m[0] : m[2], b = m[1] > m[3] ? m[1] : m[3];
+    return a > b ? a : b;
 }
 
-// e^x within 2e-7 (relative): 0 below -87.3, infinity above 88.37, NaN stays NaN.
+// e^x within 2e-7 (relative) for x <= 88: 0 below -87.3, NaN stays NaN.
 // e^x = 2^k e^r with |r| <= ln2/2; the polynomial is a minimax fit of (e^r - 1 - r) / r^2.
-LANE_FN f32x16 exp16(f32x16 x) {
+LANE_FN f32x16 exp16_low(f32x16 x) {
     const float round =
         12582912.0f; // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
-    x = select16(x > 89.0f, lanes(89.0f), x);
     const i32x16 alive = ~(x < -87.3f);
-    x = select16(alive, x, lanes(0.0f));
     const f32x16 shifted = x * 1.44269504f + round;
     const f32x16 k = shifted - round;
     const f32x16 r = (x - k * 0.693359375f) - k * -2.12194440e-4f; // ln2 = 355/512 - 2.12e-4
@@ -97,6 +107,10 @@ LANE_FN f32x16 exp16(f32x16 x) {
     // as integers, `shifted` is the bit pattern of `round` plus k
     const u32x16 power = ((u32x16)shifted - 0x4b400000u + 127u) << 23;
     return (f32x16)((i32x16)(p * (f32x16)power) & alive);
+}
+// The same for every x: infinity above 88.37.
+LANE_FN f32x16 exp16(f32x16 x) {
+    return exp16_low(select16(x > 89.0f, lanes(89.0f), x));
 }
 
 // tanh x within 2e-7 (relative): a minimax fit below 0.625, 1 - 2 / (e^2x + 1) above.

@@ -10,40 +10,12 @@
 #include <string.h>
 
 #include "infer/tensor/cpu/cpu.h"
+#include "infer/tensor/cpu/turned.h"
 
 #ifdef __x86_64__
-#include <immintrin.h>
 
-enum { ROWS = 4, TILE = 16, STEP = 64 }; // rows of A, of B; bytes of a row
+enum { ROWS = 4, TILE = TURNED_ROWS, STEP = TURNED_BYTES }; // rows of A, of B; bytes of a row
 #define ALWAYS_INLINE inline __attribute__((always_inline))
-#define AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
-#define AVX512_BF16 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")))
-
-// Columns of 16 rows of B at byte `at`, elements of 32 bits (one f32 or a pair of bf16): r[j] lane
-// i is element j of row i. Quarters are loaded where they belong, then 4 x 4 blocks are turned
-// inside them.
-AVX512 static ALWAYS_INLINE void load_turned(__m512i r[TILE], const char *const row[TILE],
-                                             int64_t at) {
-    for (int j = 0; j < 4; j++) {
-        __m512i t[4], u[4];
-        for (int s = 0; s < 4; s++) {
-            const int64_t c = at + 16 * j;
-            t[s] = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(row[s] + c)));
-            for (int q = 1; q < 4; q++) {
-                const __m128i x = _mm_loadu_si128((const __m128i *)(row[4 * q + s] + c));
-                t[s] = _mm512_mask_broadcast_i32x4(t[s], (__mmask16)(0xf << 4 * q), x);
-            }
-        }
-        for (int s = 0; s < 4; s += 2) {
-            u[s] = _mm512_unpacklo_epi32(t[s], t[s + 1]);
-            u[s + 1] = _mm512_unpackhi_epi32(t[s], t[s + 1]);
-        }
-        r[4 * j] = _mm512_unpacklo_epi64(u[0], u[2]);
-        r[4 * j + 1] = _mm512_unpackhi_epi64(u[0], u[2]);
-        r[4 * j + 2] = _mm512_unpacklo_epi64(u[1], u[3]);
-        r[4 * j + 3] = _mm512_unpackhi_epi64(u[1], u[3]);
-    }
-}
 
 // acc[i] += 64 bytes of A row i times the same bytes of 16 rows of B
 AVX512 static ALWAYS_INLINE void step_f32(__m512 acc[ROWS], const char *const a[ROWS],

@@ -22,12 +22,23 @@ KERNEL void f32_to_bf16(bf16 *y, const float *x, int64_t n) {
     for (; i < n; i++) y[i] = bf16_from_f32(x[i]);
 }
 
-KERNEL float span_max(const float *x, int64_t n) {
-    f32x16 best = lanes(-INFINITY);
+LANE_FN float max_loop(const float *x, int64_t n) {
+    f32x16 best[4]; // independent, so that they overlap
+    for (int k = 0; k < 4; k++) best[k] = lanes(-INFINITY);
     int64_t i = 0;
-    for (; i + LANES <= n; i += LANES) best = max16(load16(x + i), best);
-    if (i < n) best = max16(load_tail(x + i, n - i, -INFINITY), best);
-    return max_lanes(best);
+    for (; i + 4 * LANES <= n; i += 4 * LANES)
+        for (int k = 0; k < 4; k++) best[k] = max16(load16(x + i + k * LANES), best[k]);
+    for (; i + LANES <= n; i += LANES) best[0] = max16(load16(x + i), best[0]);
+    if (i < n) best[1] = max16(load_tail(x + i, n - i, -INFINITY), best[1]);
+    return max_lanes(max16(max16(best[0], best[1]), max16(best[2], best[3])));
+}
+KERNEL float span_max(const float *x, int64_t n) {
+    return max_loop(x, n);
+}
+KERNEL void block_max(float *max, const float *x, int64_t n) {
+    int64_t i = 0;
+    for (; i + MAX_BLOCK <= n; i += MAX_BLOCK) *max++ = max_loop(x + i, MAX_BLOCK);
+    if (i < n) *max = max_loop(x + i, n - i);
 }
 
 KERNEL float span_dot(const float *a, const float *b, int64_t n) {
@@ -40,4 +51,11 @@ KERNEL float span_dot(const float *a, const float *b, int64_t n) {
     for (; i + LANES <= n; i += LANES) s0 += load16(a + i) * load16(b + i);
     if (i < n) s1 += load_tail(a + i, n - i, 0.0f) * load_tail(b + i, n - i, 0.0f);
     return sum_lanes(s0 + s1);
+}
+
+KERNEL void span_softcap(float *z, float cap, int64_t n) {
+    const float inverse = 1.0f / cap;
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) store16(z + i, cap * tanh16(load16(z + i) * inverse));
+    if (i < n) store_tail(z + i, n - i, cap * tanh16(load_tail(z + i, n - i, 0.0f) * inverse));
 }

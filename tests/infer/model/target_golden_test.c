@@ -107,7 +107,7 @@ static void one_shot(Golden *g, const char *prefix, int seq) {
     Tensor layer[LAYERS_MAX];
     for (int l = 0; l < layers; l++) layer[l] = tensor_rows(all, l * n, n);
     KvCache *kv = cache(g, 1, n, n, true);
-    target_forward(g->t, kv, &(TargetPiece){0, n}, 1, g->ids[seq], hidden, layer);
+    target_forward(g->t, kv, &(TargetPiece){.count = n}, 1, g->ids[seq], hidden, layer);
     target_logits(g->t, logits, hidden);
     compare(g, prefix, seq, "layers", all.data, layers * n * b, TOLERANCE);
     compare(g, prefix, seq, "hidden", hidden.data, n * b, TOLERANCE);
@@ -126,11 +126,11 @@ static void in_chunks(Golden *g, int seq, int64_t chunk) {
     KvCache *kv = cache(g, 1, n, chunk, false), *whole = cache(g, 1, n, n, true);
     for (int64_t at = 0; at < n; at += chunk) {
         const int64_t count = n - at < chunk ? n - at : chunk;
-        target_forward(g->t, kv, &(TargetPiece){0, count}, 1, g->ids[seq] + at,
+        target_forward(g->t, kv, &(TargetPiece){.count = count}, 1, g->ids[seq] + at,
                        tensor_rows(hidden, at, count), NULL);
     }
     assert_close("chunks", hidden, g->hidden[seq], SAME, 0);
-    target_forward(g->t, whole, &(TargetPiece){0, n}, 1, g->ids[seq], hidden, NULL);
+    target_forward(g->t, whole, &(TargetPiece){.count = n}, 1, g->ids[seq], hidden, NULL);
     for (int kind = 0; kind < 2; kind++) {
         const int layer = g->cfg->kv_source[kind];
         const KvView a = kv_view(kv, 0, layer), b = kv_rows(whole, 0, layer, a.first, n - a.first);
@@ -149,12 +149,12 @@ static void with_rejected_drafts(Golden *g, int seq) {
     const Tensor junk = test_zeros(DT_F32, CHUNK, g->cfg->text.hidden);
     const int32_t wrong[CHUNK] = {3, 4, 5, 6, 7, 8, 9};
     KvCache *kv = cache(g, 1, n + CHUNK, n, false);
-    target_forward(g->t, kv, &(TargetPiece){0, prompt}, 1, g->ids[seq],
+    target_forward(g->t, kv, &(TargetPiece){.count = prompt}, 1, g->ids[seq],
                    tensor_rows(hidden, 0, prompt), NULL);
     for (int64_t at = prompt; at < n; at++) {
-        target_forward(g->t, kv, &(TargetPiece){0, CHUNK}, 1, wrong, junk, NULL);
+        target_forward(g->t, kv, &(TargetPiece){.count = CHUNK}, 1, wrong, junk, NULL);
         kv_rewind(kv, 0, at);
-        target_forward(g->t, kv, &(TargetPiece){0, 1}, 1, g->ids[seq] + at,
+        target_forward(g->t, kv, &(TargetPiece){.count = 1}, 1, g->ids[seq] + at,
                        tensor_rows(hidden, at, 1), NULL);
     }
     assert_close("after rejected drafts", hidden, g->hidden[seq], SAME, 0);
@@ -181,7 +181,7 @@ static void batched(Golden *g) {
             if (count > g->n[s] - at[s]) count = g->n[s] - at[s];
             if (count == 0) continue;
             memcpy(ids + rows, g->ids[s] + at[s], (size_t)count * sizeof *ids);
-            piece[n++] = (TargetPiece){s, count};
+            piece[n++] = (TargetPiece){.slot = s, .count = count};
             rows += count;
         }
         if (n == 0) break;
@@ -238,7 +238,7 @@ static void bf16_stays_near(Golden *g) {
     const Tensor hidden = test_zeros(DT_F32, n, b);
     KvCache *kv = kv_open(test_env()->dev, &g->cfg->text, 1, n, n, false, DT_BF16, &(Err){0});
     assert_non_null(kv);
-    target_forward(g->t, kv, &(TargetPiece){0, n}, 1, g->ids[0], hidden, NULL);
+    target_forward(g->t, kv, &(TargetPiece){.count = n}, 1, g->ids[0], hidden, NULL);
     const double off = relative_l2(hidden.data, want, n * b);
     print_message("%s: bf16 hidden differs by %.3g of its length\n", g->family, off);
     assert_true(off < 0.12 && off > 1e-5);

@@ -168,11 +168,31 @@ static Tensor run(const char *dir, const char *lora, Sha256 *fingerprint) {
     KvCache *kv = kv_open(test_env()->dev, c, 1, TOKENS, TOKENS, false, DT_F32, &err);
     assert_ok(kv != NULL, err);
     const int32_t ids[TOKENS] = {2, 7, 9, 200, 13, 3, 77, 78, 79, 5, 5, 100};
-    target_forward(t, kv, &(TargetPiece){0, TOKENS}, 1, ids, hidden, NULL);
-    if (fingerprint != NULL) *fingerprint = *target_fingerprint(t);
+    target_forward(t, kv, &(TargetPiece){.count = TOKENS}, 1, ids, hidden, NULL);
+    if (fingerprint != NULL) assert_ok(target_fingerprint(fingerprint, dir, lora, NULL, &err), err);
     kv_close(kv);
     target_close(t);
     return hidden;
+}
+
+static void the_table_alone_is_the_one_of_the_whole(void **state) {
+    (void)state;
+    Err err = {0};
+    const char *bare = variant((Change){.drop = "layers.2.mlp.up_proj.weight"});
+    for (int d = 0; d < 2; d++) {
+        TargetOptions opt = {.dir = SOURCE, .dtype = d ? DT_F32 : DT_BF16, .max_rows = 1};
+        Target *whole = target_open(test_env()->dev, &opt, &err);
+        opt.max_rows = 0;
+        opt.dir = bare; // nothing else is looked for
+        Target *table = target_open(test_env()->dev, &opt, &err);
+        assert_ok(whole != NULL && table != NULL, err);
+        const Tensor a = target_embedding(whole), b = target_embedding(table);
+        assert_true(a.dtype == b.dtype && a.rows == b.rows && a.cols == b.cols);
+        assert_memory_equal(a.data, b.data, tensor_bytes(a));
+        assert_true(target_embed_scale(whole) == target_embed_scale(table));
+        target_close(whole);
+        target_close(table);
+    }
 }
 
 static void assert_same(Tensor a, Tensor b, bool same) {
@@ -350,6 +370,7 @@ static void a_merged_weight_is_rounded_once(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_table_alone_is_the_one_of_the_whole),
         cmocka_unit_test(files_of_every_tool_give_the_same_model),
         cmocka_unit_test(files_that_do_not_fit_are_refused_by_name),
         cmocka_unit_test(a_truncated_model_is_refused),
