@@ -152,7 +152,7 @@ static bool take_dialogue(Job *j, Dialogue *d, const CorpusLine *line, Sample *l
     PrepareCount *count = &j->count->items;
     Hashes h = {0};
     Item item = {0};
-    char why[128];
+    char why[128] = "";
     bool ok = item_hashes(&h, d, err);
     if (ok) left_out(j, d, &h, why);
     if (ok && !why[0]) {

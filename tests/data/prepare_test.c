@@ -60,7 +60,7 @@ static void splits_are_disjoint_and_everything_is_counted(void **state) {
 // Position says nothing: the same items in another order, with others between them, split alike.
 static void the_split_depends_on_the_prompt_alone(void **state) {
     (void)state;
-    char a[32768], b[65536], *x = a, *y = b, id[16], user[64];
+    char a[32768], b[65536], *x = a, *y = b, id[32], user[64];
     for (int i = 0; i < 100; i++) {
         snprintf(id, sizeof id, "q%d", i);
         snprintf(user, sizeof user, "Question %d?", i);

@@ -215,7 +215,8 @@ static void mask_holds(const ChatTokens *c, bool made) {
         if (kind == TOKEN_MODEL)
             CHECK((p.in == PLAIN || !made) && (!tokenizer_is_special(tok, id) || is(id, "<turn|>")),
                   "(token %zu)", i);
-        if (kind == TOKEN_THOUGHT || kind == TOKEN_CHANNEL) CHECK(p.in == CHANNEL, "(token %zu)", i);
+        if (kind == TOKEN_THOUGHT || kind == TOKEN_CHANNEL)
+            CHECK(p.in == CHANNEL, "(token %zu)", i);
         if (kind == TOKEN_CALL) CHECK(p.in == CALL || (stop && p.called), "(token %zu)", i);
         if (made && p.model && !p.head && p.in != RESPONSE && !is_media(id) && !stop)
             CHECK(kind != TOKEN_CONTEXT, "(token %zu of the model is not supervised)", i);
