@@ -34,7 +34,8 @@ TESTS     := $(filter-out %_long_test,$(ALL_TESTS))
 GOLDENS   := $(filter %_golden_test,$(TESTS))
 QUANT     := $(filter %_quant_test,$(TESTS))
 UNITS     := $(filter-out %_golden_test %_e2e_test %_ids_test %_cases_test,$(TESTS))
-SCRIPTS   := $(wildcard tests/arrows.sh tests/invalid.sh tests/pipeline.sh tests/kill_*.sh)
+SCRIPTS   := $(wildcard tests/arrows.sh tests/invalid.sh tests/pipeline.sh tests/kill_*.sh tests/faults.sh)
+export FAULT_SO := $(BUILD)/tests/fault/fault.so
 FUZZERS   := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/fuzz/*_fuzz.c))
 REPLAYS   := $(FUZZERS:_fuzz=_replay)
 FUZZ_SECONDS ?= 60
@@ -64,6 +65,9 @@ $(BUILD)/version: FORCE
 $(BUILD)/infer/base/settings_table.o: configs/demo.json
 $(BUILD)/tests/%_test: $(BUILD)/tests/%_test.o $(BUILD)/tests/testing.o $(LIB)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
+$(FAULT_SO): $(wildcard tests/fault/*.[ch])
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS) -fPIC -shared -o $@ $(filter %.c,$^) -ldl -lpthread
 $(BUILD)/tests/fuzz/%_fuzz: $(BUILD)/tests/fuzz/%_fuzz.o $(LIB)
 	$(Q)$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
 $(BUILD)/tests/fuzz/%_replay: $(BUILD)/tests/fuzz/%_fuzz.o $(BUILD)/tests/fuzz/replay.o $(LIB)
@@ -88,7 +92,7 @@ demo-smoke: ensure ## the whole pipeline on a few prompts and steps, in runs/smo
 	@$(MAKE) all
 	./draftsmith run -c tests/smoke.json --overwrite
 
-tests: $(TESTS)
+tests: $(TESTS) $(FAULT_SO)
 units: $(UNITS) $(REPLAYS)
 test: all tests ## unit and golden tests of this build
 	@tests/run.sh $(TESTS)
@@ -100,7 +104,7 @@ check-long: ensure ## check, the long tests, goldens under sanitizers, fuzzing
 	@$(MAKE) all $(ALL_TESTS)
 	@$(MAKE) MODE=asan tests units
 	@$(MAKE) fuzz
-	@tests/run.sh $(ALL_TESTS) $(subst $(BUILD),build/asan-$(if $(CUDA),cuda,cpu),$(TESTS) $(REPLAYS)) $(SCRIPTS)
+	@FAULTS=all tests/run.sh $(ALL_TESTS) $(subst $(BUILD),build/asan-$(if $(CUDA),cuda,cpu),$(TESTS) $(REPLAYS)) $(SCRIPTS)
 check-golden: $(GOLDENS) ## GOLDEN=DIR [FAMILIES="e2b e4b"]: golden tests on any folder of that layout
 	@GOLDEN=$(GOLDEN) FAMILIES="$(FAMILIES)" tests/run.sh $(GOLDENS)
 check-tokenizer: $(IDS_TEST) ## TOKENIZER=tokenizer.json IDS=ids.jsonl.zst

@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "infer/base/rng.h"
-#include "infer/text/chat.h"
 
 enum { K_MAX = 64 };
 #define CACHE_BYTES ((int64_t)2 << 30) // epochs of a set that fits are read from disk once
@@ -33,10 +32,15 @@ static bool source_read(void *ctx, int64_t i, CapturedSeq *out, Err *err) {
     return shards_read(ctx, i, out, err);
 }
 
+static int64_t source_anchors(void *ctx, int64_t i, Err *err) {
+    return shards_anchors(ctx, i, err);
+}
+
 SeqSource shards_source(ShardSet *s) {
     return (SeqSource){.ctx = s,
                        .count = shards_count(s),
                        .length = source_length,
+                       .anchors = source_anchors,
                        .read = source_read,
                        .bytes_per_token = shard_bytes_per_token(shards_meta(s))};
 }
@@ -92,23 +96,47 @@ int64_t batches_per_epoch(const Batches *b) {
     return b->per_epoch;
 }
 
-static int descending(const void *a, const void *b) {
-    const int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-    return (x < y) - (x > y);
+// Anchors of every sequence that a visit uses; NULL: err says why. Caller frees.
+static int64_t *anchors_used(const Batches *b, Err *err) {
+    int64_t *n = malloc((size_t)b->src.count * sizeof *n);
+    if (!n) err_set(err, ERR_FAILED, "out of memory for %lld sequences", (long long)b->src.count);
+    for (int64_t i = 0; n && i < b->src.count; i++) {
+        n[i] = b->src.anchors(b->src.ctx, i, err);
+        if (n[i] < 0) {
+            free(n);
+            return NULL;
+        }
+        if (b->opt.anchors > 0 && b->opt.anchors < n[i]) n[i] = b->opt.anchors;
+    }
+    return n;
 }
 
-void batches_limits(const Batches *b, int64_t *rows, int64_t *tokens) {
-    int64_t *length = malloc((size_t)b->src.count * sizeof *length);
-    CHECK(length != NULL);
-    for (int64_t i = 0; i < b->src.count; i++) length[i] = b->src.length(b->src.ctx, i);
-    qsort(length, (size_t)b->src.count, sizeof *length, descending);
-    *rows = *tokens = 0;
-    for (int64_t i = 0; i < b->opt.sequences && i < b->src.count; i++) {
-        const int64_t most = length[i] > 2 ? length[i] - 2 : 0; // T from 1 to n - 2
-        *tokens += length[i];
-        *rows += b->opt.anchors > 0 && b->opt.anchors < most ? b->opt.anchors : most;
+bool batches_totals(const Batches *b, int64_t steps, BatchTotals *out, Err *err) {
+    *out = (BatchTotals){0};
+    int64_t *anchors = anchors_used(b, err), *order = malloc((size_t)b->src.count * sizeof *order);
+    const bool ok = anchors && (order || err_set(err, ERR_FAILED, "out of memory"));
+    for (int64_t step = 0; ok && step < steps; step++) {
+        const int64_t epoch = step / b->per_epoch, first = step % b->per_epoch * b->opt.sequences;
+        int64_t rows = 0, tokens = 0;
+        if (first == 0)
+            rng_permutation(b->opt.seed, RNG_SHUFFLE, (uint64_t)epoch, order, b->src.count);
+        for (int64_t i = first; i < first + b->opt.sequences && i < b->src.count; i++) {
+            rows += anchors[order[i]];
+            tokens += b->src.length(b->src.ctx, order[i]);
+        }
+        if (rows > out->max_rows) out->max_rows = rows;
+        if (tokens > out->max_tokens) out->max_tokens = tokens;
+        out->all_rows += rows;
+        out->all_tokens += tokens;
     }
-    free(length);
+    free(anchors);
+    free(order);
+    return ok;
+}
+
+int64_t batches_kept_bytes(const Batches *b, int64_t tokens) {
+    const int64_t bytes = tokens * b->src.bytes_per_token;
+    return bytes < CACHE_BYTES ? bytes : CACHE_BYTES;
 }
 
 // A borrowed view of sequence i, read if need be; kept while the budget lasts.
@@ -129,12 +157,9 @@ static bool take_sequence(Batches *b, int64_t i, CapturedSeq *out, Err *err) {
     return true;
 }
 
-static bool supervised(const Sample *s, int64_t t) {
-    return t < s->n && s->kind[t] >= TOKEN_MODEL;
-}
-
 static int ascending(const void *a, const void *b) {
-    return -descending(a, b);
+    const int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
 }
 
 // Positions T of one sequence into b->pick, ascending; their number, or -1 when memory is out.
@@ -147,7 +172,7 @@ static int64_t pick_anchors(Batches *b, const Sample *s, int64_t step, int slot)
     }
     int64_t n = 0;
     for (int64_t t = 1; t + 1 < s->n; t++)
-        if (supervised(s, t) && supervised(s, t + 1)) b->pick[n++] = t;
+        if (sample_supervised(s, t) && sample_supervised(s, t + 1)) b->pick[n++] = t;
     const int64_t want = b->opt.anchors;
     if (want == 0 || n <= want) return n;
     int64_t *perm = b->pick + n;
@@ -184,7 +209,7 @@ static void fill_anchor(const Batches *b, const Batch *out, int64_t r) {
         const int64_t t = b->T[r] + j, at = j * out->rows + r;
         b->token[at] = t < s->n ? s->ids[t] : -1;
         b->label[at] = t + 1 < s->n ? s->ids[t + 1] : -1;
-        open = open && supervised(s, t + 1);
+        open = open && sample_supervised(s, t + 1);
         b->valid[at] = open;
     }
 }

@@ -11,6 +11,8 @@ typedef struct SeqSource {
     int64_t count;
     int64_t bytes_per_token; // prices the cache of read sequences; 0: none is kept
     int64_t (*length)(void *ctx, int64_t i);
+    // sample_anchors, for training; -1: err says why
+    int64_t (*anchors)(void *ctx, int64_t i, Err *err);
     bool (*read)(void *ctx, int64_t i, CapturedSeq *out, Err *err);
 } SeqSource;
 SeqSource shards_source(ShardSet *s); // borrows s
@@ -25,8 +27,7 @@ typedef struct {
 // Host view of one step. Anchor r: sequence seq_of[r] of the batch, T[r]; both ascending. token[j *
 // rows + r] = x_{T+j} (-1 past the end). Step j's teacher row is pack row start[seq] + T + j, its
 // label x_{T+j+1}; weight 0 where the label is missing or not supervised: valid is 0 from the first
-// such label on, since a round of drafts ends with the model's turn. T is an anchor when x_T and
-// x_{T+1} are supervised.
+// such label on, since a round of drafts ends with the model's turn.
 typedef struct {
     int nseq;
     CapturedSeq seq[PACK_SEQS_MAX];
@@ -44,7 +45,13 @@ void batches_close(Batches *b);
 int64_t batches_per_epoch(const Batches *b);
 MUST_CHECK bool batches_get(Batches *b, int64_t step, Batch *out,
                             Err *err); // out's memory is reused by the next call
-// The most rows and tokens any step can have: prices the plan.
-void batches_limits(const Batches *b, int64_t *rows, int64_t *tokens);
+// What steps 0 .. steps-1 will be: rows and tokens of the largest one and of all. Exact; reads the
+// anchors of every sequence.
+typedef struct {
+    int64_t max_rows, max_tokens, all_rows, all_tokens;
+} BatchTotals;
+MUST_CHECK bool batches_totals(const Batches *b, int64_t steps, BatchTotals *out, Err *err);
+// Host memory of sequences kept between steps, once that many tokens were seen.
+int64_t batches_kept_bytes(const Batches *b, int64_t tokens);
 
 #endif

@@ -43,7 +43,8 @@ MUST_CHECK bool capturer_run(Capturer *c, int64_t g, CapturedSeq *out, Err *err)
 typedef struct Stream Stream;
 MUST_CHECK Stream *stream_open(Target *t, const char *samples_path, int64_t chunk, DType kv_dtype,
                                Err *err);
-SeqSource stream_source(Stream *s); // borrows s
+SeqSource stream_source(Stream *s);   // borrows s
+size_t stream_bytes(const Stream *s); // device memory beside the target
 void stream_close(Stream *s);
 
 #endif

@@ -35,7 +35,7 @@ static json_t *identity_of(Work *w, Err *err) {
 static bool fill_meta(Work *w, const json_t *identity, const Sample *sample, int64_t n, Err *err) {
     char *text = json_dumps(identity, JSON_COMPACT | JSON_SORT_KEYS), path[PATH_ROOM];
     Sha256 config, chat = {""};
-    CHECK(text != NULL);
+    CHECK_MEMORY(text);
     bool ok = sha256_bytes(&config, text, strlen(text), err);
     free(text);
     path_join(path, w->s->model.target_path, "chat_template.jinja");

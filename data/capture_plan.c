@@ -2,15 +2,8 @@
 #include <stdlib.h>
 
 #include "data/capture.h"
-#include "infer/text/chat.h"
 
 enum { GROUP_MAX = 16 }; // sequences of a call: each takes a slot of the cache
-
-static bool has_anchor(const Sample *s) {
-    for (int64_t t = 1; t + 1 < s->n; t++)
-        if (s->kind[t] >= TOKEN_MODEL && s->kind[t + 1] >= TOKEN_MODEL) return true;
-    return false;
-}
 
 static void plan_groups(CapturePlan *p, int64_t chunk) {
     int64_t rows = 0;
@@ -51,7 +44,7 @@ bool capture_plan(CapturePlan *p, const Sample *sample, int64_t n, int64_t chunk
         return err_set(err, ERR_FAILED, "out of memory for %lld sequences", (long long)n);
     }
     for (int64_t i = 0; i < n; i++) {
-        if (has_anchor(&sample[i]))
+        if (sample_anchors(&sample[i]) > 0)
             p->seq[p->n++] = &sample[i];
         else
             p->left_out++;

@@ -137,7 +137,7 @@ bool chain_next(Sample *next, const Follow *f, const Sample *answered, const Tok
     next->ids = ids.id;
     next->n = next->prompt = (int64_t)ids.n;
     next->kind = calloc(ids.n, 1);
-    CHECK(next->kind != NULL, "out of memory");
+    CHECK_MEMORY(next->kind);
     next->stopped = false;
     next->min_margin = -1;
     next->sampler[0] = '\0';
@@ -151,7 +151,7 @@ bool sample_extend(Sample *s, const Sample *more) {
     if (ids) s->ids = ids;
     uint8_t *kind = realloc(s->kind, (size_t)more->n);
     if (kind) s->kind = kind;
-    CHECK(ids && kind, "out of memory");
+    CHECK_MEMORY(ids && kind ? ids : NULL);
     memcpy(s->ids + s->n, more->ids + s->n, (size_t)(more->n - s->n) * sizeof *ids);
     memcpy(s->kind + s->n, more->kind + s->n, (size_t)(more->n - s->n));
     if (more->min_margin < s->min_margin || s->min_margin < 0) s->min_margin = more->min_margin;

@@ -3,8 +3,10 @@
 
 #include <archive.h>
 #include <archive_entry.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "infer/base/file.h"
 #include "infer/base/utf8.h"
@@ -23,8 +25,13 @@ struct Pack {
     int64_t read, skipped;
 };
 
+// Damage has the library's own numbers, or those of bad text and bad use; any other is the
+// system's.
 static bool archive_failed(Pack *p, Err *err) {
     const char *why = archive_error_string(p->archive);
+    const int number = archive_errno(p->archive);
+    if (number > 0 && number != EILSEQ && number != EINVAL)
+        return err_set(err, ERR_FAILED, "%s: %s", p->path, strerror(number));
     return err_set(err, ERR_INPUT, "%s: %s", p->path, why ? why : "damaged or not readable");
 }
 

@@ -10,7 +10,7 @@ bool hash_set_add(HashSet *h, uint64_t key) {
     if (2 * (h->used + 1) > h->room) {
         HashSet more = {.room = h->room ? 2 * h->room : 1024};
         more.at = calloc(more.room, sizeof *more.at);
-        CHECK(more.at != NULL, "(out of memory)");
+        CHECK_MEMORY(more.at);
         for (size_t i = 0; i < h->room; i++)
             if (h->at[i]) hash_set_add(&more, h->at[i]);
         free(h->at);

@@ -110,7 +110,8 @@ static bool expand(Source *s, bool held_out, Err *err) {
     if (dir_exists(s->path)) {
         if (!add_folder(s, held_out, err)) return false;
     } else if (!file_exists(s->path)) {
-        return err_set(err, ERR_INPUT, "%s: no such file", s->path);
+        return err_set(err, ERR_INPUT, "%s: %s", s->path,
+                       access(s->path, F_OK) == 0 ? "not a regular file" : "no such file");
     } else if (!add_file(s, s->path, err)) {
         return false;
     }

@@ -22,23 +22,28 @@ struct Measurer {
     int32_t *drafts[HEADS], *L; // (room, K) and (room): never more anchors than rows
 };
 
-static int64_t longest(const SeqSource *src) {
-    int64_t n = 1;
+// Tokens packed at once: enough for the longest sequence, not more than there are.
+static int64_t pack_room(const SeqSource *src, const MeasureOptions *opt) {
+    int64_t longest = 1, all = 0;
     for (int64_t i = 0; i < src->count; i++) {
-        const int64_t len = src->length(src->ctx, i);
-        if (len > n) n = len;
+        const int64_t n = src->length(src->ctx, i);
+        if (n > longest) longest = n;
+        all += n;
     }
-    return n;
+    const int64_t most = all < opt->pack_tokens ? all : opt->pack_tokens;
+    return most > longest ? most : longest;
 }
 
-static int64_t pack_room(const SeqSource *src, const MeasureOptions *opt) {
-    const int64_t n = longest(src);
-    return n > opt->pack_tokens ? n : opt->pack_tokens;
+// Every anchor is a token of the pack.
+static int64_t anchors_at_once(const SeqSource *src, const MeasureOptions *opt) {
+    const int64_t room = pack_room(src, opt);
+    return room < opt->max_anchors ? room : opt->max_anchors;
 }
 
 size_t measurer_bytes(const Assistant *a, const TargetConfig *tc, const SeqSource *src,
                       const MeasureOptions *opt) {
-    return simulator_bytes(a, opt->max_anchors) + features_bytes(tc, pack_room(src, opt), DT_BF16);
+    return simulator_bytes(a, anchors_at_once(src, opt)) +
+           features_bytes(tc, pack_room(src, opt), DT_BF16);
 }
 
 Measurer *measurer_open(const Assistant *a, const TargetConfig *tc, const SeqSource *src,
@@ -60,7 +65,7 @@ Measurer *measurer_open(const Assistant *a, const TargetConfig *tc, const SeqSou
         m->drafts[h] = malloc((size_t)(room * opt->K) * sizeof *m->drafts[h]);
         if (m->drafts[h] == NULL) goto memory;
     }
-    if ((m->sim = simulator_open(a, opt->max_anchors, opt->K, err)) == NULL) goto fail;
+    if ((m->sim = simulator_open(a, anchors_at_once(src, opt), opt->K, err)) == NULL) goto fail;
     if ((m->block = dev_alloc(m->dev, bytes, err)) == NULL) goto fail;
     arena_open(&arena, m->block, bytes);
     features_take(&m->pack, tc, room, DT_BF16, &arena);

@@ -60,7 +60,7 @@ static bool put_aside(Job *j, Split split, const Item *item, const CorpusLine *l
     char *text = NULL;
     size_t size = 0;
     FILE *out = open_memstream(&text, &size);
-    CHECK(out != NULL, "out of memory");
+    CHECK_MEMORY(out);
     fprintf(out, "%s\n%s\n", line->where, item->chain[0].sample.id);
     for (int64_t i = 0; i < item->n; i++) {
         json_t *o = chain_json(&item->chain[i]);
@@ -70,7 +70,7 @@ static bool put_aside(Job *j, Split split, const Item *item, const CorpusLine *l
         json_decref(o);
         e.tokens += (int32_t)item->chain[i].sample.n;
     }
-    CHECK(fclose(out) == 0, "out of memory");
+    if (fclose(out) != 0) memory_failed();
     CHECK(size <= INT32_MAX, "(an item of %zu bytes)", size);
     e.size = (int32_t)size;
     e.at = spool_add(j->p->spool, text, size, err);
@@ -280,7 +280,7 @@ static bool open_inputs(Prepared *p, const Settings *s, const char *dir, Err *er
         return false;
     for (int i = 0; i < INPUT_COUNT; i++) {
         p->count[i] = calloc((size_t)p->sources[i].n + 1, sizeof **p->count);
-        CHECK(p->count[i] != NULL, "out of memory");
+        CHECK_MEMORY(p->count[i]);
     }
     return (p->spool = spool_open(dir, err)) != NULL &&
            (dir == NULL || rejects_open(&p->rejects, dir, err));
@@ -333,7 +333,7 @@ bool prepared_lines(Prepared *p, Split split, PreparedLine *each, void *ctx, Err
     for (int64_t i = 0; i < p->split[split].n && ok; i++) {
         const Entry *e = &p->split[split].entry[i];
         char *text = malloc((size_t)e->size);
-        CHECK(text != NULL, "out of memory");
+        CHECK_MEMORY(text);
         ok = spool_read(p->spool, e->at, text, (size_t)e->size, err) &&
              give_lines(text, (size_t)e->size, each, ctx, err);
         free(text);

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "data/prepare.h"
 #include "infer/base/json.h"
@@ -79,7 +80,17 @@ static bool write_all(Prepared *p, const Settings *s, const char *stage, const j
     for (int i = 0; i < SPLIT_COUNT; i++)
         if (!prepared_save(p, (Split)i, split_path(path, s, "data", (Split)i, ".jsonl"), err))
             return false;
-    return prepared_commit_rejects(p, err) && stage_publish(stage, identity, result, err);
+    if (!prepared_commit_rejects(p, err)) return false;
+    static const char *const names[] = {
+        "train.jsonl",       "dev.jsonl",          "eval.jsonl",      "train_skipped.jsonl",
+        "train_error.jsonl", "eval_skipped.jsonl", "eval_error.jsonl"};
+    json_t *outputs = json_object();
+    bool ok = true;
+    for (size_t i = 0; ok && i < sizeof names / sizeof *names; i++)
+        ok = stage_note_output(outputs, stage, names[i], err);
+    ok = ok && stage_publish_outputs(stage, identity, result, outputs, err);
+    json_decref(outputs);
+    return ok;
 }
 
 static bool prepare(const Cli *cli, Inputs *in, const char *stage, const json_t *identity,

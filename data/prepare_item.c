@@ -34,7 +34,7 @@ bool item_hashes(Hashes *h, Dialogue *d, Err *err) {
         if (h->n == h->room) {
             h->room = 2 * h->room + 8;
             h->at = realloc(h->at, (size_t)h->room * sizeof *h->at);
-            CHECK(h->at != NULL, "out of memory");
+            CHECK_MEMORY(h->at);
         }
         h->at[h->n++] = xxh3_64(t.prompt.id, t.prompt.n * sizeof(int32_t));
     }
@@ -48,7 +48,7 @@ static Sample sample_of(const Turn *t, const Tokenizer *tok, const Sample *like)
     Sample s = *like;
     s.ids = malloc(n * sizeof *s.ids);
     s.kind = calloc(n, 1);
-    CHECK(s.ids && s.kind, "out of memory");
+    CHECK_MEMORY(s.ids && s.kind ? s.ids : NULL);
     memcpy(s.ids, t->prompt.id, t->prompt.n * sizeof *s.ids);
     s.n = (int64_t)n;
     s.prompt = (int64_t)t->prompt.n;
@@ -67,7 +67,7 @@ static Chain *add(Item *out, Sample s) {
     if (out->n == out->room) {
         out->room = 2 * out->room + 2;
         out->chain = realloc(out->chain, (size_t)out->room * sizeof *out->chain);
-        CHECK(out->chain != NULL, "out of memory");
+        CHECK_MEMORY(out->chain);
     }
     out->chain[out->n] = (Chain){.sample = s};
     return &out->chain[out->n++];
@@ -111,7 +111,7 @@ static Follow follow_of(const Turn *before, const Turn *t, const Tokenizer *tok)
     }
     f.n = (int64_t)(t->prompt.n - from);
     f.ids = malloc((size_t)f.n * sizeof *f.ids);
-    CHECK(f.ids != NULL, "out of memory");
+    CHECK_MEMORY(f.ids);
     memcpy(f.ids, t->prompt.id + from, (size_t)f.n * sizeof *f.ids);
     return f;
 }
@@ -126,7 +126,7 @@ bool item_open(Item *out, Dialogue *d, const Sample *like, Err *err) {
             c = add(out, sample_of(&t, d->with->tokenizer, like));
         } else {
             c->follow = realloc(c->follow, (size_t)(c->follows + 1) * sizeof *c->follow);
-            CHECK(c->follow != NULL, "out of memory");
+            CHECK_MEMORY(c->follow);
             c->follow[c->follows++] = follow_of(&before, &t, d->with->tokenizer);
         }
         turn_free(&before);

@@ -28,7 +28,7 @@ void prepare_quota(int64_t *quota, const double *weight, const int64_t *there, i
                    int64_t limit) {
     double *share = calloc((size_t)n + 1, sizeof *share), least = INFINITY;
     bool *whole = calloc((size_t)n + 1, sizeof *whole); // a source that gives all it has
-    CHECK(share && whole, "out of memory");
+    CHECK_MEMORY(share && whole ? share : NULL);
     for (int i = 0; i < n; i++)
         if (there[i] > 0) least = fmin(least, (double)there[i] / weight[i]);
     int64_t left = limit, all = 0;
@@ -59,7 +59,7 @@ static void quotas(const Prepared *p, Split split, int64_t limit, int64_t *quota
     const Sources *s = &p->sources[split == SPLIT_EVAL ? INPUT_EVAL : INPUT_TRAIN];
     int64_t *there = calloc((size_t)s->n + 1, sizeof *there);
     double *weight = calloc((size_t)s->n + 1, sizeof *weight);
-    CHECK(there && weight, "out of memory");
+    CHECK_MEMORY(there && weight ? there : NULL);
     for (int64_t i = 0; i < p->split[split].n; i++) there[p->split[split].entry[i].source]++;
     for (int i = 0; i < s->n; i++) weight[i] = s->item[i].weight;
     prepare_quota(quota, weight, there, s->n, limit);
@@ -87,7 +87,7 @@ bool prepare_pick(Prepared *p, Split split, int64_t limit, uint64_t seed, Err *e
     Entry *from = p->split[split].entry, *to = malloc((size_t)(n + 1) * sizeof *to);
     int64_t *perm = malloc((size_t)(n + 1) * sizeof *perm), kept = 0;
     int64_t *quota = calloc((size_t)s->n + 1, sizeof *quota);
-    CHECK(to && perm && quota, "out of memory");
+    CHECK_MEMORY(to && perm && quota ? to : NULL);
     rng_permutation(seed, RNG_SHUFFLE, (uint64_t)split, perm, n);
     if (s->weighted) quotas(p, split, limit, quota);
     bool ok = true;

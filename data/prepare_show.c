@@ -15,7 +15,7 @@ typedef struct {
 static void print_ids(const Tokenizer *t, const int32_t *ids, int64_t n) {
     size_t size;
     char *text = tokenizer_decode(t, ids, (size_t)n, false, &size);
-    CHECK(text != NULL);
+    CHECK_MEMORY(text);
     fwrite(text, 1, size, stdout);
     if (size == 0 || text[size - 1] != '\n') putchar('\n');
     free(text);

@@ -29,7 +29,7 @@ typedef struct {
 
 static void add_turn(Thread *t, Sample s) {
     t->turn = realloc(t->turn, (size_t)(t->turns + 1) * sizeof *t->turn);
-    CHECK(t->turn != NULL, "out of memory");
+    CHECK_MEMORY(t->turn);
     t->turn[t->turns++] = s;
 }
 
@@ -37,7 +37,7 @@ static Thread *add_thread(Rounds *r, const Chain *c, int32_t number) {
     if (r->n == r->room) {
         r->room = 2 * r->room + 256;
         r->thread = realloc(r->thread, (size_t)r->room * sizeof *r->thread);
-        CHECK(r->thread != NULL, "out of memory");
+        CHECK_MEMORY(r->thread);
     }
     r->thread[r->n] = (Thread){.chain = c, .number = number};
     return &r->thread[r->n++];
@@ -96,7 +96,7 @@ static bool unexpected(const Rounds *r, const Sample *a, Err *err) {
 static bool first_round(Rounds *r, const Chain *chain, int64_t n, Err *err) {
     Sample *prompt = malloc((size_t)(n + 1) * sizeof *prompt), *answer = NULL;
     int64_t answers = 0, at = 0;
-    CHECK(prompt != NULL, "out of memory");
+    CHECK_MEMORY(prompt);
     for (int64_t i = 0; i < n; i++) prompt[i] = chain[i].sample; // borrowed
     bool ok = answer_round(r, 0, prompt, n, &answer, &answers, err);
     for (int64_t i = 0; i < n && ok; i++) {
@@ -138,7 +138,7 @@ static int64_t next_prompts(Rounds *r, int turn, Sample *prompt, int64_t *asked)
 static bool next_round(Rounds *r, int turn, int64_t *open, Err *err) {
     Sample *prompt = malloc((size_t)(r->n + 1) * sizeof *prompt), *answer = NULL;
     int64_t *asked = malloc((size_t)(r->n + 1) * sizeof *asked), answers = 0, at = 0;
-    CHECK(prompt && asked, "out of memory");
+    CHECK_MEMORY(prompt && asked ? prompt : NULL);
     const int64_t n = *open = next_prompts(r, turn, prompt, asked);
     bool ok = n == 0 || answer_round(r, turn, prompt, n, &answer, &answers, err);
     for (int64_t i = 0; i < n && ok; i++) {
@@ -185,7 +185,7 @@ static void remove_rounds(const Rounds *r, int rounds) {
 static bool one_turn_each(Target *t, const Chain *chain, int64_t n, const RegenerateOptions *opt,
                           const char *out, RegenerateCount *count, Err *err) {
     Sample *prompt = malloc((size_t)(n + 1) * sizeof *prompt);
-    CHECK(prompt != NULL, "out of memory");
+    CHECK_MEMORY(prompt);
     for (int64_t i = 0; i < n; i++) prompt[i] = chain[i].sample; // borrowed
     const bool ok = regenerate(t, prompt, n, opt, out, count, err);
     free(prompt);

@@ -175,7 +175,7 @@ static json_t *joined(const json_t *parts) {
     json_array_foreach((json_t *)parts, i, part) room +=
         json_string_length(json_object_get(part, "text"));
     char *text = malloc(room);
-    CHECK(text != NULL);
+    CHECK_MEMORY(text);
     json_array_foreach((json_t *)parts, i, part) {
         const json_t *t = json_object_get(part, "text");
         memcpy(text + used, json_string_value(t), json_string_length(t));

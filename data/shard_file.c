@@ -156,6 +156,7 @@ bool h5_failed(Err *err, ErrCode code, const char *fmt, ...) {
     const char *quoted = strstr(reason, "error message = '"); // the system's part of a long line
     const char *why = quoted ? quoted + 17 : reason;
     const int n = (int)strcspn(why, quoted ? "'" : "");
+    if (quoted && code == ERR_INPUT) code = ERR_FAILED; // the disk, not what is on it
     err_set(err, code, "%s%s%.*s", text, n ? ": " : "", n, why);
     reason[0] = 0;
     return false;

@@ -42,7 +42,8 @@ int64_t field_width(FieldId f, const ShardMeta *m); // 0: rank 1
 int64_t field_row_bytes(FieldId f, const ShardMeta *m);
 int64_t field_rows(FieldId f, int64_t sequences, int64_t tokens);
 int64_t field_chunk_rows(FieldId f, const ShardMeta *m, int64_t rows); // chunks of about 1 MiB
-// Like err_set, with the reason HDF5 gave first since h5_quiet behind.
+// Like err_set, with the reason HDF5 gave first since h5_quiet behind; where that is the system's
+// (a disk that cannot be read), ERR_INPUT becomes ERR_FAILED.
 bool h5_failed(Err *err, ErrCode code, const char *fmt, ...) PRINTF_LIKE(3, 4);
 MUST_CHECK bool shard_write_attributes(hid_t file, const ShardMeta *m, Err *err);
 MUST_CHECK bool shard_read_attributes(hid_t file, ShardMeta *m, Err *err);

@@ -161,7 +161,7 @@ bool manifest_write(const Manifest *m, const char *dir, Err *err) {
     }
     json_t *o = json_pack("{s:i, s:b, s:o, s:o}", "version", (int)MANIFEST_VERSION, "complete",
                           (int)m->complete, "meta", meta_json(&m->meta), "shards", list);
-    CHECK(o != NULL);
+    CHECK_MEMORY(o);
     const bool ok = json_write_file(manifest_path(path, dir), o, err);
     json_decref(o);
     return ok;
@@ -171,7 +171,13 @@ bool shards_complete(const char *dir) {
     Manifest m;
     Err err = {0};
     if (!manifest_read(&m, dir, &err)) return false;
-    const bool complete = m.complete;
+    bool complete = m.complete;
+    for (int i = 0; i < m.n && complete; i++) {
+        char path[PATH_ROOM];
+        int64_t size = -1;
+        complete = file_size(path_join(path, dir, m.shard[i].file), &size, &err) &&
+                   size == m.shard[i].bytes;
+    }
     manifest_free(&m);
     return complete;
 }

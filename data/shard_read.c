@@ -8,8 +8,9 @@
 
 struct ShardSet {
     Manifest m;
-    ShardFile *file; // (m.n)
-    int64_t *first;  // (m.n + 1) number of the first sequence of each shard
+    ShardFile *file;  // (m.n)
+    int64_t *first;   // (m.n + 1) number of the first sequence of each shard
+    int64_t *anchors; // (sequences) plus 1, once they were asked for; else 0
     ChunkCache cache;
 };
 
@@ -51,7 +52,9 @@ ShardSet *shards_open(const char *dir, const ShardMeta *want, Err *err) {
             goto fail;
         s->first[i + 1] = s->first[i] + s->file[i].sequences;
     }
-    return s;
+    s->anchors = calloc((size_t)s->first[s->m.n] + 1, sizeof *s->anchors);
+    if (s->anchors) return s;
+    err_set(err, ERR_FAILED, "%s: out of memory", dir);
 fail:
     shards_close(s);
     return NULL;
@@ -62,6 +65,7 @@ void shards_close(ShardSet *s) {
     for (int i = 0; i < s->m.n && s->file; i++) shard_file_free(&s->file[i]);
     free(s->file);
     free(s->first);
+    free(s->anchors);
     chunk_cache_free(&s->cache);
     manifest_free(&s->m);
     free(s);
@@ -158,4 +162,21 @@ bool shards_read(ShardSet *s, int64_t i, CapturedSeq *out, Err *err) {
     close(r.fd);
     if (!ok) captured_free(out);
     return ok;
+}
+
+int64_t shards_anchors(ShardSet *s, int64_t i, Err *err) {
+    int64_t row;
+    Reader r = {.set = s, .file = shard_of(s, i, &row), .err = err};
+    void *kind = NULL;
+    if (s->anchors[i] > 0) return s->anchors[i] - 1;
+    r.first = r.file->offsets[row];
+    r.n = r.file->offsets[row + 1] - r.first;
+    r.fd = shard_file_fd(r.file, err);
+    if (r.fd < 0) return -1;
+    const bool ok = token_rows(&r, FIELD_KIND, &kind);
+    const int64_t n = ok ? sample_anchors(&(Sample){.n = r.n, .kind = kind}) : -1;
+    s->anchors[i] = n + 1;
+    close(r.fd);
+    free(kind);
+    return n;
 }

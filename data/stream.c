@@ -11,6 +11,7 @@ struct Stream {
     int64_t samples;
     CapturePlan plan;
     Capturer *capturer;
+    size_t bytes;                                 // of the capturer
     CapturedSeq *ready;                           // (plan.n); sample.n 0: not there
     int64_t *group_of;                            // (plan.n)
     int64_t ready_bytes, bytes_per_token, oldest; // oldest: where eviction looks next
@@ -35,6 +36,7 @@ Stream *stream_open(Target *t, const char *samples_path, int64_t chunk, DType kv
     }
     for (int64_t g = 0; g < s->plan.groups; g++)
         for (int64_t i = s->plan.group[g]; i < s->plan.group[g + 1]; i++) s->group_of[i] = g;
+    s->bytes = capturer_bytes(t, &s->plan, chunk, kv_dtype);
     const ShardMeta meta = capture_meta(tc, NULL);
     s->bytes_per_token = shard_bytes_per_token(&meta);
     return s;
@@ -54,8 +56,17 @@ void stream_close(Stream *s) {
     free(s);
 }
 
+size_t stream_bytes(const Stream *s) {
+    return s->bytes;
+}
+
 static int64_t length(void *ctx, int64_t i) {
     return ((Stream *)ctx)->plan.seq[i]->n;
+}
+
+static int64_t anchors(void *ctx, int64_t i, Err *err) {
+    (void)err;
+    return sample_anchors(((Stream *)ctx)->plan.seq[i]);
 }
 
 // Makes room for one group; what goes is captured again when it is asked for.
@@ -97,5 +108,6 @@ SeqSource stream_source(Stream *s) {
                        .count = s->plan.n,
                        .bytes_per_token = s->bytes_per_token,
                        .length = length,
+                       .anchors = anchors,
                        .read = read_one};
 }

@@ -7,6 +7,17 @@
 #include "infer/base/json.h"
 #include "infer/text/chat.h"
 
+bool sample_supervised(const Sample *s, int64_t t) {
+    return t < s->n && s->kind[t] >= TOKEN_MODEL;
+}
+
+int64_t sample_anchors(const Sample *s) {
+    int64_t n = 0;
+    for (int64_t t = 1; t + 1 < s->n; t++)
+        n += sample_supervised(s, t) && sample_supervised(s, t + 1);
+    return n;
+}
+
 void sample_free(Sample *s) {
     free(s->ids);
     free(s->kind);
@@ -43,7 +54,7 @@ void sample_write(OutFile *f, const Sample *s) {
     json_t *o = sample_json(s);
     CHECK(o != NULL, "(sample %s: text is not UTF-8)", s->id);
     char *text = json_dumps(o, JSON_COMPACT);
-    CHECK(text != NULL, "(sample %s)", s->id);
+    CHECK_MEMORY(text);
     out_write(f, text, strlen(text));
     out_write(f, "\n", 1);
     free(text);

@@ -25,6 +25,10 @@ typedef struct {
     double min_margin; // of a greedy answer; -1 unknown
 } Sample;
 
+// The model says it: labels and teachers of the loss are such tokens.
+bool sample_supervised(const Sample *s, int64_t t); // false past the end
+// Draft rounds may begin at T, 1 <= T, when x_T and x_{T+1} are supervised.
+int64_t sample_anchors(const Sample *s);
 void sample_free(Sample *s);
 json_t *sample_json(const Sample *s); // new reference; NULL: a text is not UTF-8
 void sample_write(OutFile *f, const Sample *s);

@@ -223,7 +223,7 @@ static bool gates(const Run *r, Err *err) {
 static bool audit_run(const Cli *cli, Err *err) {
     char dir[PATH_ROOM];
     Run *r = calloc(1, sizeof *r);
-    CHECK(r != NULL);
+    CHECK_MEMORY(r);
     r->s = &cli->s;
     r->K = (int)cli->s.eval.draft_tokens;
     r->capacity = cli->s.data.max_length + r->K;

@@ -56,7 +56,7 @@ static json_t *identity_of(const Eval *e, Err *err) {
         "embed_scale", s->model.embed_scale, "dtype", s->runtime.dtype);
 }
 
-static bool paths(Eval *e, Err *err) {
+static bool paths(Eval *e, bool dry, Err *err) {
     const char *out = e->s->output_dir;
     split_path(e->shards_dir, e->s, "shards", SPLIT_EVAL, "");
     path_join(e->report, out, "eval/acceptance.json");
@@ -64,7 +64,11 @@ static bool paths(Eval *e, Err *err) {
     if (e->s->model.assistant_path[0] == '\0')
         return err_set(err, ERR_USAGE,
                        "model.assistant_path is empty: eval compares with the stock assistant");
-    return drafter_trained_path(e->s, e->trained_path, err);
+    if (!drafter_trained_path(e->s, e->trained_path, err)) return false;
+    char manifest[PATH_ROOM];
+    if (!dry && !file_exists(path_join(manifest, e->shards_dir, "manifest.json")))
+        return err_set(err, ERR_INPUT, "%s: not there; `capture` makes it", e->shards_dir);
+    return true;
 }
 
 static bool open_models(Eval *e, Err *err) {
@@ -100,7 +104,7 @@ static json_t *measure(Eval *e, Err *err) {
     SweepIntervals *intervals = malloc(sizeof *intervals);
     json_t *report = NULL;
     int n = 0;
-    CHECK(intervals != NULL);
+    CHECK_MEMORY(intervals);
     for (; n < 2 && e->drafter[n] != NULL; n++) {
         const double start = now_s();
         if (!sweep_run(&e->sweep[n], names[n], dirs[n], e->drafter[n],
@@ -252,26 +256,29 @@ static bool make_report(Eval *e, const Cli *cli, const json_t *identity, Err *er
     char dir[PATH_ROOM];
     Audit audit;
     audit_start(&audit, e->K, 0.0);
-    json_t *report = NULL;
+    json_t *report = NULL, *outputs = json_object();
     bool ok = stage_clear(e->stage, err) &&
               dir_make(path_join(dir, e->s->output_dir, "eval"), err) && open_models(e, err) &&
               (report = measure(e, err)) != NULL;
     if (ok) audit_start(&audit, e->K, audit_near_tie(e->open.dtype));
     ok = ok && audit_live(e, &audit, report, err) && json_write_file(e->report, report, err);
     ok = ok && print_report(cli, report, err);
-    ok = ok && audit_gate(&audit, err) && stage_publish(e->stage, identity, NULL, err);
+    ok = ok && audit_gate(&audit, err) &&
+         stage_note_output(outputs, e->stage, "acceptance.json", err) &&
+         stage_publish_outputs(e->stage, identity, NULL, outputs, err);
+    json_decref(outputs);
     json_decref(report);
     return ok;
 }
 
 static bool eval_run(const Cli *cli, Err *err) {
     Eval *e = calloc(1, sizeof *e);
-    CHECK(e != NULL);
+    CHECK_MEMORY(e);
     e->s = &cli->s;
     e->K = (int)cli->s.eval.draft_tokens;
     json_t *identity = NULL, *report = NULL;
     Err other = {0};
-    bool ok = paths(e, err);
+    bool ok = paths(e, cli->dry_run, err);
     if (ok && cli->dry_run) {
         ok = dry_run(e, err);
         goto end;

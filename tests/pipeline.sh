@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # tests/pipeline.sh - the whole pipeline on a few prompts and steps (tests/smoke.json): every output is there, a
-# second run does nothing, another configuration is refused, and killed runs end in the same bytes.
+# second run does nothing, what was damaged is made again, another configuration is refused, killed runs end in the
+# same bytes, and so do runs on other threads, in another locale and on memory that is not zero.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 program=${DRAFTSMITH:-./draftsmith}
@@ -65,13 +66,43 @@ rm "$a/hashes.json"
 verdict 'and made anew where it is lost' "$(expect 0 run output_dir="$a"
     diff <(echo "$before") <(everything "$a")
     cmp "$work/hashes.json" "$a/hashes.json")"
+results "$a" >"$work/a.sums"
+rm "$a/data/dev.jsonl" "$a/shards/eval/shard-00001.h5" "$a/export/mlx/config.json"
+echo '{"drafters": 1}' >"$a/eval/acceptance.json"
+verdict 'outputs that are gone or changed are made again, and only they' "$(expect 0 run output_dir="$a"
+    for f in data/dev.jsonl eval/acceptance.json export/mlx/config.json; do
+        grep -q "$a/$f is no longer there as it was written: done again" "$work/stderr" || echo "$f was not noticed"; done
+    grep -q 'train: done before' "$work/stderr" || echo 'training was not skipped'
+    diff "$work/a.sums" <(results "$a"))"
+before=$(everything "$a")
 verdict 'another configuration is refused by name' "$(expect 2 run output_dir="$a" train.lr=0.0005
     grep -q 'train.lr' "$work/stderr" && grep -q -- '--overwrite' "$work/stderr" || cat "$work/stderr"
     diff <(echo "$before") <(everything "$a"))"
 
+# The trainer's own capture in place of the training shards; the other half of the run from shards again.
+c=$work/c
+mkdir -p "$c/shards"
+cp -r "$a/data" "$a/regen" "$c/"
+cp -r "$a/shards/dev" "$a/shards/eval" "$c/shards/"
+weights() { (cd "$1/ckpt" && sha256sum step-*/model.safetensors step-*/state.safetensors); }
+verdict 'training from a stream gives the weights of training from shards' "$(
+    expect 0 train output_dir="$c" train.stream=true
+    [ ! -e "$c/shards/train" ] || echo 'there are training shards'
+    diff <(weights "$a") <(weights "$c"))"
+rm -rf "$c/ckpt" "$c/metrics.jsonl" "$c/tb"
+verdict 'and a run begun from a stream goes on from shards' "$(
+    "$program" train -c tests/smoke.json output_dir="$c" train.stream=true >/dev/null 2>&1 </dev/null &
+    pid=$!
+    until [ -e "$c/ckpt/step-000003" ] || ! kill -0 "$pid" 2>/dev/null; do sleep 0.02; done
+    kill -TERM "$pid" 2>/dev/null
+    wait "$pid"
+    [ $? -eq 75 ] || echo 'it was not stopped on its way'
+    cp -r "$a/shards/train" "$c/shards/"
+    expect 0 train output_dir="$c"
+    diff <(weights "$a" | grep step-000009) <(weights "$c" | grep step-000009))"
+
 # Killed again and again after a fifth of a whole run's time, resumed each time.
 b=$work/b kills=0
-results "$a" >"$work/a.sums"
 while [ "$kills" -lt 8 ]; do
     timeout -s KILL "$(awk "BEGIN { print $length / 5000 }")" \
         "$program" run -c tests/smoke.json output_dir="$b" >/dev/null 2>&1 </dev/null
@@ -81,6 +112,13 @@ done 2>/dev/null
 verdict "a run killed and resumed ($kills kills) ends in the same bytes" "$(expect 0 run output_dir="$b"
     [ "$kills" -gt 0 ] || echo 'it was never killed'
     diff "$work/a.sums" <(results "$b") | head)"
+
+c=$work/c
+verdict 'another number of threads, a Turkish locale and spoilt memory give the same bytes' "$(
+    export MALLOC_PERTURB_=165 LC_ALL=tr_TR.UTF-8
+    expect 0 run output_dir="$c" runtime.threads=1
+    diff "$work/a.sums" <(results "$c") | head
+    diff <(cd "$a/ckpt" && sha256sum best/*.safetensors) <(cd "$c/ckpt" && sha256sum best/*.safetensors))"
 
 echo "$passed passed, $failed failed, 0 skipped"
 [ "$failed" -eq 0 ]

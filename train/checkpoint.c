@@ -72,7 +72,9 @@ bool ckpt_point(const char *root, const char *name, int64_t step, Err *err) {
     path_join(tmp, root, tmp_name);
     if (unlink(tmp) != 0 && errno != ENOENT) return err_errno(err, "%s", tmp);
     if (symlink(target, tmp) != 0) return err_errno(err, "%s", tmp);
-    return path_publish(tmp, link, err);
+    if (path_publish(tmp, link, err)) return true;
+    unlink(tmp); // gone already when only the folder could not be synced
+    return false;
 }
 
 int64_t ckpt_pointed(const char *root, const char *name) {

@@ -70,7 +70,7 @@ Rollout *rollout_open(const Assistant *a, const TargetConfig *tc, float softcap,
                       const RolloutOptions *opt, Arena *arena, Err *err) {
     CHECK(opt->K >= 1 && opt->K <= DRAFT_MAX && opt->max_rows > 0);
     Rollout *r = calloc(1, sizeof *r);
-    CHECK(r != NULL);
+    CHECK_MEMORY(r);
     const LossOptions lo = loss_options(opt, softcap);
     const size_t bytes = rollout_bytes(a, tc, opt);
     r->opt = *opt;

@@ -119,6 +119,7 @@ static bool open_measurer(TrainSetup *t, Err *err) {
     MeasureOptions opt = {
         .K = (int)t->s->eval.select_k, .max_anchors = DEV_ANCHORS, .pack_tokens = DEV_TOKENS};
     opt.head[head] = true;
+    t->measure_bytes = measurer_bytes(t->assistant, &t->model.config, &t->dev, &opt);
     t->measurer = measurer_open(t->assistant, &t->model.config, &t->dev, &opt, err);
     t->measured = calloc((size_t)t->dev.count, sizeof *t->measured);
     if (t->measurer != NULL && t->measured == NULL)
@@ -175,19 +176,8 @@ TrainerOptions train_setup_options(TrainSetup *t) {
                             .source = &t->train,
                             .measure = {t, dev_tau},
                             .identity = t->identity,
-                            .machine = t->machine};
-}
-
-// Matrix products: forward once and backward twice for the drafter, head logits of every draft
-// step, and the teacher's logits once a row.
-double train_step_flop(const TrainSetup *t, const TrainPlan *p) {
-    const TextConfig *c = &t->assistant->cfg.text;
-    const double H = (double)c->hidden, B = (double)t->assistant->cfg.backbone,
-                 V = (double)c->vocab;
-    double body = 3.0 * B * H;
-    for (int i = 0; i < c->layers; i++)
-        body += 2.0 * (double)(c->heads * layer_head_dim(c, i)) * H +
-                3.0 * H * (double)layer_inter(c, i);
-    return 2.0 * V * B * (double)p->max_tokens +
-           6.0 * (double)(p->max_rows * t->s->train.k) * (body + V * H);
+                            .machine = t->machine,
+                            .target_bytes = target_bytes(t->model.target) +
+                                            (t->stream ? stream_bytes(t->stream) : 0),
+                            .measure_bytes = t->measure_bytes};
 }

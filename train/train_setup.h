@@ -16,7 +16,8 @@ typedef struct {
     Stream *stream;
     SeqSource train, dev;
     Measurer *measurer;
-    Measured *measured; // (dev.count)
+    size_t measure_bytes; // of the measurer
+    Measured *measured;   // (dev.count)
     json_t *identity, *machine;
 } TrainSetup;
 
@@ -28,7 +29,5 @@ MUST_CHECK bool train_setup_open(TrainSetup *t, Err *err);
 void train_setup_close(TrainSetup *t); // after either, whatever it returned
 // Options over what is open; borrows t.
 TrainerOptions train_setup_options(TrainSetup *t);
-// Floating-point operations in matrix products of the largest step of a plan.
-double train_step_flop(const TrainSetup *t, const TrainPlan *p);
 
 #endif

@@ -72,7 +72,12 @@ static bool fill_plan(const TrainerOptions *opt, const Batches *b, TrainPlan *p,
         p->tokens += opt->source->length(opt->source->ctx, i);
     p->steps =
         s->train.steps > 0 ? s->train.steps : (int64_t)ceil(s->train.epochs * (double)p->per_epoch);
-    batches_limits(b, &p->max_rows, &p->max_tokens);
+    BatchTotals totals;
+    if (!batches_totals(b, p->steps, &totals, err)) return false;
+    p->all_rows = totals.all_rows;
+    p->all_tokens = totals.all_tokens;
+    p->max_rows = totals.max_rows > 0 ? totals.max_rows : 1;
+    p->max_tokens = totals.max_tokens > 0 ? totals.max_tokens : 1;
     if (!rollout_options(opt, p, &rollout, err)) return false;
     const int64_t count = assistant_layout(c, &(AssistantWeights){0}, NULL, DT_F32);
     p->weights = (size_t)count * dtype_size(opt->assistant->dtype);
@@ -81,6 +86,10 @@ static bool fill_plan(const TrainerOptions *opt, const Batches *b, TrainPlan *p,
     p->rollout = rollout_bytes(opt->assistant, opt->target, &rollout);
     if (strcmp(s->train.step_weights, "visit") == 0)
         p->simulator = simulator_bytes(opt->assistant, p->max_rows);
+    p->target = opt->target_bytes;
+    p->measure = opt->measure_bytes;
+    const int64_t seen = p->all_tokens < p->tokens ? p->all_tokens : p->tokens;
+    p->kept = (size_t)batches_kept_bytes(b, seen);
     p->checkpoint = (size_t)count * (2 + 4 * (s->train.ema > 0 ? 4 : 3));
     return true;
 }
@@ -96,18 +105,27 @@ static double mib(size_t bytes) {
     return (double)bytes / 1048576.0;
 }
 
+size_t trainer_plan_bytes(const TrainPlan *p) {
+    return p->target + p->weights + p->optimizer + p->features + p->rollout + p->simulator +
+           p->measure + p->kept;
+}
+
 void trainer_plan_print(FILE *out, const TrainPlan *p, const TrainerOptions *opt) {
     const Settings *s = opt->settings;
-    const size_t all = p->weights + p->optimizer + p->features + p->rollout + p->simulator;
     fprintf(out, "sequences       %lld (%lld tokens)\n", (long long)p->sequences,
             (long long)p->tokens);
     fprintf(out, "steps           %lld (%lld an epoch of %lld sequences each)\n",
             (long long)p->steps, (long long)p->per_epoch, (long long)s->train.batch_sequences);
-    fprintf(out, "largest step    %lld anchors x %lld draft steps, %lld tokens\n",
-            (long long)p->max_rows, (long long)s->train.k, (long long)p->max_tokens);
+    fprintf(out, "all steps       %lld anchors x %lld draft steps, %lld tokens\n",
+            (long long)p->all_rows, (long long)s->train.k, (long long)p->all_tokens);
+    fprintf(out, "largest step    %lld anchors, %lld tokens\n", (long long)p->max_rows,
+            (long long)p->max_tokens);
     fprintf(out,
-            "memory          %.1f MiB: weights %.1f, optimiser %.1f, features %.1f, rollout %.1f",
-            mib(all), mib(p->weights), mib(p->optimizer), mib(p->features), mib(p->rollout));
+            "memory          %.1f MiB: target %.1f, weights %.1f, optimiser %.1f, features %.1f",
+            mib(trainer_plan_bytes(p)), mib(p->target), mib(p->weights), mib(p->optimizer),
+            mib(p->features));
+    fprintf(out, ", rollout %.1f, dev split %.1f, sequences kept %.1f", mib(p->rollout),
+            mib(p->measure), mib(p->kept));
     fprintf(out, p->simulator ? ", visits %.1f\n" : "\n", mib(p->simulator));
     fprintf(out, "disk            %.1f MiB a checkpoint, up to %lld of them\n", mib(p->checkpoint),
             (long long)s->train.keep + 4);

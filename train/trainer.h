@@ -24,18 +24,21 @@ typedef struct {
     const Settings *settings; // train.*, eval.select_k, output_dir, model.assistant_path
     const SeqSource *source;
     DevMeasure measure;
-    const json_t *identity; // field -> value: what a resume must find unchanged
-    const json_t *machine;  // noted beside it
+    const json_t *identity;             // field -> value: what a resume must find unchanged
+    const json_t *machine;              // noted beside it
+    size_t target_bytes, measure_bytes; // held beside the trainer: for the plan
 } TrainerOptions;
 
 // What a run will take, known before anything is allocated. Bytes.
 typedef struct {
     int64_t sequences, tokens;    // of the source
     int64_t per_epoch, steps;     // optimiser steps
-    int64_t max_rows, max_tokens; // of the largest step: anchors, packed tokens
-    size_t weights, optimizer, features, rollout, simulator;
+    int64_t all_rows, all_tokens; // of all steps: anchors, packed tokens
+    int64_t max_rows, max_tokens; // of the largest step
+    size_t target, weights, optimizer, features, rollout, simulator, measure, kept;
     size_t checkpoint; // one, on disk
 } TrainPlan;
+size_t trainer_plan_bytes(const TrainPlan *p); // memory, all together
 
 typedef struct {
     int64_t steps, best_step;
@@ -48,6 +51,9 @@ MUST_CHECK bool trainer_plan(const TrainerOptions *opt, TrainPlan *plan, Err *er
 void trainer_plan_print(FILE *out, const TrainPlan *plan, const TrainerOptions *opt);
 // Allocates by the plan. Nothing on disk is touched.
 MUST_CHECK Trainer *trainer_open(const TrainerOptions *opt, Err *err);
+// About how long trainer_run will take: a few steps are taken (the drafter changes, nothing on disk
+// does) and the dev split is measured once.
+MUST_CHECK bool trainer_trial(Trainer *t, double *seconds, Err *err);
 // Continues from OUTPUT/ckpt when a checkpoint is there, else measures the stock drafter, saves
 // step 0 and starts. Returns with every step done; ERR_STOPPED after a signal (checkpoint written);
 // ERR_FAILED for a loss that is not finite, naming step and samples, with earlier checkpoints

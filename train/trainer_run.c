@@ -5,10 +5,14 @@
 #include "train/checkpoint.h"
 #include "train/trainer_parts.h"
 
+static TrainState first_state(const Trainer *t) {
+    return (TrainState){.steps = t->plan.steps, .best_step = -1, .dev_tau = -1.0};
+}
+
 static bool begin(Trainer *t, Err *err) {
     const Settings *s = t->opt.settings;
     bool resumed = false, best = false;
-    t->state = (TrainState){.steps = t->plan.steps, .best_step = -1, .dev_tau = -1.0};
+    t->state = first_state(t);
     if (!trainer_resume(t, &resumed, err)) return false;
     t->metrics = metrics_open(s->output_dir, t->state.step, err);
     if (t->metrics == NULL) return false;
@@ -75,6 +79,28 @@ static void summary(const Trainer *t, const TrainState *s) {
     else
         log_info("best: step %lld, tau(%lld) = %.3f on the dev split (stock %.3f)",
                  (long long)s->best_step, k, s->best_tau, s->stock_tau);
+}
+
+// The first step makes kernels and reads cold files: it does not count.
+bool trainer_trial(Trainer *t, double *seconds, Err *err) {
+    enum { STEPS = 4 };
+    StepReport report;
+    double spent = 0, tau;
+    int64_t rows = 0;
+    t->state = first_state(t);
+    for (int i = 0; i < STEPS && i < t->plan.steps; i++) {
+        if (!trainer_step(t, &report, err)) return false;
+        if (i == 0 && t->plan.steps > 1) continue;
+        spent += t->step_s;
+        rows += report.rows;
+    }
+    const double from = now_s();
+    if (!t->opt.measure.tau(t->opt.measure.ctx, t->opt.assistant, &tau, err)) return false;
+    const int64_t every = t->opt.settings->train.dev_every,
+                  measures = 1 + (every > 0 ? (t->plan.steps + every - 1) / every : 1);
+    *seconds = (double)measures * (now_s() - from);
+    if (rows > 0) *seconds += spent * (double)t->plan.all_rows / (double)rows;
+    return true;
 }
 
 bool trainer_run(Trainer *t, TrainResult *out, Err *err) {

@@ -105,8 +105,13 @@ static bool option(Parse *p, const char *arg, Err *err) {
                  {"--overwrite", &c->overwrite},
                  {"--help", &c->help},
                  {"-h", &c->help}};
-    for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++)
+    for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++) {
+        const size_t n = strlen(flags[i].name);
         if (!strcmp(arg, flags[i].name)) return *flags[i].flag = true;
+        if (!strncmp(arg, flags[i].name, n) && arg[n] == '=')
+            return err_set(err, ERR_USAGE, "option %s takes no value, got \"%s\"", flags[i].name,
+                           arg + n + 1);
+    }
     if (!strcmp(arg, "-c") || !strcmp(arg, "--config") || !strncmp(arg, "--config=", 9))
         return (c->config_path = value_of(p, eq, "--config", err)) != NULL;
     if (!strcmp(arg, "--show") || !strncmp(arg, "--show=", 7)) {

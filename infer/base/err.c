@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 bool err_set(Err *err, ErrCode code, const char *fmt, ...) {
     if (err == NULL || err->code != ERR_NONE) return false;
@@ -50,4 +51,10 @@ void check_failed(const char *file, int line, const char *cond, const char *fmt,
     va_end(ap);
     fputc('\n', stderr);
     abort();
+}
+
+void memory_failed(void) {
+    static const char line[] = "draftsmith: out of memory\n";
+    (void)!write(STDERR_FILENO, line, sizeof line - 1);
+    _exit(ERR_FAILED);
 }

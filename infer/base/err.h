@@ -39,5 +39,12 @@ bool err_errno(Err *err, const char *fmt, ...) PRINTF_LIKE(2, 3);
     } while (0)
 __attribute__((noreturn)) void check_failed(const char *file, int line, const char *cond,
                                             const char *fmt, ...) PRINTF_LIKE(4, 5);
+// A small block of memory that was not to be had: one line, exit code 1. What was being written
+// stays under its temporary name. Large blocks have an Err.
+#define CHECK_MEMORY(block)                                                                        \
+    do {                                                                                           \
+        if ((block) == NULL) memory_failed();                                                      \
+    } while (0)
+__attribute__((noreturn)) void memory_failed(void);
 
 #endif

@@ -25,6 +25,14 @@ const char *path_base(const char *path) {
     return slash ? slash + 1 : path;
 }
 
+char *path_folder(char out[PATH_ROOM], const char *path) {
+    path_join(out, "", path);
+    char *slash = strrchr(out, '/');
+    if (slash == NULL) return strcpy(out, ".");
+    slash[slash == out] = '\0';
+    return out;
+}
+
 bool file_exists(const char *path) {
     struct stat st;
     return stat(path, &st) == 0 && S_ISREG(st.st_mode);
@@ -89,6 +97,14 @@ fail:
     return NULL;
 }
 
+// One folder, and its name in the one above onto the disk: what is synced below it later would be
+// lost with that name.
+static bool make_one(const char *path, Err *err) {
+    char above[PATH_ROOM];
+    if (mkdir(path, 0777) != 0) return errno == EEXIST || err_errno(err, "folder %s", path);
+    return dir_sync(path_folder(above, path), err);
+}
+
 bool dir_make(const char *path, Err *err) {
     char part[PATH_ROOM];
     path_join(part, "", path);
@@ -96,7 +112,7 @@ bool dir_make(const char *path, Err *err) {
         const char was = *p;
         if (was != '/' && was != '\0') continue;
         *p = '\0';
-        if (mkdir(part, 0777) != 0 && errno != EEXIST) return err_errno(err, "folder %s", part);
+        if (!make_one(part, err)) return false;
         if (was == '\0') break;
         *p = was;
     }

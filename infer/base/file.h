@@ -14,13 +14,15 @@ enum { PATH_ROOM = 4096 };
 // "a/b" into out; CHECKs the room. Returns out.
 char *path_join(char out[PATH_ROOM], const char *a, const char *b);
 const char *path_base(const char *path); // the part after the last '/'
+// The folder that holds path ("." without a '/') into out. Returns out.
+char *path_folder(char out[PATH_ROOM], const char *path);
 
 bool file_exists(const char *path);
 bool dir_exists(const char *path);
 MUST_CHECK bool file_size(const char *path, int64_t *size, Err *err);
 // Reads everything (at most `limit` bytes, more is ERR_INPUT); caller frees; a 0 byte is appended.
 MUST_CHECK char *file_read(const char *path, int64_t limit, size_t *size, Err *err);
-MUST_CHECK bool dir_make(const char *path, Err *err);   // with parents
+MUST_CHECK bool dir_make(const char *path, Err *err);   // with parents, their names synced
 MUST_CHECK bool dir_remove(const char *path, Err *err); // recursively; absent is fine
 MUST_CHECK bool file_copy(const char *from, const char *to, Err *err); // atomic, fsynced
 // Names in a directory, sorted; caller frees with dir_list_free.

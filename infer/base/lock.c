@@ -70,11 +70,8 @@ static bool refuse_living(const char *path, const Owner *o, const Owner *me, Err
 
 bool lock_take(const char *path, Err *err) {
     char folder[PATH_ROOM];
-    path_join(folder, "", path);
-    char *slash = strrchr(folder, '/');
-    if (slash != NULL) slash[slash == folder] = '\0';
     // The folder's own lock makes looking and taking one act among processes of this host.
-    const int fd = open(slash ? folder : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    const int fd = open(path_folder(folder, path), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) return err_errno(err, "%s", path);
     bool ok = false;
     const Owner me = myself();

@@ -31,12 +31,12 @@ static double unix_time(void) {
 // fills).
 static bool put(int fd, const char *path, const void *data, size_t size, Err *err) {
     if (data == NULL) return err_set(err, ERR_FAILED, "%s: out of memory", path);
-    ssize_t n;
-    do n = write(fd, data, size);
-    while (n < 0 && errno == EINTR);
-    if (n == (ssize_t)size) return true;
-    if (n >= 0) errno = ENOSPC;
-    return err_errno(err, "cannot write %s", path);
+    for (const char *at = data; size > 0;) {
+        const ssize_t n = write(fd, at, size);
+        if (n < 0 && errno != EINTR) return err_errno(err, "cannot write %s", path);
+        if (n > 0) at += n, size -= (size_t)n;
+    }
+    return true;
 }
 
 // The same line as an event; lines without numbers make none.

@@ -19,13 +19,14 @@ static int open_temporary(const char *tmp) {
     const int fd = open(tmp, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (fd < 0) return -1;
     struct stat mine, there;
-    if (flock(fd, LOCK_EX | LOCK_NB) == 0 && fstat(fd, &mine) == 0 && stat(tmp, &there) == 0 &&
-        mine.st_ino == there.st_ino && mine.st_dev == there.st_dev) {
-        if (ftruncate(fd, 0) == 0) return fd;
-    } else {
-        errno = EWOULDBLOCK;
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0) {
+        const bool ours = fstat(fd, &mine) == 0 && stat(tmp, &there) == 0 &&
+                          mine.st_ino == there.st_ino && mine.st_dev == there.st_dev;
+        if (ours && ftruncate(fd, 0) == 0) return fd;
+        if (!ours) errno = EWOULDBLOCK;
     }
     const int saved = errno;
+    if (saved != EWOULDBLOCK) unlink(tmp); // nobody else writes it
     close(fd);
     errno = saved;
     return -1;
@@ -108,11 +109,7 @@ bool out_commit(OutFile *f, Err *err) {
     f->fd = -1;
     f->buffer = NULL;
     char folder[PATH_ROOM];
-    path_join(folder, "", f->path);
-    char *slash = strrchr(folder, '/');
-    if (slash == NULL) return dir_sync(".", err);
-    slash[slash == folder] = '\0';
-    return dir_sync(folder, err);
+    return dir_sync(path_folder(folder, f->path), err);
 }
 
 void out_drop(OutFile *f) {
@@ -172,9 +169,5 @@ bool dir_sync(const char *path, Err *err) {
 bool path_publish(const char *tmp, const char *final, Err *err) {
     if (rename(tmp, final) != 0) return err_errno(err, "cannot rename %s to %s", tmp, final);
     char folder[PATH_ROOM];
-    path_join(folder, "", final);
-    char *slash = strrchr(folder, '/');
-    if (slash == NULL) return dir_sync(".", err);
-    slash[slash == folder] = '\0';
-    return dir_sync(folder, err);
+    return dir_sync(path_folder(folder, final), err);
 }

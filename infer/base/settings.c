@@ -81,7 +81,11 @@ static bool apply_member(Settings *s, const char *section, const char *key, cons
                          Err *err) {
     char name[256];
     snprintf(name, sizeof name, "%s%s%s", section, *section ? "." : "", key);
-    const Field *f = !*section && strchr(key, '.') ? NULL : field_of(name);
+    const Field *f = field_of(name);
+    const char *dot = strchr(key, '.');
+    if (f != NULL && dot != NULL)
+        return err_set(err, ERR_USAGE, "\"%s\" stands in a file as {\"%.*s\": {\"%s\": ...}}", key,
+                       (int)(dot - key), key, dot + 1);
     return f ? field_set_json(s, f, v, err) : unknown_key(name, err);
 }
 

@@ -20,8 +20,9 @@ static void dist_room(Dist *d, int64_t n) {
     d->id = realloc(d->id, (size_t)n * sizeof *d->id);
     d->p = realloc(d->p, (size_t)n * sizeof *d->p);
     d->order = realloc(d->order, (size_t)n * sizeof *d->order);
-    CHECK(d->id != NULL && d->p != NULL && d->order != NULL, "(out of memory for %lld tokens)",
-          (long long)n);
+    CHECK_MEMORY(d->id);
+    CHECK_MEMORY(d->p);
+    CHECK_MEMORY(d->order);
     d->room = n;
 }
 

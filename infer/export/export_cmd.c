@@ -234,11 +234,19 @@ static bool print_all(const Job *j, bool json, Err *err) {
     return ok;
 }
 
-static bool all_there(const Job *j) {
-    char dir[PATH_ROOM];
-    for (int i = 0; i < j->s->export_.to.n; i++)
-        if (!dir_exists(path_join(dir, j->root, j->s->export_.to.item[i]))) return false;
-    return true;
+static bool note_all(const Job *j, json_t *outputs, const char *stage, Err *err) {
+    char dir[PATH_ROOM], name[PATH_ROOM];
+    bool ok = true;
+    for (int i = 0; ok && i < j->s->export_.to.n; i++) {
+        const char *to = j->s->export_.to.item[i];
+        int n = 0;
+        char **names = dir_list(path_join(dir, j->root, to), &n, err);
+        ok = names != NULL;
+        for (int k = 0; ok && k < n; k++)
+            ok = stage_note_output(outputs, stage, path_join(name, to, names[k]), err);
+        dir_list_free(names, n);
+    }
+    return ok;
 }
 
 static bool run_job(const Job *j, const Cli *cli, Err *err) {
@@ -248,11 +256,14 @@ static bool run_job(const Job *j, const Cli *cli, Err *err) {
     if (identity == NULL) return false;
     path_join(stage, j->root, "stage.json");
     bool ok = true;
-    if (stage_state(stage, identity, cli->overwrite, &other) == STAGE_DONE && all_there(j))
+    json_t *outputs = json_object();
+    if (stage_state(stage, identity, cli->overwrite, &other) == STAGE_DONE)
         log_info("export: %s is up to date", j->root);
     else
         ok = checkpoint_whole(j, err) && stage_clear(stage, err) && write_all(j, err) &&
-             stage_publish(stage, identity, NULL, err);
+             note_all(j, outputs, stage, err) &&
+             stage_publish_outputs(stage, identity, NULL, outputs, err);
+    json_decref(outputs);
     ok = ok && print_all(j, cli->json, err);
     json_decref(identity);
     return ok;

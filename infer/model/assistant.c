@@ -123,7 +123,7 @@ static bool check_head(const StFile *f, Err *err) {
                        head->dtype, (long long)head->bytes, table->dtype, (long long)table->bytes);
     enum { PIECE = 1 << 20 };
     char *x = malloc(2 * (size_t)PIECE);
-    CHECK(x != NULL);
+    CHECK_MEMORY(x);
     bool ok = true;
     for (int64_t at = 0; ok && at < head->bytes; at += PIECE) {
         const int64_t n = head->bytes - at < PIECE ? head->bytes - at : PIECE;
@@ -288,7 +288,7 @@ static bool load(Assistant *a, const char *dir, Err *err) {
 Assistant *assistant_open(Device *dev, const AssistantOptions *opt, Err *err) {
     CHECK(opt->dtype == DT_F32 || opt->dtype == DT_BF16);
     Assistant *a = calloc(1, sizeof *a);
-    CHECK(a != NULL);
+    CHECK_MEMORY(a);
     *a = (Assistant){.dev = dev,
                      .dtype = opt->dtype,
                      .target_table = opt->target_table,

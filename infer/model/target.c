@@ -71,6 +71,7 @@ static bool allocate(Target *t, DType ple, const char *dir, Err *err) {
     take_weights(t, ple, &weights);
     acts_take(&t->cfg.text, t->dtype, t->max_rows, &t->acts, &acts);
     tell_plan(t, dir, weights.used, acts.used);
+    t->bytes = weights.used + acts.used;
     t->weight_block = dev_alloc(t->dev, weights.used, err);
     t->act_block = t->weight_block != NULL ? dev_alloc(t->dev, acts.used, err) : NULL;
     if (t->act_block == NULL) return err_wrap(err, "target %s", dir);
@@ -165,4 +166,7 @@ float target_embed_scale(const Target *t) {
 }
 Device *target_device(const Target *t) {
     return t->dev;
+}
+size_t target_bytes(const Target *t) {
+    return t->bytes;
 }

@@ -26,6 +26,7 @@ const TargetConfig *target_config(const Target *t);
 Tensor target_embedding(const Target *t); // (V, B), unscaled: also the head
 float target_embed_scale(const Target *t);
 Device *target_device(const Target *t);
+size_t target_bytes(const Target *t); // device memory it holds
 
 // SHA-256 over the hashes of config.json, the model files and the adapter's two: what shards and
 // drafters are bound to. A merged export has another fingerprint than base plus adapter. Nothing is

@@ -52,6 +52,7 @@ struct Target {
     TargetWeights w;
     TargetActs acts;
     void *weight_block, *act_block;
+    size_t bytes;                            // of both
     int32_t *pos_host, *end_host, *row_host; // (max_rows)
     AttnSeg *seg;                            // (max_rows)
 };

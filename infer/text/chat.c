@@ -96,7 +96,7 @@ static void note_kinds(Encoder *e, size_t from, size_t at) {
     if (out->ids.n > out->kind_room) {
         out->kind_room = out->ids.room;
         out->kind = realloc(out->kind, out->kind_room);
-        CHECK(out->kind != NULL, "out of memory");
+        CHECK_MEMORY(out->kind);
     }
     for (size_t i = from; i < out->ids.n; i++) {
         CHECK(at < e->c->size, "token %zu begins behind the text", i);

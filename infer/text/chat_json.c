@@ -103,7 +103,7 @@ json_t *chat_json_read(const char *text, size_t size, Err *err) {
     char *changed = NULL;
     if (n != size) {
         changed = malloc(n);
-        CHECK(changed != NULL, "out of memory");
+        CHECK_MEMORY(changed);
         (void)rewrite(text, size, changed);
     }
     json_error_t why;

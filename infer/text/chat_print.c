@@ -4,9 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "infer/base/utf8.h"
 #include "infer/text/chat_json.h"
 #include "infer/text/chat_value.h"
-#include "infer/base/utf8.h"
 
 static void add(Bytes *out, const char *text) {
     bytes_add(out, text, strlen(text));

@@ -6,7 +6,7 @@
 
 static void *grown(void *block, size_t n, size_t item) {
     block = realloc(block, n * item);
-    CHECK(block != NULL, "out of memory");
+    CHECK_MEMORY(block);
     return block;
 }
 

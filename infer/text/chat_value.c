@@ -7,14 +7,14 @@
 #include <string.h>
 #include <wctype.h>
 
-#include "infer/text/chat_json.h"
 #include "infer/base/utf8.h"
+#include "infer/text/chat_json.h"
 
 void bytes_add(Bytes *b, const char *text, size_t size) {
     if (b->size + size + 1 > b->room) {
         b->room = 2 * (b->size + size) + 64;
         b->text = realloc(b->text, b->room);
-        CHECK(b->text != NULL, "out of memory");
+        CHECK_MEMORY(b->text);
     }
     if (size > 0) memcpy(b->text + b->size, text, size);
     b->size += size;
@@ -161,7 +161,7 @@ static int by_folded_key(const void *a, const void *b) {
 
 Members members_sorted(const json_t *object) {
     Members m = {calloc(json_object_size(object) + 1, sizeof *m.item), 0};
-    CHECK(m.item != NULL, "out of memory");
+    CHECK_MEMORY(m.item);
     const char *key;
     size_t size;
     json_t *value;

@@ -5,7 +5,7 @@
 
 void *memory_for(void *old, size_t n, size_t item) {
     void *block = n > SIZE_MAX / item ? NULL : realloc(old, n * item);
-    CHECK(block != NULL, "out of memory: %zu items of %zu bytes", n, item);
+    CHECK_MEMORY(block);
     return block;
 }
 
@@ -102,7 +102,8 @@ bool build_vocab(Tokenizer *t, Err *err) {
     const size_t slots = table_size((size_t)t->n);
     t->slot = calloc(slots, sizeof *t->slot);
     t->flag = calloc((size_t)t->n + 1, sizeof *t->flag);
-    CHECK(t->slot != NULL && t->flag != NULL, "out of memory");
+    CHECK_MEMORY(t->slot);
+    CHECK_MEMORY(t->flag);
     t->slot_mask = slots - 1;
     grow_merges(t); // an empty table, so that lookups need no test
     memset(t->byte_id, 0xFF, sizeof t->byte_id);

@@ -49,7 +49,8 @@ static Workspace *workspace_of(const Tokenizer *t) {
         CHECK(pthread_once(&workspace_once, workspace_key_make) == 0, "pthread_once");
         mine = calloc(1, sizeof *mine);
         Cached *cache = aligned_alloc(64, CACHE_SLOTS * sizeof *cache);
-        CHECK(mine != NULL && cache != NULL, "out of memory");
+        CHECK_MEMORY(mine);
+        CHECK_MEMORY(cache);
         mine->cache = cache;
         CHECK(pthread_setspecific(workspace_key, mine) == 0, "out of memory");
     }

@@ -41,7 +41,7 @@ char *unpacked_read(const char *path, size_t limit, size_t *size, Err *err) {
         return NULL;
     }
     struct archive *a = archive_read_new();
-    CHECK(a != NULL, "out of memory");
+    CHECK_MEMORY(a);
     archive_read_support_filter_gzip(a);
     archive_read_support_filter_zstd(a);
     archive_read_support_filter_xz(a);

@@ -144,7 +144,7 @@ static bool read_all(Tokenizer *t, Scan *s, Parts *parts, Err *err) {
 Tokenizer *tokenizer_parse(const char *text, size_t size, Err *err) {
     static _Atomic uint64_t serial = 1;
     Tokenizer *t = calloc(1, sizeof *t);
-    CHECK(t != NULL, "out of memory");
+    CHECK_MEMORY(t);
     t->serial = atomic_fetch_add(&serial, 1);
     Parts parts = {.top = json_object(), .model = json_object()};
     Scan s;

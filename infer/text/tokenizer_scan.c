@@ -56,7 +56,7 @@ static void keep(Scan *s, const char *bytes, size_t n) {
     if (s->size + n >= s->room) {
         s->room = 2 * (s->size + n) + 64;
         s->string = realloc(s->string, s->room);
-        CHECK(s->string != NULL, "out of memory");
+        CHECK_MEMORY(s->string);
     }
     if (n > 0) memcpy(s->string + s->size, bytes, n);
     s->size += n;

@@ -9,8 +9,8 @@
 #include <string.h>
 #include <xxhash.h>
 
-#include "infer/text/tokenizer.h"
 #include "infer/base/utf8.h"
+#include "infer/text/tokenizer.h"
 
 enum {
     TOKENIZER_ID_LIMIT = 1 << 24,

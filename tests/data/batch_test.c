@@ -16,6 +16,17 @@ static int64_t length(void *ctx, int64_t i) {
     return 6 + i * 3 % 17;
 }
 
+static bool context(int64_t t) {
+    return t < 2 || (t > 8 && t < 11);
+}
+
+static int64_t anchors(void *ctx, int64_t i, Err *err) {
+    (void)err;
+    int64_t n = 0;
+    for (int64_t t = 1; t + 1 < length(ctx, i); t++) n += !context(t) && !context(t + 1);
+    return n;
+}
+
 // Tokens 100 i + t. Two model turns with a user turn between them; the last id closes the turn.
 static bool read_seq(void *ctx, int64_t i, CapturedSeq *out, Err *err) {
     (void)ctx;
@@ -28,13 +39,13 @@ static bool read_seq(void *ctx, int64_t i, CapturedSeq *out, Err *err) {
     s->kind = malloc((size_t)s->n);
     for (int64_t t = 0; t < s->n; t++) {
         s->ids[t] = (int32_t)(100 * i + t);
-        s->kind[t] = t < 2 || (t > 8 && t < 11) ? TOKEN_CONTEXT : TOKEN_MODEL;
+        s->kind[t] = context(t) ? TOKEN_CONTEXT : TOKEN_MODEL;
     }
     return true;
 }
 
 static const SeqSource source = {
-    .count = COUNT, .bytes_per_token = 100, .length = length, .read = read_seq};
+    .count = COUNT, .bytes_per_token = 100, .length = length, .anchors = anchors, .read = read_seq};
 
 static Batches *open_batches(int64_t sequences, int64_t anchors, uint64_t seed, int64_t bytes) {
     Err err = {0};
@@ -74,8 +85,6 @@ static void all_anchors_are_the_supervised_pairs(void **state) {
     (void)state;
     Err err = {0};
     Batches *b = open_batches(3, 0, 2, 100);
-    int64_t rows, tokens;
-    batches_limits(b, &rows, &tokens);
     for (int64_t step = 0; step < batches_per_epoch(b); step++) {
         Batch x;
         assert_ok(batches_get(b, step, &x, &err), err);
@@ -100,8 +109,48 @@ static void all_anchors_are_the_supervised_pairs(void **state) {
         }
         assert_int_equal(x.rows, r);
         assert_int_equal(x.tokens, sum);
-        assert_true(x.rows <= rows && x.tokens <= tokens);
     }
+    batches_close(b);
+}
+
+static void totals_are_those_of_the_steps(void **state) {
+    (void)state;
+    const int64_t sequences[] = {1, 4, COUNT}, wanted[] = {0, 3}, steps[] = {0, 1, 5, 6, 7, 29};
+    for (int a = 0; a < 6; a++)
+        for (int k = 0; k < 6; k++) {
+            Err err = {0};
+            Batches *b = open_batches(sequences[a / 2], wanted[a % 2], 5, 100);
+            BatchTotals got, want = {0};
+            assert_ok(batches_totals(b, steps[k], &got, &err), err);
+            for (int64_t s = 0; s < steps[k]; s++) {
+                Batch x;
+                assert_ok(batches_get(b, s, &x, &err), err);
+                want.all_rows += x.rows;
+                want.all_tokens += x.tokens;
+                if (x.rows > want.max_rows) want.max_rows = x.rows;
+                if (x.tokens > want.max_tokens) want.max_tokens = x.tokens;
+            }
+            assert_memory_equal(&got, &want, sizeof got);
+            batches_close(b);
+        }
+}
+
+static int64_t no_anchors(void *ctx, int64_t i, Err *err) {
+    (void)ctx;
+    err_set(err, ERR_INPUT, "sequence %lld is damaged", (long long)i);
+    return -1;
+}
+
+static void a_source_that_cannot_be_counted_is_an_error(void **state) {
+    (void)state;
+    Err err = {0};
+    SeqSource src = source;
+    BatchTotals totals;
+    src.anchors = no_anchors;
+    const BatchOptions opt = {.sequences = 4, .K = K};
+    Batches *b = batches_open(&src, &opt, &err);
+    assert_false(batches_totals(b, 3, &totals, &err));
+    assert_string_equal(err.text, "sequence 0 is damaged");
     batches_close(b);
 }
 
@@ -184,6 +233,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_sequence_comes_once_an_epoch_in_another_order),
         cmocka_unit_test(all_anchors_are_the_supervised_pairs),
+        cmocka_unit_test(totals_are_those_of_the_steps),
+        cmocka_unit_test(a_source_that_cannot_be_counted_is_an_error),
         cmocka_unit_test(a_step_is_a_function_of_seed_and_number_alone),
         cmocka_unit_test(drawn_anchors_are_distinct_ascending_and_change_between_visits),
         cmocka_unit_test(a_set_that_fits_is_read_once),

@@ -180,6 +180,7 @@ static void the_stream_and_the_shards_hold_the_same_bits(void **state) {
         const int64_t i = turn * 5 % disk.count;
         CapturedSeq a, b;
         assert_int_equal(disk.length(disk.ctx, i), live.length(live.ctx, i));
+        assert_int_equal(disk.anchors(disk.ctx, i, &err), live.anchors(live.ctx, i, &err));
         assert_ok(disk.read(disk.ctx, i, &a, &err), err);
         assert_ok(live.read(live.ctx, i, &b, &err), err);
         assert_true(same(&a, &b, &meta));

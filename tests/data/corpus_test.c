@@ -131,6 +131,15 @@ static void absent_files_and_folders_are_named(void **state) {
     assert_int_equal(err.code, ERR_INPUT);
 }
 
+// The disk's fault is no bad input: this file cannot be read at its beginning by anybody.
+static void what_cannot_be_read_is_a_failure_with_the_systems_reason(void **state) {
+    (void)state;
+    Err err = {0};
+    assert_int_equal(count("/proc/self/mem", NULL, &err), -1);
+    assert_int_equal(err.code, ERR_FAILED);
+    assert_string_equal(err.text, "/proc/self/mem: Input/output error");
+}
+
 static void a_line_over_the_limit_is_refused(void **state) {
     (void)state;
     const size_t n = (64u << 20) + 10;
@@ -374,6 +383,7 @@ int main(void) {
         cmocka_unit_test(a_truncated_stream_is_an_error_and_not_an_end),
         cmocka_unit_test(what_is_not_an_object_is_refused_with_its_line),
         cmocka_unit_test(absent_files_and_folders_are_named),
+        cmocka_unit_test(what_cannot_be_read_is_a_failure_with_the_systems_reason),
         cmocka_unit_test(a_line_over_the_limit_is_refused),
         cmocka_unit_test(a_bomb_is_refused_by_its_ratio),
         cmocka_unit_test(members_of_tar_and_zip_are_read_and_what_is_no_corpus_is_skipped),

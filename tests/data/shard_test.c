@@ -128,6 +128,7 @@ static void check_set(const char *dir) {
         CapturedSeq got, want = make(i);
         assert_ok(shards_read(s, i, &got, &err), err);
         assert_int_equal(shards_length(s, i), want.sample.n);
+        assert_int_equal(shards_anchors(s, i, &err), sample_anchors(&want.sample));
         assert_true(same(&got, &want));
         captured_free(&got);
         captured_free(&want);

@@ -202,6 +202,45 @@ static void a_changed_setting_or_horizon_is_refused_with_both_values(void **stat
     }
 }
 
+// What it says on stderr while a run goes on from step 6.
+static char *resumed_on(const char *core, const char *dir, const char *const *more) {
+    char path[PATH_ROOM];
+    Err err = {0};
+    TrainResult r;
+    size_t size;
+    copy_checkpoint(tiny_dir("core"), dir, 6);
+    fflush(stderr);
+    const int kept = dup(STDERR_FILENO);
+    const int file = open(path_join(path, test_dir(), "said"), O_CREAT | O_TRUNC | O_WRONLY, 0600);
+    assert_true(kept >= 0 && file >= 0 && dup2(file, STDERR_FILENO) >= 0);
+    tiny_core = core;
+    const bool ok = tiny_run(dir, more, NO_FAULT, &r, &err);
+    tiny_core = "Haswell";
+    dup2(kept, STDERR_FILENO);
+    close(kept);
+    close(file);
+    assert_ok(ok, err);
+    char *text = file_read(path, 1 << 20, &size, &err);
+    assert_ok(text != NULL, err);
+    return text;
+}
+
+// Other kernels round otherwise: the run may go on, but nobody should believe it the same.
+static void another_blas_core_is_warned_about_with_both_names(void **state) {
+    (void)state;
+    TrainResult r;
+    run_ok(tiny_dir("core"), EACH, NO_FAULT, &r);
+    char *same = resumed_on("Haswell", tiny_dir("core-same"), EACH),
+         *other = resumed_on("Zen", tiny_dir("core-other"), EACH);
+    assert_null(strstr(same, "warning"));
+    if (!strstr(other, "step-000006 was written with OpenBLAS core \"Haswell\", here it is "
+                       "\"Zen\": the run goes on, but not bit for bit\n"))
+        fail_msg("%s", other);
+    assert_ptr_equal(strstr(other, "warning"), other); // and nothing else
+    free(same);
+    free(other);
+}
+
 static void a_loss_that_is_not_finite_stops_with_step_and_samples(void **state) {
     (void)state;
     const char *dir = tiny_dir("nan");
@@ -275,13 +314,10 @@ static void a_plan_prices_the_run_and_touches_nothing(void **state) {
     Err err = {0};
     char path[PATH_ROOM];
     const char *dir = tiny_dir("plan");
-    const char *const more[] = {"train.steps=0", "train.epochs=2.5", "train.step_weights=visit", NULL};
+    const char *const more[] = {"train.steps=0", "train.epochs=2.5", "train.step_weights=visit",
+                                NULL};
     tiny_open(&t, dir, more);
-    const TrainerOptions opt = {.dev = test_env()->dev,
-                                .assistant = t.pair.a,
-                                .target = &t.pair.tc,
-                                .settings = &t.s,
-                                .source = &t.train};
+    const TrainerOptions opt = tiny_options(&t);
     assert_ok(trainer_plan(&opt, &plan, &err), err);
     int64_t tokens = 0;
     for (int64_t i = 0; i < TINY_SEQS; i++) tokens += tiny_length(NULL, i);
@@ -300,12 +336,44 @@ static void a_plan_prices_the_run_and_touches_nothing(void **state) {
     tiny_close(&t);
 }
 
+static void announced_anchors_and_tokens_are_those_of_the_run(void **state) {
+    (void)state;
+    const char *const all[] = {"train.steps=7", NULL},
+                      *const some[] = {"train.steps=7", "train.anchors=5", NULL},
+                      *const *const ways[] = {all, some};
+    for (int i = 0; i < 2; i++) {
+        Tiny t;
+        TrainPlan plan;
+        TrainResult r;
+        Err err = {0};
+        char sub[32], path[PATH_ROOM];
+        snprintf(sub, sizeof sub, "announced-%d", i);
+        const char *dir = tiny_dir(sub);
+        tiny_open(&t, dir, ways[i]);
+        const TrainerOptions opt = tiny_options(&t);
+        assert_ok(trainer_plan(&opt, &plan, &err), err);
+        Trainer *trainer = trainer_open(&opt, &err);
+        assert_ok(trainer, err);
+        double seconds = -1;
+        assert_ok(trainer_trial(trainer, &seconds, &err), err);
+        assert_true(seconds > 0 && seconds < 600);
+        assert_false(dir_exists(path_join(path, dir, "ckpt")));
+        trainer_close(trainer);
+        tiny_close(&t);
+        run_ok(dir, ways[i], NO_FAULT, &r);
+        assert_int_equal(r.anchors, plan.all_rows);
+        assert_int_equal(r.tokens, plan.all_tokens);
+        assert_true(plan.max_rows < plan.max_tokens && plan.max_rows * 7 >= plan.all_rows);
+    }
+}
+
 int main(int argc, char **argv) {
     (void)argc;
     tiny_passive(argv);
     log_set_quiet(true);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_plan_prices_the_run_and_touches_nothing),
+        cmocka_unit_test(announced_anchors_and_tokens_are_those_of_the_run),
         cmocka_unit_test(a_run_learns_and_keeps_its_best_by_tau),
         cmocka_unit_test(a_resume_from_any_step_is_bit_identical_with_fixed_weights),
         cmocka_unit_test(a_resume_is_bit_identical_with_reach_weights_and_an_average),
@@ -315,6 +383,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(frozen_tensors_stay_byte_identical),
         cmocka_unit_test(a_pattern_that_matches_nothing_is_refused),
         cmocka_unit_test(a_changed_setting_or_horizon_is_refused_with_both_values),
+        cmocka_unit_test(another_blas_core_is_warned_about_with_both_names),
         cmocka_unit_test(a_loss_that_is_not_finite_stops_with_step_and_samples),
         cmocka_unit_test(a_damaged_checkpoint_falls_back_to_the_one_before),
         cmocka_unit_test(a_full_disk_costs_a_checkpoint_and_only_the_last_one_the_run),

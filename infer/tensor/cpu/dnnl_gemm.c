@@ -15,7 +15,7 @@
 
 #include "infer/tensor/cpu/cpu.h"
 
-enum { TABLE = 1024, PROBES = 8 };
+enum { TABLE = 256, PROBES = 8 };
 
 // Everything a primitive depends on. Padding would break memcmp: all members are 64 bits wide.
 typedef struct {

@@ -56,6 +56,37 @@ static void fields_of_one_side_only_are_named(void **state) {
     json_decref(is);
 }
 
+static void write_text(const char *path, const char *text) {
+    Err err = {0};
+    assert_ok(file_write(path, text, strlen(text), &err), err);
+}
+
+static void outputs_that_are_gone_or_changed_are_made_again(void **state) {
+    (void)state;
+    Err err = {0};
+    char path[PATH_ROOM], a[PATH_ROOM], b[PATH_ROOM], dir[PATH_ROOM];
+    path_join(path, test_dir(), "outputs.json");
+    assert_ok(dir_make(path_join(dir, test_dir(), "sub"), &err), err);
+    write_text(path_join(a, test_dir(), "a.bin"), "one");
+    write_text(path_join(b, dir, "b.bin"), "two");
+    json_t *id = json_pack("{s:i}", "v", 1), *outputs = json_object();
+    assert_ok(stage_note_output(outputs, path, "a.bin", &err), err);
+    assert_ok(stage_note_output(outputs, path, "sub/b.bin", &err), err);
+    assert_ok(stage_publish_outputs(path, id, NULL, outputs, &err), err);
+    assert_int_equal(stage_state(path, id, false, &err), STAGE_DONE);
+    write_text(b, "tow"); // of the same size
+    assert_int_equal(stage_state(path, id, false, &err), STAGE_ABSENT);
+    write_text(b, "two");
+    assert_int_equal(stage_state(path, id, false, &err), STAGE_DONE);
+    assert_int_equal(remove(a), 0);
+    assert_int_equal(stage_state(path, id, false, &err), STAGE_ABSENT);
+    assert_int_equal(err.code, 0);
+    assert_false(stage_note_output(outputs, path, "a.bin", &err));
+    assert_int_equal(err.code, ERR_FAILED);
+    json_decref(outputs);
+    json_decref(id);
+}
+
 static void a_damaged_marker_is_an_error_not_a_fresh_start(void **state) {
     (void)state;
     Err err = {0};
@@ -77,6 +108,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_stage_is_done_for_its_own_identity_only),
         cmocka_unit_test(fields_of_one_side_only_are_named),
+        cmocka_unit_test(outputs_that_are_gone_or_changed_are_made_again),
         cmocka_unit_test(a_damaged_marker_is_an_error_not_a_fresh_start),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

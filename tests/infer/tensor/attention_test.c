@@ -228,7 +228,7 @@ static void long_contexts_stay_in_bounded_scratch(void **state) {
     expect_all(c);
     free(c);
     Device *dev = device_with(1);
-    const SegSpec wide[] = {{4100, 0, 300, 3800, 1}};
+    const SegSpec wide[] = {{4100, 0, 18, 4080, 1}};
     c = new_case(wide, 1, 8, 1, 512, ATTN_ALL, DT_F32, DT_F32);
     run(dev, c);
     assert_true(((Cpu *)dev->impl)->scratch[SCRATCH_THREAD].size < 2 << 20);
