@@ -65,6 +65,7 @@ static const Verb run_verb = {
              "  draftsmith run -c configs/demo.json model.adapter_path=A data.train=T data.eval=E "
              "output_dir=O",
     .run = run_all,
+    .stops = true,
 };
 
 static const Verb *const others[] = {&generate_verb, &audit_verb, &inspect_verb, &bench_verb,
@@ -148,7 +149,7 @@ static int report(const char *verb, Err *err) {
 
 int main(int argc, char **argv) {
     blas_core_guard(argv);
-    signals_install();
+    signals_ignore_write();
     Err err = {0};
     if (argc < 2) {
         print_verbs(stderr);
@@ -164,5 +165,6 @@ int main(int argc, char **argv) {
     }
     const Verb *verb = find_verb(argv[1], &err);
     if (verb == NULL) return report("", &err);
+    if (verb->stops) signals_install();
     return run_verb_line(verb, argc - 2, argv + 2, &err) ? 0 : report(verb->name, &err);
 }

@@ -273,4 +273,5 @@ const Verb capture_verb = {
              "training split is\n"
              "captured by the trainer instead.",
     .run = capture_run,
+    .stops = true,
 };

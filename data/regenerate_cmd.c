@@ -194,4 +194,5 @@ const Verb regenerate_verb = {
              "settings say, and by the target even where regenerate.answers=reference keeps given "
              "answers.",
     .run = regenerate_run,
+    .stops = true,
 };

@@ -255,4 +255,5 @@ const Verb audit_verb = {
              "  draftsmith audit eval.drafter=DIR eval.audit_prompts=50     another drafter, more "
              "prompts",
     .run = audit_run,
+    .stops = true,
 };

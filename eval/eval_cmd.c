@@ -312,4 +312,5 @@ const Verb eval_verb = {
              "  draftsmith eval -c configs/demo.json eval.drafter=DIR   another drafter, or none "
              "yet: the stock alone",
     .run = eval_run,
+    .stops = true,
 };

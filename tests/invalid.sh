@@ -12,8 +12,9 @@ out=$work/out
 passed=0 failed=0 skipped=0
 limit=unlimited # of file sizes, KiB: what a full disk looks like without being root
 
-# Logs and the journal of answers may grow, line by line: they are read back as far as they are whole.
-files() { find "$work" -type f ! -path "$out/config.json" ! -path "$out/metrics.jsonl" ! -path "$out/tb/*" ! -name '*.journal' ! -name stderr ! -name stdout -printf '%p %s\n' | sort; }
+# Logs and the journal of answers may grow, line by line: they are read back as far as they are whole;
+# hashes.json remembers hashes of inputs.
+files() { find "$work" -type f ! -path "$out/config.json" ! -path "$out/metrics.jsonl" ! -path "$out/hashes.json" ! -path "$out/tb/*" ! -name '*.journal' ! -name stderr ! -name stdout -printf '%p %s\n' | sort; }
 
 refuse() {
     local code=$1 says=$2 before after status problem=
@@ -175,7 +176,8 @@ refuse 3 'model.safetensors: header ' regenerate "${small[@]}" output_dir="$out"
 rm -rf "$out"
 cp -r "$work/ok" "$out"
 captured=$(sed -n 's/.*"target": "\([0-9a-f]*\)".*/\1/p' "$out/shards/eval/manifest.json")
-for verb in train eval; do
+for verb in eval train; do
+    [ "$verb" = eval ] || rm -rf "$out/ckpt" # a run trained from another assistant is refused before
     refuse 3 "embedding is 8192 x 256, the assistant expects 256 x 48" \
         $verb "${small[@]}" output_dir="$out" model.assistant_path=tests/golden/e2b/assistant
     refuse 3 ": target $captured, expected " $verb "${small[@]}" output_dir="$out" model.adapter_path= # of another target
@@ -190,6 +192,7 @@ refuse 3 "SHA-256 $(sha256sum "$work/target/chat_template.jinja" | cut -c 1-64) 
     prepare "${small[@]}" output_dir="$out" model.target_path="$work/target"
 target tokenizer.json
 head -c 2000 configs/demo/base-target/tokenizer.json >"$work/target/tokenizer.json"
+rm "$out/data/prepare.json"
 refuse 3 'tokenizer.json: ends at byte 2000' prepare "${small[@]}" output_dir="$out" model.target_path="$work/target"
 target config.json
 sed 's/"gemma4/"llama/' configs/demo/base-target/config.json >"$work/target/config.json"

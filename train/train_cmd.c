@@ -95,4 +95,5 @@ const Verb train_verb = {
         "75;\n"
         "--overwrite starts anew.",
     .run = train_run,
+    .stops = true,
 };

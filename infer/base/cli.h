@@ -21,6 +21,7 @@ typedef struct {
     const char *name, *summary, *usage;
     int max_args; // positional arguments accepted
     bool (*run)(const Cli *cli, Err *err);
+    bool stops; // looks at stop_requested; other verbs end where the signal finds them
 } Verb;
 
 MUST_CHECK bool cli_parse(Cli *cli, const Verb *verb, int argc, char **argv, Err *err);
@@ -28,8 +29,10 @@ void cli_free(Cli *cli);
 void cli_help(FILE *out, const Verb *verb); // usage, the common flags, every setting
 
 // SIGTERM, SIGINT, SIGUSR1 set a flag that long loops look at between steps; a second SIGINT ends
-// the process at once. SIGPIPE and SIGXFSZ are ignored, so that writes return their error.
+// the process at once.
 void signals_install(void);
+// SIGPIPE and SIGXFSZ are ignored from here on: writes return their error.
+void signals_ignore_write(void);
 bool stop_requested(void);
 
 #endif

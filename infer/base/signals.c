@@ -18,6 +18,9 @@ void signals_install(void) {
     sigaction(SIGUSR1, &stop, NULL);
     stop.sa_flags |= SA_RESETHAND; // the second SIGINT ends the process
     sigaction(SIGINT, &stop, NULL);
+}
+
+void signals_ignore_write(void) {
     struct sigaction ignore = {.sa_handler = SIG_IGN};
     sigemptyset(&ignore.sa_mask);
     sigaction(SIGPIPE, &ignore, NULL);

@@ -41,7 +41,8 @@ static void unknown_keys_are_named_with_the_nearest(void **state) {
     REFUSED("{\"trian\": {\"lr\": 1}}", NULL, "unknown key \"trian\", did you mean \"train\"?");
     REFUSED("{\"lr\": 1}", NULL, "unknown key \"lr\", did you mean \"train.lr\"?");
     REFUSED("{\"outputdir\": \"x\"}", NULL, "did you mean \"output_dir\"?");
-    REFUSED("{\"train.lr\": 1}", NULL, "unknown key \"train.lr\"");
+    REFUSED("{\"train.lr\": 1}", NULL,
+            "\"train.lr\" stands in a file as {\"train\": {\"lr\": ...}}");
     REFUSED("{\"completely_else\": 1}", NULL, "unknown key \"completely_else\"");
     REFUSED("{}", (char[]){"train.stepz=3"},
             "unknown key \"train.stepz\", did you mean \"train.steps\"?");
