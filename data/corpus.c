@@ -107,7 +107,7 @@ static int next_entry(Corpus *c, Err *err) {
         if (rc == ARCHIVE_EOF) return 0;
         if (rc < ARCHIVE_WARN) return archive_failed(c, err), -1;
         if (archive_entry_filetype(e) == AE_IFREG && !archive_entry_hardlink(e)) break;
-        c->skipped++;
+        c->skipped += archive_entry_filetype(e) != AE_IFDIR;
     }
     const bool raw = archive_format(c->archive) == ARCHIVE_FORMAT_RAW;
     const char *name = raw ? "" : archive_entry_pathname(e);

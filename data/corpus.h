@@ -20,7 +20,7 @@ typedef struct Corpus Corpus;
 MUST_CHECK Corpus *corpus_open(const char *path, Err *err);
 // 1 = a line, 0 = the end, -1 = error (a line that is not a JSON object: ERR_INPUT with file:line).
 int corpus_next(Corpus *c, CorpusLine *out, Err *err);
-int64_t corpus_skipped(const Corpus *c); // members that are not regular files
+int64_t corpus_skipped(const Corpus *c); // members that are neither files nor folders
 void corpus_close(Corpus *c);
 
 #endif

@@ -8,8 +8,12 @@
 #include "infer/base/log.h"
 #include "infer/base/rng.h"
 #include "infer/base/utf8.h"
+#include "infer/text/chat_unused.h"
 
-enum { ANSWER_ROOM = 2 }; // tokens that a prompt must leave: an answer of one token teaches nothing
+enum {
+    ANSWER_ROOM = 2,   // tokens that a prompt must leave: an answer of one token teaches nothing
+    UNUSED_KINDS = 32, // told apart
+};
 
 // Prompt hashes seen, open addressing; 0 stands for an empty place.
 typedef struct {
@@ -109,6 +113,44 @@ static void drop_answer(Sample *s) {
     s->sampler[0] = 0;
 }
 
+typedef struct {
+    json_t *seen;  // of one conversation
+    json_t *count; // over all
+} Unused;
+
+static void note_unused(void *ctx, const char *what) {
+    const Unused *u = ctx;
+    if (json_object_get(u->seen, what) != NULL || json_object_size(u->count) >= UNUSED_KINDS)
+        return;
+    json_object_set_new(u->seen, what, json_true());
+    const json_int_t n = json_integer_value(json_object_get(u->count, what));
+    json_object_set_new(u->count, what, json_integer(n + 1));
+}
+
+// What of a taken conversation will not be seen by any model.
+static void look_for_unused(const Job *j, PrepareCount *count, const json_t *messages,
+                            bool answer_used) {
+    const bool drop = ends_with_answer(messages) && !answer_used;
+    json_t *used = json_copy((json_t *)messages);
+    Unused u = {json_object(), count->unused};
+    if (drop) json_array_remove(used, json_array_size(used) - 1);
+    count->answers += drop;
+    chat_unused(used, j->tools->chat_template, note_unused, &u);
+    json_decref(u.seen);
+    json_decref(used);
+}
+
+static void tell_unused(const PrepareCount *count, const char *what) {
+    const char *key;
+    json_t *n;
+    json_object_foreach(count->unused, key, n)
+        log_warn("%s: the template leaves out of %lld conversations: %s", what,
+                 (long long)json_integer_value(n), key);
+    if (count->answers > 0)
+        log_info("%s: %lld given answers are not used, the target answers itself", what,
+                 (long long)count->answers);
+}
+
 static bool read_input(Job *j, const char *path, bool held_out, Err *err) {
     PrepareCount *count = held_out ? &j->p->eval : &j->p->train;
     const bool reference = !held_out && !strcmp(j->s->regenerate.answers, "reference");
@@ -123,7 +165,9 @@ static bool read_input(Job *j, const char *path, bool held_out, Err *err) {
         n++;
         count->in++;
         if (prepare_item(&s, &hash, &line, path_base(path), j->tools, reference, &why)) {
-            if (split_of(j->s, hash) == SPLIT_DEV) drop_answer(&s);
+            const bool dev = split_of(j->s, hash) == SPLIT_DEV;
+            look_for_unused(j, count, json_object_get(line.value, "messages"), reference && !dev);
+            if (dev) drop_answer(&s);
             if (!place(j, held_out, &s, hash, line.where, err)) rc = -1;
         } else if (why.code == ERR_INPUT) {
             if (count->failed++ == 0) log_warn("%s: %s", line.where, why.text);
@@ -134,6 +178,9 @@ static bool read_input(Job *j, const char *path, bool held_out, Err *err) {
         }
         if (rc < 0) break;
     }
+    if (c && corpus_skipped(c) > 0)
+        log_warn("%s: %lld members that are links or devices are not read", path,
+                 (long long)corpus_skipped(c));
     corpus_close(c);
     if (rc < 0) return false;
     return n > 0 || err_set(err, ERR_INPUT, "%s: no prompts in it", path);
@@ -181,7 +228,8 @@ static bool nothing_left(const Prepared *p, const PrepareCount *c, const char *w
 
 bool prepare_all(Prepared *p, const Settings *s, const PrepareTools *tools, Err *err) {
     Job j = {.p = p, .s = s, .tools = tools};
-    *p = (Prepared){.rejected = json_array()};
+    *p = (Prepared){
+        .rejected = json_array(), .train.unused = json_object(), .eval.unused = json_object()};
     bool ok = s->data.train.n > 0 || s->data.eval.n > 0 ||
               err_set(err, ERR_USAGE, "data.train and data.eval name no files");
     for (int i = 0; i < s->data.eval.n && ok; i++)
@@ -197,6 +245,8 @@ bool prepare_all(Prepared *p, const Settings *s, const PrepareTools *tools, Err 
          shuffle(&j, SPLIT_EVAL, s->data.eval_samples, err);
     free(j.eval.at);
     free(j.train.at);
+    if (ok) tell_unused(&p->train, "data.train");
+    if (ok) tell_unused(&p->eval, "data.eval");
     if (!ok) prepared_free(p);
     return ok;
 }
@@ -204,17 +254,20 @@ bool prepare_all(Prepared *p, const Settings *s, const PrepareTools *tools, Err 
 void prepared_free(Prepared *p) {
     for (int i = 0; i < SPLIT_COUNT; i++) samples_free(p->split[i].sample, p->split[i].n);
     json_decref(p->rejected);
+    json_decref(p->train.unused);
+    json_decref(p->eval.unused);
     *p = (Prepared){0};
 }
 
 static json_t *count_json(const PrepareCount *c) {
     const int64_t skipped = c->too_long + c->in_eval + c->duplicate + c->over_limit;
     CHECK(c->in == c->out + skipped + c->failed, "(%lld items in)", (long long)c->in);
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "in", (json_int_t)c->in, "out",
-                     (json_int_t)c->out, "skipped", (json_int_t)skipped, "failed",
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:O}", "in", (json_int_t)c->in,
+                     "out", (json_int_t)c->out, "skipped", (json_int_t)skipped, "failed",
                      (json_int_t)c->failed, "too_long", (json_int_t)c->too_long, "in_eval",
                      (json_int_t)c->in_eval, "duplicate", (json_int_t)c->duplicate, "over_limit",
-                     (json_int_t)c->over_limit);
+                     (json_int_t)c->over_limit, "answers_not_used", (json_int_t)c->answers,
+                     "left_out_by_template", c->unused);
 }
 
 json_t *prepared_json(const Prepared *p) {

@@ -11,6 +11,8 @@ typedef struct {
     int64_t in, out;
     int64_t too_long, in_eval, duplicate, over_limit; // skipped
     int64_t failed;                                   // no conversation, or refused by the template
+    int64_t answers; // given by the data and not used: the target answers itself
+    json_t *unused;  // chat_unused.h -> number of conversations it was found in
 } PrepareCount;
 
 typedef struct {
@@ -27,6 +29,7 @@ typedef struct {
     ChatTemplate chat_template;
 } PrepareTools;
 
+bool ends_with_answer(const json_t *messages); // the last one is the model's
 // One item. A final assistant turn becomes the answer when keep_answer, else it is dropped. *hash
 // is that of the prompt's ids. false: the item is refused, err says why.
 MUST_CHECK bool prepare_item(Sample *out, uint64_t *hash, const CorpusLine *line,

@@ -26,7 +26,7 @@ static bool label(char *out, size_t room, const json_t *o, const char *key, cons
     return true;
 }
 
-static bool ends_with_answer(const json_t *messages) {
+bool ends_with_answer(const json_t *messages) {
     const json_t *last = json_array_get(messages, json_array_size(messages) - 1);
     const char *role = json_string_value(json_object_get(last, "role"));
     return role && (!strcmp(role, "assistant") || !strcmp(role, "model"));

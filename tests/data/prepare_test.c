@@ -227,6 +227,39 @@ static void unusable_inputs_are_named(void **state) {
     }
 }
 
+static int64_t count_of(const PrepareCount *c, const char *what) {
+    return json_integer_value(json_object_get(c->unused, what));
+}
+
+static void what_no_model_will_see_is_counted(void **state) {
+    (void)state;
+    const PrepareTools with = tools();
+    Err err = {0};
+    Prepared p;
+    const char *text =
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"One\",\"weight\":2},{\"role\":\"user\","
+        "\"content\":\"b\",\"weight\":1},{\"role\":\"assistant\",\"content\":\"c\","
+        "\"function_call\":{\"a\":1}}]}\n"
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"Two\",\"weight\":2}]}\n"
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"Three\"}]}\n";
+    for (int reference = 0; reference < 2; reference++) {
+        Settings s = settings(save("u.jsonl", text), NULL,
+                              reference ? "regenerate.answers=reference" : NULL);
+        s.data.dev_fraction = 0;
+        assert_ok(prepare_all(&p, &s, &with, &err), err);
+        assert_int_equal(count_of(&p.train, "the message key \"weight\""), 2); // conversations
+        assert_int_equal(count_of(&p.train, "the message key \"function_call\""), reference);
+        assert_int_equal(p.train.answers, !reference);
+        json_t *o = prepared_json(&p), *train = json_object_get(o, "train");
+        assert_int_equal(json_integer_value(json_object_get(train, "answers_not_used")),
+                         !reference);
+        assert_true(json_equal(json_object_get(train, "left_out_by_template"), p.train.unused));
+        json_decref(o);
+        prepared_free(&p);
+        settings_free(&s);
+    }
+}
+
 // A sample is named by its file when it has no id: the name is cut, the text stays JSON.
 static void a_long_file_name_becomes_a_name_that_can_be_written(void **state) {
     (void)state;
@@ -303,6 +336,7 @@ int main(void) {
         cmocka_unit_test(the_split_depends_on_the_prompt_alone),
         cmocka_unit_test(given_answers_are_kept_for_training_only_when_asked),
         cmocka_unit_test(long_items_and_those_beyond_the_limit_are_skipped),
+        cmocka_unit_test(what_no_model_will_see_is_counted),
         cmocka_unit_test(unusable_inputs_are_named),
         cmocka_unit_test(a_long_file_name_becomes_a_name_that_can_be_written),
         cmocka_unit_test(a_tokenizer_of_another_vocabulary_is_refused_with_both_numbers),
