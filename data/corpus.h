@@ -32,7 +32,7 @@ typedef struct Corpus Corpus;
 // an error.
 MUST_CHECK Corpus *corpus_open(const char *path, Err *err);
 CorpusStep corpus_next(Corpus *c, CorpusLine *out, Err *err);
-int64_t corpus_skipped(const Corpus *c); // members
+int64_t corpus_skipped(const Corpus *c); // members, folders apart
 void corpus_close(Corpus *c);
 
 #endif

@@ -92,7 +92,7 @@ int pack_next(Pack *p, char name[MEMBER_NAME], Err *err) {
         if (rc < ARCHIVE_WARN) return archive_failed(p, err), -1;
         if (!within_limits(p, err)) return -1;
         if (archive_entry_filetype(e) == AE_IFREG && !archive_entry_hardlink(e)) break;
-        p->skipped++;
+        p->skipped += archive_entry_filetype(e) != AE_IFDIR;
     }
     const bool raw = archive_format(p->archive) == ARCHIVE_FORMAT_RAW;
     const char *said = raw ? "" : archive_entry_pathname(e);

@@ -274,6 +274,22 @@ static bool has_media(const Dialogue *d, Err *err) {
     return false;
 }
 
+int64_t dialogue_unused(Dialogue *d, int64_t n, bool answers, UnusedNote *note, void *ctx) {
+    size_t first, end, from = 0;
+    int64_t recorded = 0;
+    if (d->row->form != ROW_CHAT) return 0;
+    json_t *said = json_array();
+    for (dialogue_rewind(d); n > 0 && next_asked(d, &first, &end); n--) {
+        for (size_t i = json_array_size(said); i < (answers ? end : first); i++)
+            json_array_append(said, json_array_get(d->row->messages, i));
+        chat_unused(said, from, d->with->chat_template, note, ctx);
+        recorded += end > first && !d->row->unanswered;
+        from = end;
+    }
+    json_decref(said);
+    return recorded;
+}
+
 static bool find_runs(Dialogue *d, Err *err) {
     size_t first = 0, end = 0, last = d->ids.n + 1;
     if (d->too_much) return true;

@@ -9,7 +9,7 @@
 
 #include "data/row.h"
 #include "data/token_sample.h"
-#include "infer/text/chat.h"
+#include "infer/text/chat_unused.h"
 
 typedef enum { THINKING_AUTO, THINKING_ON, THINKING_OFF } Thinking; // auto: where a row reasons
 
@@ -53,6 +53,9 @@ RowVerdict dialogue_open(Dialogue *d, const Row *row, const PrepareTools *with, 
 // wanted, and count towards max_length; else there must be ANSWER_ROOM.
 int dialogue_next(Dialogue *d, Turn *t, bool answers, Err *err);
 void dialogue_rewind(Dialogue *d);
+// What the first n turns leave unsaid (chat_unused.h), their answers among it or not, told from the
+// beginning; returns how many of them have a recorded answer. Only of ROW_CHAT.
+int64_t dialogue_unused(Dialogue *d, int64_t n, bool answers, UnusedNote *note, void *ctx);
 void dialogue_close(Dialogue *d);
 
 #endif

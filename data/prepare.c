@@ -138,9 +138,12 @@ static void note_prompts(Job *j, const Hashes *h) {
 }
 
 // Dev is measured by the simulator, which is exact on the target's own text only.
-static bool build(Job *j, Item *item, Dialogue *d, Split split, const Sample *like, Err *err) {
-    const bool given = split == SPLIT_TRAIN && !d->row->unanswered &&
-                       !strcmp(j->s->regenerate.answers, "reference");
+static bool answers_kept(const Job *j, const Dialogue *d, Split split) {
+    return split == SPLIT_TRAIN && !d->row->unanswered &&
+           !strcmp(j->s->regenerate.answers, "reference");
+}
+
+static bool build(Job *j, Item *item, Dialogue *d, bool given, const Sample *like, Err *err) {
     dialogue_rewind(d);
     if (!(given ? item_given(item, d, like, err) : item_open(item, d, like, err))) return false;
     if (item->n > 0) drop_short(j, item);
@@ -152,11 +155,14 @@ static bool take_dialogue(Job *j, Dialogue *d, const CorpusLine *line, Sample *l
     PrepareCount *count = &j->count->items;
     Hashes h = {0};
     Item item = {0};
+    Split split = SPLIT_TRAIN;
     char why[128] = "";
-    bool ok = item_hashes(&h, d, err);
+    bool ok = item_hashes(&h, d, err), given = false;
     if (ok) left_out(j, d, &h, why);
     if (ok && !why[0]) {
-        ok = build(j, &item, d, split_of(j, h.at[h.n - 1]), like, err);
+        split = split_of(j, h.at[h.n - 1]);
+        given = answers_kept(j, d, split);
+        ok = build(j, &item, d, given, like, err);
         if (ok && item.n == 0 && d->left_out > 0) {
             count->too_long++;
             snprintf(why, sizeof why, "%lld tokens, data.max_length is %lld", (long long)d->tokens,
@@ -172,8 +178,9 @@ static bool take_dialogue(Job *j, Dialogue *d, const CorpusLine *line, Sample *l
     else if (ok) {
         note_prompts(j, &h);
         name_apart(j, like);
+        unused_look(&j->p->unused[j->input], d, h.n, given);
         for (int64_t i = 0; i < item.n; i++) strcpy(item.chain[i].sample.id, like->id);
-        ok = put_aside(j, split_of(j, h.at[h.n - 1]), &item, line, err);
+        ok = put_aside(j, split, &item, line, err);
     }
     item_free(&item);
     free(h.at);
@@ -280,7 +287,8 @@ static bool open_inputs(Prepared *p, const Settings *s, const char *dir, Err *er
         return false;
     for (int i = 0; i < INPUT_COUNT; i++) {
         p->count[i] = calloc((size_t)p->sources[i].n + 1, sizeof **p->count);
-        CHECK_MEMORY(p->count[i]);
+        p->unused[i].kinds = json_object();
+        CHECK_MEMORY(p->count[i] && p->unused[i].kinds ? p->count[i] : NULL);
     }
     return (p->spool = spool_open(dir, err)) != NULL &&
            (dir == NULL || rejects_open(&p->rejects, dir, err));
@@ -299,6 +307,7 @@ bool prepare_all(Prepared *p, const Settings *s, const PrepareTools *tools, cons
          prepare_pick(p, SPLIT_DEV, s->data.dev_samples, seed, err) &&
          prepare_pick(p, SPLIT_EVAL, s->data.eval_samples, seed, err);
     if (ok) prepared_check(p);
+    for (int i = 0; i < INPUT_COUNT && ok; i++) unused_tell(&p->unused[i], (Input)i);
     for (int i = 0; i < INPUT_COUNT; i++) free(j.items[i].at);
     free(j.prompts.at);
     free(j.ids.at);
@@ -313,6 +322,7 @@ void prepared_free(Prepared *p) {
     for (int i = 0; i < INPUT_COUNT; i++) {
         sources_free(&p->sources[i]);
         free(p->count[i]);
+        json_decref(p->unused[i].kinds);
     }
     *p = (Prepared){0};
 }

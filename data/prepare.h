@@ -40,9 +40,16 @@ typedef struct {
     bool written;    // files are open
 } Rejects;
 
+// What is given and no model will see.
+typedef struct {
+    json_t *kinds;   // chat_unused.h -> number of items it was found in
+    int64_t answers; // recorded, not used: the target answers itself
+} Unused;
+
 typedef struct {
     Sources sources[INPUT_COUNT];
     SourceCount *count[INPUT_COUNT]; // by source
+    Unused unused[INPUT_COUNT];
     struct {
         Entry *entry; // in the order in which later stages read them
         int64_t n, room, samples, tokens;
@@ -68,6 +75,11 @@ int64_t prepare_skipped(const PrepareCount *c);
 void prepared_check(const Prepared *p);
 json_t *prepared_json(const Prepared *p);  // the counts, new reference
 void prepared_table(const json_t *result); // of prepared_json, on stdout
+
+// Of prepare_unused.c: looks at the first `turns` of an item that is taken, as prompts or with
+// their answers.
+void unused_look(Unused *u, Dialogue *d, int64_t turns, bool answers);
+void unused_tell(const Unused *u, Input input); // as warnings
 
 // Of prepare_show.c: the first n lines of the splits as text, by kinds of tokens.
 MUST_CHECK bool prepared_show(Prepared *p, const Tokenizer *tok, int64_t n, Err *err);

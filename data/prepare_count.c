@@ -85,6 +85,14 @@ static json_t *sources_json(const Prepared *p) {
     return list;
 }
 
+static json_t *input_json(const Prepared *p, Input input) {
+    const PrepareCount sum = prepared_sum(p, input);
+    json_t *o = count_json(&sum);
+    json_object_set_new(o, "answers_not_used", json_integer(p->unused[input].answers));
+    json_object_set(o, "left_out_by_template", p->unused[input].kinds);
+    return o;
+}
+
 json_t *prepared_json(const Prepared *p) {
     json_t *splits = json_object();
     for (int i = 0; i < SPLIT_COUNT; i++)
@@ -92,9 +100,8 @@ json_t *prepared_json(const Prepared *p) {
                             json_pack("{s:I, s:I, s:I}", "prompts", (json_int_t)p->split[i].n,
                                       "samples", (json_int_t)p->split[i].samples, "tokens",
                                       (json_int_t)p->split[i].tokens));
-    const PrepareCount train = prepared_sum(p, INPUT_TRAIN), eval = prepared_sum(p, INPUT_EVAL);
-    return json_pack("{s:o, s:o, s:o, s:o}", "splits", splits, "train", count_json(&train), "eval",
-                     count_json(&eval), "sources", sources_json(p));
+    return json_pack("{s:o, s:o, s:o, s:o}", "splits", splits, "train", input_json(p, INPUT_TRAIN),
+                     "eval", input_json(p, INPUT_EVAL), "sources", sources_json(p));
 }
 
 static long long number(const json_t *o, const char *key) {

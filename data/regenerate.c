@@ -204,8 +204,8 @@ bool regenerate(Target *t, const Sample *prompt, int64_t n, const RegenerateOpti
     sampler_name(r.sampler, &opt->generate.sampler);
     snprintf(path, sizeof path, "%s.journal", out);
     const bool ok = lay_out_jobs(&r, prompt, n, err) &&
-                    journal_open(&j, path, opt->identity, err) && answer_all(&r, t, &j, err) &&
-                    write_out(&r, prompt, n, out, err);
+                    journal_open(&j, path, opt->identity, opt->anew, err) &&
+                    answer_all(&r, t, &j, err) && write_out(&r, prompt, n, out, err);
     journal_close(&j);
     if (ok) unlink(path);
     for (int64_t i = 0; i < r.jobs; i++) sample_free(&r.job[i].answer);

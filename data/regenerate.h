@@ -14,8 +14,9 @@ typedef struct {
     int64_t samples;            // answers per prompt
     int64_t group;              // jobs of a group
     const Tokenizer *tokenizer; // of the target: marks calls and thoughts in the answers
-    const char *identity; // what the answers depend on; a journal of another one is started anew
-    const char *what;     // of the progress line: "regenerate train"
+    const char *identity;       // what the answers depend on; a journal of another one is refused
+    bool anew;                  // unless this is set: then it is dropped
+    const char *what;           // of the progress line: "regenerate train"
 } RegenerateOptions;
 
 typedef struct {

@@ -123,6 +123,7 @@ static bool answer_split(Work *w, const char *prompts, const char *out, const ch
     }
     char *text = json_dumps(identity, JSON_COMPACT | JSON_SORT_KEYS), dir[PATH_ROOM];
     w->opt.identity = text;
+    w->opt.anew = w->cli->overwrite;
     bool ok = load_models(w, err) && dir_make(path_join(dir, w->s->output_dir, "regen"), err) &&
               stage_clear(stage, err) &&
               regenerate_turns(w->model.target, chain, n, &w->opt, w->split == SPLIT_TRAIN, out,

@@ -20,7 +20,7 @@ typedef struct {
     RowForm form;
     // ROW_CHAT. Roles are system, developer, user, assistant and tool. Reasoning is "reasoning",
     // arguments of calls are objects, calls have names; a tool message follows an assistant message
-    // with calls and has the name of the call it answers.
+    // with calls and has the name of the call it answers. Keys that nothing here reads are kept.
     json_t *messages, *tools; // owned; tools may be NULL
     bool reasoned;            // some message has reasoning
     bool unanswered;          // turns: the assistant messages are placeholders

@@ -147,6 +147,22 @@ static json_t *add(Reader *r, const char *role) {
     return m;
 }
 
+// Keys that nobody here reads go along: chat_unused tells of them.
+static void pass_on(json_t *to, const json_t *message) {
+    static const char *const known[] = {"role",         "from",       "content",
+                                        "value",        "reasoning",  "reasoning_content",
+                                        "thinking",     "tool_calls", "tool_responses",
+                                        "tool_call_id", "images"};
+    const char *key;
+    json_t *v;
+    json_object_foreach((json_t *)message, key, v) {
+        bool read = json_object_get(to, key) != NULL;
+        for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+            read = read || strcmp(key, known[i]) == 0;
+        if (!read) json_object_set(to, key, v);
+    }
+}
+
 // Text of a message that holds the responses to its own calls: said when they are there.
 static void say_late(Reader *r) {
     if (r->late) json_object_set_new(add(r, "assistant"), "content", r->late);
@@ -244,6 +260,15 @@ static bool add_assistant(Reader *r, const json_t *message, json_t *content) {
     return own_responses(r, responses);
 }
 
+static bool take_message(Reader *r, const json_t *message, const char *role, json_t *content) {
+    if (!strcmp(role, "tool")) return add_response(r, answered(r, message), content);
+    if (!check_content(r, content, role)) return false;
+    if (!strcmp(role, "assistant")) return add_assistant(r, message, content);
+    if (!given(content)) return refuse(r, " (%s) has no content", role);
+    json_object_set(add(r, role), "content", content);
+    return true;
+}
+
 static bool read_message(Reader *r, const json_t *message) {
     const bool spoken = !json_object_get(message, "role") && json_object_get(message, "from");
     const char *who = json_string_value(json_object_get(message, spoken ? "from" : "role"));
@@ -256,13 +281,10 @@ static bool read_message(Reader *r, const json_t *message) {
         r->media = true;
         return refuse(r, " holds images");
     }
-    const bool tool = !strcmp(role, "tool"), assistant = !strcmp(role, "assistant");
-    if (tool) return add_response(r, answered(r, message), content);
-    say_late(r);
-    if (!check_content(r, content, role)) return false;
-    if (assistant) return add_assistant(r, message, content);
-    if (!given(content)) return refuse(r, " (%s) has no content", role);
-    json_object_set(add(r, role), "content", content);
+    if (strcmp(role, "tool") != 0) say_late(r);
+    const size_t at = json_array_size(r->row->messages);
+    if (!take_message(r, message, role, content)) return false;
+    pass_on(json_array_get(r->row->messages, at), message);
     return true;
 }
 

@@ -235,7 +235,7 @@ static void members_of_tar_and_zip_are_read_and_what_is_no_corpus_is_skipped(voi
                           {"t\x1bwo", AE_IFREG, "\n{\"a\":3}\n"},
                           {NULL, 0, NULL}};
     const char *want = "x.%s(../../one.jsonl):1 {\"a\":1}\nx.%s(../../one.jsonl):2 {\"a\":2}\n"
-                       "x.%s(t?wo):2 {\"a\":3}\n3 skipped";
+                       "x.%s(t?wo):2 {\"a\":3}\n2 skipped";
     for (int zip = 0; zip < 2; zip++) {
         char expected[512];
         const char *kind = zip ? "zip" : "tar";
