@@ -51,6 +51,34 @@ static void round_path(const Rounds *r, int turn, char out[PATH_ROOM]) {
     CHECK(used > 0 && used < PATH_ROOM);
 }
 
+// Rounds, or the journal of single turns, that are not this run's: refused, or dropped when told.
+static bool clear_others(const Rounds *r, bool in_rounds, Err *err) {
+    char folder[PATH_ROOM], path[PATH_ROOM], own[PATH_ROOM];
+    const char *base = path_base(r->out);
+    const size_t stem = strlen(base);
+    int n;
+    round_path(r, 0, own);
+    const char *mine = strrchr(own, '-');
+    char **name = dir_list(path_folder(folder, r->out), &n, err);
+    bool ok = name != NULL;
+    for (int i = 0; i < n && ok; i++) {
+        const char *rest = name[i] + stem;
+        if (strncmp(name[i], base, stem) != 0) continue;
+        const bool round = !strncmp(rest, ".turn-", 6), single = !strcmp(rest, ".journal");
+        if (in_rounds ? !single && (!round || strstr(rest, mine)) : !round) continue;
+        path_join(path, folder, name[i]);
+        if (!r->opt->anew)
+            ok = err_set(err, ERR_USAGE,
+                         "%s: answers of other settings or prompts (--overwrite, or removing the "
+                         "file, drops them)",
+                         path);
+        else if (unlink(path) != 0)
+            ok = err_errno(err, "cannot remove %s", path);
+    }
+    if (name) dir_list_free(name, n);
+    return ok;
+}
+
 // Answers of one round, made or found; in the order of the prompts.
 static bool answer_round(Rounds *r, int turn, const Sample *prompt, int64_t n, Sample **answer,
                          int64_t *answers, Err *err) {
@@ -197,13 +225,14 @@ bool regenerate_turns(Target *t, const Chain *chain, int64_t n, const Regenerate
     int64_t most = 0, open = 1;
     for (int64_t i = 0; i < n; i++)
         if (chain[i].follows > most) most = chain[i].follows;
-    if (most == 0) return one_turn_each(t, chain, n, opt, out, count, err);
     *count = (RegenerateCount){.prompts = n};
     Rounds r = {.target = t,
                 .opt = opt,
                 .out = out,
                 .vocab = (int32_t)target_config(t)->text.vocab,
                 .count = count};
+    if (!clear_others(&r, most > 0, err)) return false;
+    if (most == 0) return one_turn_each(t, chain, n, opt, out, count, err);
     bool ok = first_round(&r, chain, n, err);
     int turn = 1;
     for (; turn <= most && ok && open > 0; turn++) ok = next_round(&r, turn, &open, err);

@@ -205,12 +205,41 @@ static void rounds_are_resumed(void **state) {
     samples_free(b.sample, b.n);
 }
 
+// Rounds of other settings, or of single turns, are somebody's work.
+static void rounds_of_other_settings_are_dropped_only_when_told(void **state) {
+    (void)state;
+    static const char *const left[] = {"other.jsonl.turn-0-0123456789abcdef",
+                                       "other.jsonl.turn-1-0123456789abcdef.journal",
+                                       "other.jsonl.journal"};
+    char out[PATH_ROOM], path[PATH_ROOM];
+    RegenerateCount count;
+    RegenerateOptions opt = options(0, 1);
+    path_join(out, test_dir(), "other.jsonl");
+    for (int i = 0; i < 3; i++) {
+        Err err = {0};
+        path_join(path, test_dir(), left[i]);
+        assert_ok(file_write(path, "work\n", 5, &err), err);
+        assert_false(regenerate_turns(model.target, talks.chain, 1, &opt, true, out, &count, &err));
+        assert_int_equal(err.code, ERR_USAGE);
+        assert_non_null(strstr(err.text, left[i]));
+        assert_true(file_exists(path) && !file_exists(out));
+        opt.anew = true;
+        err = (Err){0};
+        assert_ok(regenerate_turns(model.target, talks.chain, 1, &opt, true, out, &count, &err),
+                  err);
+        assert_false(file_exists(path));
+        assert_int_equal(unlink(out), 0);
+        opt.anew = false;
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_turn_sees_the_answers_before_it),
         cmocka_unit_test(training_shares_sequences),
         cmocka_unit_test(several_answers_branch),
         cmocka_unit_test(rounds_are_resumed),
+        cmocka_unit_test(rounds_of_other_settings_are_dropped_only_when_told),
     };
     return cmocka_run_group_tests(tests, open_model, close_model);
 }
