@@ -12,6 +12,7 @@ MUST_CHECK bool peer_run(const Settings *s, const char *script, const char *extr
                          const char *field, double *out, Err *err);
 
 // The general form: bench.python with the arguments as they are.
-MUST_CHECK bool peer_call(const Settings *s, const char *arguments, const char *field, double *out, Err *err);
+MUST_CHECK bool peer_call(const Settings *s, const char *arguments, const char *field, double *out,
+                          Err *err);
 
 #endif

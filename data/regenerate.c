@@ -73,6 +73,12 @@ static bool next_job(void *ctx, GenerateJob *out) {
     return true;
 }
 
+// Tokens of finished answers by the second, since this process began.
+static const char *rate(const Run *r, char note[64]) {
+    snprintf(note, 64, "%.0f tokens/s", (double)r->made / (now_s() - r->started + 1e-9));
+    return note;
+}
+
 static bool job_done(void *ctx, const GenerateDone *d, Err *err) {
     Run *r = ctx;
     char note[64];
@@ -81,8 +87,7 @@ static bool job_done(void *ctx, const GenerateDone *d, Err *err) {
     if (!compose(r, d->user, d, err)) return false;
     r->finished++;
     r->made += d->n;
-    snprintf(note, sizeof note, "%.0f tok/s", (double)r->made / (now_s() - r->started + 1e-9));
-    progress_at(&r->progress, r->finished, note);
+    progress_at(&r->progress, r->finished, rate(r, note));
     return true;
 }
 
@@ -124,6 +129,7 @@ static bool add_group(const Run *r, Journal *j, int64_t first, Err *err) {
 }
 
 static bool answer_all(Run *r, Target *t, Journal *j, Err *err) {
+    char note[64];
     const int64_t had = take_lines(r, j, err);
     if (had < 0 || !journal_keep(j, had, err)) return false;
     r->count->resumed = r->finished = r->next = had;
@@ -139,11 +145,11 @@ static bool answer_all(Run *r, Target *t, Journal *j, Err *err) {
         if (!add_group(r, j, first, err)) return false;
     }
     r->count->seconds = now_s() - r->started;
-    progress_end(&r->progress, r->finished, "");
+    progress_end(&r->progress, r->finished, rate(r, note));
     return true;
 }
 
-static void account(RegenerateCount *c, const Sample *s) {
+void regenerate_account(RegenerateCount *c, const Sample *s) {
     c->answers++;
     c->tokens += s->n - s->prompt;
     if (s->stopped)
@@ -160,7 +166,7 @@ static bool write_out(Run *r, const Sample *prompt, int64_t n, const char *out, 
     for (int64_t i = 0; i < n; i++) {
         if (prompt[i].prompt < prompt[i].n) {
             sample_write(&f, &prompt[i]);
-            account(r->count, &prompt[i]);
+            regenerate_account(r->count, &prompt[i]);
             r->count->given++;
             continue;
         }
@@ -171,7 +177,7 @@ static bool write_out(Run *r, const Sample *prompt, int64_t n, const char *out, 
                 continue;
             }
             sample_write(&f, a);
-            account(r->count, a);
+            regenerate_account(r->count, a);
         }
     }
     r->count->prompts = n;

@@ -32,6 +32,7 @@ typedef struct {
 // with ERR_STOPPED and the journal in place.
 MUST_CHECK bool regenerate(Target *t, const Sample *prompt, int64_t n, const RegenerateOptions *opt,
                            const char *out, RegenerateCount *count, Err *err);
+void regenerate_account(RegenerateCount *c, const Sample *s); // one answer more
 // "greedy" or "T=0.7,top_k=64,top_p=0.95"
 void sampler_name(char out[64], const Sampler *s);
 

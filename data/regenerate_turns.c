@@ -105,15 +105,6 @@ static bool answers_to(const Sample *prompt, const Sample *a) {
            !memcmp(prompt->ids, a->ids, (size_t)given * sizeof *a->ids);
 }
 
-static void account(Rounds *r, const Sample *a) {
-    r->count->answers++;
-    r->count->tokens += a->n - a->prompt;
-    if (a->stopped)
-        r->count->stopped++;
-    else
-        r->count->cut++;
-}
-
 static bool unexpected(const Rounds *r, const Sample *a, Err *err) {
     char path[PATH_ROOM];
     round_path(r, 0, path);
@@ -132,7 +123,7 @@ static bool first_round(Rounds *r, const Chain *chain, int64_t n, Err *err) {
         const int64_t wanted = given ? 1 : r->opt->samples;
         int64_t got = 0;
         for (; got < wanted && at < answers && answers_to(&prompt[i], &answer[at]); got++, at++) {
-            account(r, &answer[at]);
+            regenerate_account(r->count, &answer[at]);
             add_turn(add_thread(r, &chain[i], answer[at].sample), answer[at]);
             answer[at] = (Sample){0}; // the thread's
         }
@@ -176,7 +167,7 @@ static bool next_round(Rounds *r, int turn, int64_t *open, Err *err) {
         if (t->ended) continue;
         strcpy(answer[at].id, t->turn[0].id);
         answer[at].sample = t->number;
-        account(r, &answer[at]);
+        regenerate_account(r->count, &answer[at]);
         add_turn(t, answer[at]);
         answer[at++] = (Sample){0};
     }

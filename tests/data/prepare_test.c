@@ -259,45 +259,6 @@ static void giant_lines_are_too_long(void **state) {
     free(text);
 }
 
-static int64_t count_of(const Prepared *p, const char *what) {
-    return json_integer_value(json_object_get(p->unused[INPUT_TRAIN].kinds, what));
-}
-
-static void what_no_model_will_see_is_counted(void **state) {
-    (void)state;
-    const char *text =
-        "{\"messages\":[{\"role\":\"user\",\"content\":\"One\",\"weight\":2},{\"role\":\"user\","
-        "\"content\":\"b\",\"weight\":1},{\"role\":\"assistant\",\"content\":\"c\","
-        "\"function_call\":{\"a\":1}}]}\n"
-        "{\"conversations\":[{\"from\":\"human\",\"value\":\"Two\",\"weight\":2}]}\n"
-        "{\"messages\":[{\"role\":\"user\",\"content\":\"Three\"}]}\n"
-        "{\"messages\":[{\"role\":\"user\",\"content\":\"Four\"},{\"role\":\"assistant\","
-        "\"content\":\"d\",\"reasoning\":\"e\"},{\"role\":\"user\",\"content\":\"f\"},"
-        "{\"role\":\"assistant\",\"content\":\"g\"}]}\n";
-    for (int i = 0; i < 4; i++) {
-        const bool reference = i & 1, every = i & 2;
-        Settings s = settings(save("u.jsonl", text), NULL,
-                              (const char *[]){reference ? "regenerate.answers=reference"
-                                                         : "regenerate.answers=target",
-                                               every ? "data.turns=every" : "data.turns=last",
-                                               "data.dev_fraction=0", NULL});
-        Prepared p = prepared(&s);
-        assert_int_equal(count_of(&p, "the message key \"weight\""), 2); // items
-        assert_int_equal(count_of(&p, "the message key \"function_call\""), reference);
-        // with every turn's answer it is learned from where it was written
-        assert_int_equal(count_of(&p, "the reasoning of earlier turns"), !every);
-        assert_int_equal(p.unused[INPUT_TRAIN].answers, reference ? 0 : every ? 3 : 2);
-        json_t *o = prepared_json(&p), *train = json_object_get(o, "train");
-        assert_int_equal(json_integer_value(json_object_get(train, "answers_not_used")),
-                         p.unused[INPUT_TRAIN].answers);
-        assert_true(json_equal(json_object_get(train, "left_out_by_template"),
-                               p.unused[INPUT_TRAIN].kinds));
-        json_decref(o);
-        prepared_free(&p);
-        settings_free(&s);
-    }
-}
-
 // A sample is named by its file when it has no id: the name is cut, the text stays JSON.
 static void a_long_file_name_becomes_a_name_that_can_be_written(void **state) {
     (void)state;
@@ -412,7 +373,6 @@ int main(void) {
         cmocka_unit_test(given_answers_are_kept_for_training_only_when_asked),
         cmocka_unit_test(every_turn_is_a_chain_or_one_sample),
         cmocka_unit_test(prompts_of_eval_are_in_no_turn),
-        cmocka_unit_test(what_no_model_will_see_is_counted),
         cmocka_unit_test(unusable_inputs_are_named),
         cmocka_unit_test(bad_lines_stop_or_are_counted),
         cmocka_unit_test(giant_lines_are_too_long),
