@@ -51,19 +51,28 @@ static void set_options(Work *w) {
     w->opt.samples = s->regenerate.samples;
 }
 
+static json_t *ids_json(const int64_t *id, int n) {
+    json_t *list = json_array();
+    for (int i = 0; i < n; i++) json_array_append_new(list, json_integer(id[i]));
+    return list;
+}
+
 static json_t *identity_of(const Work *w, const char *prompts, Err *err) {
     const GenerateOptions *g = &w->opt.generate;
+    const TargetConfig *c = &w->model.config;
     char sampler[64];
     Sha256 sha;
     if (!sha256_file(&sha, prompts, err)) return NULL;
     sampler_name(sampler, &g->sampler);
-    return json_pack(
-        "{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "prompts", sha.hex, "target",
-        w->model.fingerprint.hex, "model.embed_scale", w->s->model.embed_scale, "runtime.dtype",
-        dtype_name(w->model.dtype), "sampler", sampler, "samples", (json_int_t)w->opt.samples,
-        "regenerate.max_new_tokens", (json_int_t)g->max_new_tokens, "data.max_length",
-        (json_int_t)g->max_length, "regenerate.batch", (json_int_t)g->slots, "capture.chunk",
-        (json_int_t)g->prefill_rows, "data.seed", (json_int_t)g->sampler.seed);
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "prompts",
+                     sha.hex, "target", w->model.fingerprint.hex, "model.embed_scale",
+                     w->s->model.embed_scale, "runtime.dtype", dtype_name(w->model.dtype),
+                     "sampler", sampler, "samples", (json_int_t)w->opt.samples,
+                     "regenerate.max_new_tokens", (json_int_t)g->max_new_tokens, "data.max_length",
+                     (json_int_t)g->max_length, "regenerate.batch", (json_int_t)g->slots,
+                     "capture.chunk", (json_int_t)g->prefill_rows, "data.seed",
+                     (json_int_t)g->sampler.seed, "stop", ids_json(c->stop, c->nstop),
+                     "suppress_tokens", ids_json(c->suppress.id, c->suppress.n));
 }
 
 static json_t *result_of(const RegenerateCount *c) {
