@@ -3,6 +3,7 @@
 #ifndef MODEL_TARGET_PARTS_H
 #define MODEL_TARGET_PARTS_H
 
+#include "infer/model/suppress.h"
 #include "infer/model/target.h"
 #include "infer/model/weights.h"
 
@@ -41,6 +42,7 @@ typedef struct {
     Tensor ple, ple_in; // F32 (rows, L * P)
     Tensor ple_gate, ple_mid;
     Tensor logits; // F32 (rows, VOCAB_TILE)
+    Tensor never;  // F32 (rows, 1): suppress_columns; absent where nothing is suppressed
 } TargetActs;
 
 struct Target {
