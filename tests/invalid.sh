@@ -117,7 +117,15 @@ refuse 3 'list.jsonl:2' prepare output_dir="$out" data.train="$work/list.jsonl"
 head -c 3000 configs/demo/prompts/german-facts.train.jsonl.zst >"$work/cut.jsonl.zst"
 refuse 3 'cut.jsonl.zst' prepare output_dir="$out" data.train="$work/cut.jsonl.zst"
 refuse 3 'missing.jsonl: no such file' prepare output_dir="$out" data.train="$work/missing.jsonl"
-refuse 3 'demo: a folder, expected a JSONL file' prepare output_dir="$out" data.train=configs/demo
+refuse 2 'the weight of' prepare output_dir="$out" data.train="$work/bad.jsonl=0"
+refuse 2 'data.turns is "all", allowed last|every' prepare output_dir="$out" data.turns=all
+printf 'PAR1....PAR1' >"$work/hub.parquet"
+refuse 3 "load_dataset('parquet', data_files='$work/hub.parquet'" prepare output_dir="$out" data.train="$work/hub.parquet"
+tar -cf "$work/outer.tar" -C "$work" cut.jsonl.zst
+refuse 3 'outer.tar(cut.jsonl.zst): packed inside of a pack' prepare output_dir="$out" data.train="$work/outer.tar"
+printf '[%s]\n' "$good" >"$work/array.json"
+refuse 3 "jq -c '.[]'" prepare output_dir="$out" data.train="$work/array.json"
+refuse 3 'configs/demo: a folder without train.jsonl' prepare output_dir="$out" data.train=configs/demo
 refuse 3 '/dev/null: not a regular file' prepare output_dir="$out" data.train=/dev/null
 refuse 3 "$(basename "$program"):1: not a JSON object" prepare output_dir="$out" data.train="$program"
 printf '%s\n' '{"messages": [{"role": "user", "content": "\ud800"}]}' >"$work/half.jsonl"
@@ -242,7 +250,7 @@ refuse 4 'this drafter was never measured; run `eval` first' export "${small[@]}
 # A full disk
 rm -rf "$out"
 limit=4
-refuse 1 'data/train.jsonl' prepare "${small[@]}" output_dir="$out"
+refuse 1 '/data: cannot put samples aside' prepare "${small[@]}" output_dir="$out"
 rm -rf "$out"
 cp -r "$work/ok" "$out"
 rm -rf "$out/shards"

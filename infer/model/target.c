@@ -60,6 +60,11 @@ static void take_weights(Target *t, DType ple, Arena *arena) {
         t->w = (TargetWeights){.embed = tensor_take(arena, t->dtype, c->vocab, c->hidden)};
 }
 
+static void take_acts(Target *t, Arena *arena) {
+    acts_take(&t->cfg.text, t->dtype, t->max_rows, &t->acts, arena);
+    if (t->cfg.suppress.n > 0) t->acts.never = tensor_take(arena, DT_F32, t->max_rows, 1);
+}
+
 static void tell_plan(const Target *t, const char *dir, size_t weights, size_t acts) {
     if (t->max_rows == 0)
         log_info("target %s: %.1f MiB, its embedding table alone (%s)", dir,
@@ -76,7 +81,7 @@ static bool allocate(Target *t, DType ple, const char *dir, Err *err) {
     arena_open(&weights, NULL, 0);
     arena_open(&acts, NULL, 0);
     take_weights(t, ple, &weights);
-    acts_take(&t->cfg.text, t->dtype, t->max_rows, &t->acts, &acts);
+    take_acts(t, &acts);
     tell_plan(t, dir, weights.used, acts.used);
     t->bytes = weights.used + acts.used;
     t->weight_block = dev_alloc(t->dev, weights.used, err);
@@ -85,7 +90,7 @@ static bool allocate(Target *t, DType ple, const char *dir, Err *err) {
     arena_open(&weights, t->weight_block, weights.used);
     arena_open(&acts, t->act_block, acts.used);
     take_weights(t, ple, &weights);
-    acts_take(&t->cfg.text, t->dtype, t->max_rows, &t->acts, &acts);
+    take_acts(t, &acts);
     const size_t rows = (size_t)t->max_rows + 1;
     t->pos_host = malloc(rows * sizeof *t->pos_host);
     t->end_host = malloc(rows * sizeof *t->end_host);
@@ -127,6 +132,8 @@ static bool open_target(Target *t, const TargetOptions *opt, TargetSource *s, Er
     if (!target_weights_read(t, s, err)) return false;
     if (t->max_rows > 0) upload_frequencies(t);
     set_scales(t, opt->scale, is_bf16(s, "embed_tokens.weight"));
+    if (t->max_rows > 0 && t->cfg.suppress.n > 0 && !suppress_fill(t->dev, t->acts.never, err))
+        return false;
     return dev_sync(t->dev, err);
 }
 

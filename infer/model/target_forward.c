@@ -336,6 +336,7 @@ void target_top2(Target *t, Tensor best, Tensor id, Tensor hidden) {
             const int64_t cols = least(VOCAB_TILE, vocab - v);
             const Tensor z = front(t->acts.logits, h.rows, cols);
             op_matmul_nt(t->dev, z, h, tensor_rows(t->w.embed, v, cols), 0.0f);
+            suppress_columns(t->dev, &t->cfg.suppress, z, t->acts.never, v);
             op_top2(t->dev, tensor_rows(best, r, h.rows), tensor_rows(id, r, h.rows), z, NO_TENSOR,
                     v);
         }

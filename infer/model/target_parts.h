@@ -3,6 +3,7 @@
 #ifndef MODEL_TARGET_PARTS_H
 #define MODEL_TARGET_PARTS_H
 
+#include "infer/model/suppress.h"
 #include "infer/model/target.h"
 #include "infer/model/weights.h"
 
@@ -46,6 +47,7 @@ typedef struct {
     Tensor dense, mixed;          // F32 (rows, B), what the dense MLP and the experts give
     Tensor router, choice, share; // F32 (rows, E), I32 and F32 (rows, k)
     Tensor logits;                // F32 (rows, VOCAB_TILE)
+    Tensor never; // F32 (rows, 1): suppress_columns; absent where nothing is suppressed
 } TargetActs;
 
 struct Target {

@@ -317,6 +317,35 @@ static void bf16_gradients_stay_close_to_f32(void **state) {
     rollout_close(c.r);
 }
 
+// A token that the target never chooses weighs as much as one whose logit is as low as can be.
+static void the_teacher_does_not_say_what_is_suppressed(void **state) {
+    (void)state;
+    enum { NEVER = 23 };
+    const LossKind kind[] = {LOSS_FKL, LOSS_CE_ARGMAX, LOSS_HYBRID};
+    for (int i = 0; i < 3; i++) {
+        Case c;
+        open_long_case(&c, (RolloutOptions){.loss = kind[i], .route = 0.3f});
+        float *row = (float *)c.s.a.target_table.data + NEVER * SMALL_B;
+        for (int64_t t = 0; t < K * c.batch.rows; t++) // the row is the teacher's alone
+            if (c.token[t] == NEVER) c.token[t]++;
+        for (int64_t r = 0; r < c.s.pack.rows; r++)
+            ((float *)c.s.pack.hidden.data)[r * SMALL_B] = 1.0f;
+        memset(row, 0, SMALL_B * sizeof *row);
+        row[0] = -1e4f;
+        run(&c, &c.s.a);
+        const Tensor g = saved(c.flat);
+        const RolloutStats was = c.stats;
+        row[0] = 25.0f;
+        run(&c, &c.s.a);
+        assert_true(relative_l2(c.flat.data, g.data, g.cols) > 0.1); // it would be said
+        c.s.tc.suppress = (Suppress){.id = {NEVER, NEVER}, .n = 2};
+        reopen(&c, &c.s.a);
+        run(&c, &c.s.a);
+        assert_same_run(&c, g, was, 3e-6);
+        rollout_close(c.r);
+    }
+}
+
 static void routing_needs_a_centroid_head(void **state) {
     (void)state;
     Case c;
@@ -341,6 +370,7 @@ int main(void) {
         cmocka_unit_test(a_frozen_table_costs_no_gradient),
         cmocka_unit_test(a_loss_that_is_not_finite_is_named),
         cmocka_unit_test(bf16_gradients_stay_close_to_f32),
+        cmocka_unit_test(the_teacher_does_not_say_what_is_suppressed),
         cmocka_unit_test(routing_needs_a_centroid_head),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
