@@ -61,6 +61,16 @@ static void a_run_learns_and_keeps_its_best_by_tau(void **state) {
     for (int64_t s = 20; s <= 120; s += 20)
         assert_true(metric(dir, s, "dev/tau") <= r.best_tau + 1e-6);
     assert_true(fabs(metric(dir, r.best_step, "dev/tau") - r.best_tau) < 1e-6);
+    // a tuned drafter shows what it did to each source
+    static const char *const names[] = {"train/loss/mine", "train/loss/general", "dev/tau/mine",
+                                        "dev/tau/general"};
+    double last[4];
+    for (int i = 0; i < 4; i++) assert_true((last[i] = metric(dir, 120, names[i])) > 0);
+    const double loss[] = {fmin(last[0], last[1]), fmax(last[0], last[1])},
+                 tau[] = {fmin(last[2], last[3]), fmax(last[2], last[3])};
+    assert_true(loss[0] <= after && after <= loss[1] && loss[0] < loss[1]);
+    assert_true(tau[0] <= metric(dir, 120, "dev/tau") && metric(dir, 120, "dev/tau") <= tau[1]);
+    assert_true(metric(dir, 0, "dev/tau/mine") > 0);
     // `best` is a drafter as it would be deployed
     Err err = {0};
     AssistantConfig c;
