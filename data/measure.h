@@ -24,7 +24,7 @@ typedef struct {
     AnchorReach all[2];
 } Measured;
 
-typedef struct Measurer Measurer; // buffers; device memory priced by measurer_bytes
+typedef struct Measurer Measurer; // buffers; memory, host and device, priced by measurer_bytes
 size_t measurer_bytes(const Assistant *a, const TargetConfig *tc, const SeqSource *src,
                       const MeasureOptions *opt);
 MUST_CHECK Measurer *measurer_open(const Assistant *a, const TargetConfig *tc, const SeqSource *src,

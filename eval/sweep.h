@@ -10,10 +10,10 @@
 typedef struct {
     char name[32];   // "stock", "trained"
     char path[1024]; // the drafter's folder
-    Sha256 sha;      // of its model.safetensors: which weights were measured; empty for sharded ones
-    char dtype[8];   // of what entered its GEMMs
-    Head deployed;   // by its config.json
-    bool has[2];     // heads measured
+    Sha256 sha;    // of its model.safetensors: which weights were measured; empty for sharded ones
+    char dtype[8]; // of what entered its GEMMs
+    Head deployed; // by its config.json
+    bool has[2];   // heads measured
     int K;
     int64_t n;         // prompts, by id ascending; several samples of one prompt are one entry
     int64_t sequences; // captured texts
@@ -23,6 +23,8 @@ typedef struct {
 // Measures the deployed head and, where that is the centroid one, the dense head beside it.
 MUST_CHECK bool sweep_run(Sweep *out, const char *name, const char *path, const Assistant *a,
                           const TargetConfig *tc, const SeqSource *src, int K, Err *err);
+// Memory that sweep_run takes beside the models.
+size_t sweep_bytes(const Assistant *a, const TargetConfig *tc, const SeqSource *src, int K);
 void sweep_free(Sweep *s);
 
 // Intervals of every sweep, head and draft length k = 1..K from the same resamples. Sweeps hold the

@@ -9,9 +9,9 @@
 struct Ops;
 typedef struct Device {
     const struct Ops *ops;
-    const char *kind;  // "cpu" or "cuda"
+    const char *kind; // "cpu" or "cuda"
     int threads;
-    void *impl;        // cuBLAS handles, oneDNN primitives, scratch: private to the bodies
+    void *impl; // cuBLAS handles, oneDNN primitives, scratch: private to the bodies
 } Device;
 
 // spec: auto | cpu | cuda[:n]; threads 0 = all. Chooses the kernels of this machine at run time.
@@ -20,18 +20,22 @@ void dev_close(Device *dev);
 
 void *dev_alloc(Device *dev, size_t bytes, Err *err); // 64-byte aligned, zeroed; NULL = err set
 void dev_free(Device *dev, void *p);
-void dev_upload(Device *dev, Tensor dst, const void *src);   // src packed, same dtype
-void dev_download(Device *dev, void *dst, Tensor src);       // dst packed, same dtype; waits
+void dev_upload(Device *dev, Tensor dst, const void *src); // src packed, same dtype
+void dev_download(Device *dev, void *dst, Tensor src);     // dst packed, same dtype; waits
 MUST_CHECK bool dev_sync(Device *dev, Err *err);
 
 // Lines "name: value" that doctor prints: CPU, OpenBLAS core, oneDNN kernels, bf16 choice, GPU.
-void dev_describe(Device *dev, void (*line)(void *ctx, const char *name, const char *value), void *ctx);
+void dev_describe(Device *dev, void (*line)(void *ctx, const char *name, const char *value),
+                  void *ctx);
+// About what operators take beside tensors: scratch of every thread, code made at run time.
+size_t dev_scratch_bytes(const Device *dev);
 // True where bf16 GEMM beats f32 GEMM on this device (measured by the kernels it has, not timed).
 bool dev_prefers_bf16(const Device *dev);
 
 // Debian 12's OpenBLAS falls back to SSE3 kernels on CPUs it does not know, and reads
-// OPENBLAS_CORETYPE only in its constructor: when the running core is a fall-back, sets the variable
-// and re-executes the program. Call first thing in main. Returns when nothing is to be done.
+// OPENBLAS_CORETYPE only in its constructor: when the running core is a fall-back, sets the
+// variable and re-executes the program. Call first thing in main. Returns when nothing is to be
+// done.
 void blas_core_guard(char **argv);
 
 #endif

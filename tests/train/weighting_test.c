@@ -28,12 +28,12 @@ static void reach_multiplies_smoothed_match_rates(void **state) {
     Weighting r = {.kind = WEIGHTS_REACH, .K = 3, .smooth = 0.1};
     weighting_steps(&r, w);
     assert_near(w[2], 1.0, 0.0); // nothing seen yet: all alike
-    weighting_observe(&r, (double[DRAFT_MAX]){0.8, 0.5, 0.2}, (int64_t[DRAFT_MAX]){5, 5, 5});
+    weighting_observe(&r, (double[DRAFT_MAX]){0.8, 0.5, 0.2}, (double[DRAFT_MAX]){5, 5, 5});
     weighting_steps(&r, w);
     assert_near(w[0], 1.0, 0.0);
     assert_near(w[1], 0.82, 1e-12);
     assert_near(w[2], 0.82 * 0.55, 1e-12);
-    weighting_observe(&r, (double[DRAFT_MAX]){1.0, 0.0, 0.0}, (int64_t[DRAFT_MAX]){5, 0, 5});
+    weighting_observe(&r, (double[DRAFT_MAX]){1.0, 0.0, 0.0}, (double[DRAFT_MAX]){5, 0, 5});
     assert_near(r.match[0], 0.9 * 0.8 + 0.1, 1e-12);
     assert_near(r.match[1], 0.5, 0.0); // a step without rows keeps its rate
 }
