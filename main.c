@@ -148,7 +148,7 @@ static int report(const char *verb, Err *err) {
 }
 
 int main(int argc, char **argv) {
-    blas_core_guard(argv);
+    start_guard(argv);
     signals_ignore_write();
     Err err = {0};
     if (argc < 2) {

@@ -1,57 +1,44 @@
-// data/corpus.c - lines of JSON out of plain, compressed and packed files; limits instead of trust.
+// data/corpus.c - lines and whole members as JSON; which members of an archive are read at all.
 #include "data/corpus.h"
 
-#include <archive.h>
-#include <archive_entry.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
+#include "data/corpus_pack.h"
 #include "infer/base/file.h"
 #include "infer/base/utf8.h"
 #include "infer/text/chat_json.h"
 
-enum {
-    BLOCK_BYTES = 64 << 10,
-    LINE_LIMIT = 64 << 20,
-    GUARD_AFTER = 64 << 20, // unpacked bytes before the ratio is looked at
-    RATIO_LIMIT = 1000,
-    NAME_BYTES = 200,
-};
-#define TOTAL_LIMIT ((int64_t)256 << 30)
+enum { OBJECT_LIMIT = 16 << 20 }; // bytes of a line, or of a member that is one object
+
+typedef enum { MEMBER_LINES, MEMBER_OBJECT, MEMBER_MEDIA, MEMBER_PACK, MEMBER_OTHER } MemberForm;
 
 struct Corpus {
-    struct archive *archive;
+    Pack *pack;
     char path[PATH_ROOM];
-    char entry[NAME_BYTES]; // printable name of the member, never opened; "" for a bare file
-    bool in_entry;
-    char block[BLOCK_BYTES];
-    size_t at, filled; // block[at..filled) is not consumed yet
-    char *line;        // bytes of the present line so far
+    char member[MEMBER_NAME]; // "" for a bare file
+    bool ahead;               // the member is known, but nothing was done about it yet
+    bool ended;
+    bool in_lines;
+    const char *data; // of the pack, not consumed yet
+    size_t left;
+    char *text; // the present line or member so far
     size_t size, room;
-    int64_t number; // of the present line in its member, 1-based
-    int64_t unpacked, skipped;
-    json_t *value;
+    bool overflow;    // it is longer than OBJECT_LIMIT: the rest was passed over
+    int64_t number;   // of the present line in its member, 1-based; 0: a whole member
+    json_t *value;    // what corpus_next gave out last
+    CorpusLine group; // an object that waits for the rest of its group; value NULL: none
+    char key[MEMBER_NAME], media_key[MEMBER_NAME]; // of that group; of the last medium
+    int64_t skipped;
 };
 
 static void place(const Corpus *c, char out[512]) {
-    char file[NAME_BYTES];
+    char file[MEMBER_NAME];
     utf8_fit(file, sizeof file, path_base(c->path));
-    if (c->entry[0])
-        snprintf(out, 512, "%s(%s):%lld", file, c->entry, (long long)c->number);
-    else
-        snprintf(out, 512, "%s:%lld", file, (long long)c->number);
-}
-
-// Damage has the library's own numbers, or those of bad text and bad use; any other is the
-// system's.
-static bool archive_failed(Corpus *c, Err *err) {
-    const char *why = archive_error_string(c->archive);
-    const int number = archive_errno(c->archive);
-    if (number > 0 && number != EILSEQ && number != EINVAL)
-        return err_set(err, ERR_FAILED, "%s: %s", c->path, strerror(number));
-    return err_set(err, ERR_INPUT, "%s: %s", c->path, why ? why : "damaged or not readable");
+    int n = snprintf(out, 512, c->member[0] ? "%s(%s)" : "%s", file, c->member);
+    if (c->number > 0) snprintf(out + n, 512 - (size_t)n, ":%lld", (long long)c->number);
 }
 
 Corpus *corpus_open(const char *path, Err *err) {
@@ -64,149 +51,220 @@ Corpus *corpus_open(const char *path, Err *err) {
         return NULL;
     }
     Corpus *c = calloc(1, sizeof *c);
-    if (c) c->archive = archive_read_new();
-    if (!c || !c->archive) {
-        free(c);
+    if (!c) {
         err_set(err, ERR_FAILED, "%s: out of memory", path);
         return NULL;
     }
     snprintf(c->path, sizeof c->path, "%s", path);
-    struct archive *a = c->archive;
-    archive_read_support_filter_gzip(a);
-    archive_read_support_filter_zstd(a);
-    archive_read_support_filter_xz(a);
-    archive_read_support_format_tar(a);
-    archive_read_support_format_zip(a);
-    archive_read_support_format_raw(a);
-    archive_read_support_format_empty(a);
-    if (archive_read_open_filename(a, path, BLOCK_BYTES) != ARCHIVE_OK) {
-        archive_failed(c, err);
-        corpus_close(c);
-        return NULL;
-    }
-    return c;
+    if ((c->pack = pack_open(path, err)) != NULL) return c;
+    corpus_close(c);
+    return NULL;
 }
 
 void corpus_close(Corpus *c) {
     if (!c) return;
-    archive_read_free(c->archive);
+    pack_close(c->pack);
     json_decref(c->value);
-    free(c->line);
+    json_decref(c->group.value);
+    free(c->text);
     free(c);
 }
 
 int64_t corpus_skipped(const Corpus *c) {
-    return c->skipped;
+    return c->skipped + pack_skipped(c->pack);
 }
 
-// 1 = a member is open, 0 = no more, -1 = error.
-static int next_entry(Corpus *c, Err *err) {
-    struct archive_entry *e;
-    for (;;) {
-        const int rc = archive_read_next_header(c->archive, &e);
-        if (rc == ARCHIVE_EOF) return 0;
-        if (rc < ARCHIVE_WARN) return archive_failed(c, err), -1;
-        if (archive_entry_filetype(e) == AE_IFREG && !archive_entry_hardlink(e)) break;
-        c->skipped++;
-    }
-    const bool raw = archive_format(c->archive) == ARCHIVE_FORMAT_RAW;
-    const char *name = raw ? "" : archive_entry_pathname(e);
-    if (!name) name = archive_entry_pathname_utf8(e); // not to be had in the "C" locale
-    utf8_fit(c->entry, sizeof c->entry, name ? name : "");
-    c->in_entry = true;
-    c->number = 0;
-    return 1;
+static bool is_one_of(const char *ending, const char *const *list) {
+    for (; *list; list++)
+        if (!strcasecmp(ending, *list)) return true;
+    return false;
 }
 
-// Fills block: 1 = bytes there, 0 = end of the member, -1 = error.
-static int fill(Corpus *c, Err *err) {
-    const la_ssize_t n = archive_read_data(c->archive, c->block, sizeof c->block);
-    if (n < 0) return archive_failed(c, err), -1;
-    c->at = 0;
-    c->filled = (size_t)n;
-    c->unpacked += n;
-    const int64_t packed = archive_filter_bytes(c->archive, -1);
-    if (c->unpacked > GUARD_AFTER && c->unpacked / RATIO_LIMIT > packed) {
-        err_set(err, ERR_INPUT, "%s: %lld bytes unpack to more than %lld: over the limit of %d : 1",
-                c->path, (long long)packed, (long long)c->unpacked, (int)RATIO_LIMIT);
-        return -1;
-    }
-    if (c->unpacked > TOTAL_LIMIT) {
-        err_set(err, ERR_INPUT, "%s: unpacks to more than %lld bytes", c->path,
-                (long long)TOTAL_LIMIT);
-        return -1;
-    }
-    return n > 0;
+static MemberForm form_of(const char *member) {
+    static const char *const lines[] = {"jsonl", "ndjson", NULL};
+    static const char *const packs[] = {"gz",  "zst", "xz", "bz2", "lz4",     "tar",
+                                        "tgz", "zip", "7z", "rar", "parquet", NULL};
+    static const char *const media[] = {"jpg",  "jpeg", "png", "webp", "gif",  "bmp",  "tif",
+                                        "tiff", "ppm",  "mp3", "wav",  "flac", "ogg",  "opus",
+                                        "m4a",  "mp4",  "avi", "mov",  "mkv",  "webm", NULL};
+    const char *base = path_base(member), *dot = strrchr(base, '.');
+    if (base[0] == '.') return MEMBER_OTHER; // what a desktop leaves behind
+    if (!dot || is_one_of(dot + 1, lines)) return MEMBER_LINES;
+    if (!strcasecmp(dot + 1, "json")) return MEMBER_OBJECT;
+    if (is_one_of(dot + 1, media)) return MEMBER_MEDIA;
+    return is_one_of(dot + 1, packs) ? MEMBER_PACK : MEMBER_OTHER;
 }
 
-static bool line_append(Corpus *c, const char *data, size_t size, Err *err) {
-    if (c->size + size > LINE_LIMIT) {
-        char where[512];
-        place(c, where);
-        return err_set(err, ERR_INPUT, "%s: line longer than %d bytes", where, (int)LINE_LIMIT);
+// The name of a member's group: up to the first dot behind the folder.
+static void key_of(const char *member, char key[MEMBER_NAME]) {
+    const char *dot = strchr(path_base(member), '.');
+    snprintf(key, MEMBER_NAME, "%.*s", dot ? (int)(dot - member) : (int)strlen(member), member);
+}
+
+static bool append(Corpus *c, const char *data, size_t size, Err *err) {
+    if (c->overflow || c->size + size > OBJECT_LIMIT) {
+        c->overflow = true;
+        return true;
     }
     if (c->size + size > c->room) {
-        const size_t room = (c->size + size) * 2;
-        char *line = realloc(c->line, room);
-        if (!line) return err_set(err, ERR_FAILED, "%s: out of memory", c->path);
-        c->line = line;
+        const size_t wanted = 2 * (c->size + size),
+                     room = wanted < OBJECT_LIMIT ? wanted : OBJECT_LIMIT;
+        char *text = realloc(c->text, room);
+        if (!text) return err_set(err, ERR_FAILED, "%s: out of memory", c->path);
+        c->text = text;
         c->room = room;
     }
-    if (size > 0) memcpy(c->line + c->size, data, size);
+    if (size > 0) memcpy(c->text + c->size, data, size);
     c->size += size;
     return true;
 }
 
-// The next line of any member into c->line: 1, 0 = the end of everything, -1 = error.
-static int next_line(Corpus *c, Err *err) {
+// Up to and without `stop` (or, '\0', to the end of the member) into c->text: 1, 0 = the member was
+// at its end, -1 = error.
+static int gather(Corpus *c, char stop, Err *err) {
+    bool any = false;
     c->size = 0;
-    for (;;) {
-        if (!c->in_entry) {
-            const int rc = next_entry(c, err);
-            if (rc <= 0) return rc;
+    c->overflow = false;
+    for (;; any = true) {
+        if (c->left == 0) {
+            const int rc = pack_read(c->pack, &c->data, &c->left, err);
+            if (rc < 0) return -1;
+            if (rc == 0) return any;
         }
-        c->number++;
-        for (;;) {
-            if (c->at == c->filled) {
-                const int rc = fill(c, err);
-                if (rc < 0) return -1;
-                if (rc == 0) break;
-            }
-            const char *from = c->block + c->at;
-            const char *end = memchr(from, '\n', c->filled - c->at);
-            const size_t n = end ? (size_t)(end - from) : c->filled - c->at;
-            if (!line_append(c, from, n, err)) return -1;
-            c->at += n + (end != NULL);
-            if (end) return 1;
-        }
-        c->in_entry = false;
-        if (c->size) return 1; // a last line without its newline
+        const char *end = stop ? memchr(c->data, stop, c->left) : NULL;
+        const size_t n = end ? (size_t)(end - c->data) : c->left, used = n + (end != NULL);
+        if (!append(c, c->data, n, err)) return -1;
+        c->data += used;
+        c->left -= used;
+        if (end) return 1;
     }
 }
 
 static bool is_blank(const char *s, size_t n) {
     for (size_t i = 0; i < n; i++)
-        if (s[i] != ' ' && s[i] != '\t' && s[i] != '\r') return false;
+        if (s[i] != ' ' && s[i] != '\t' && s[i] != '\r' && s[i] != '\n') return false;
     return true;
 }
 
-int corpus_next(Corpus *c, CorpusLine *out, Err *err) {
+// c->text as an object into out, or what is wrong with it.
+static CorpusStep parse(const Corpus *c, CorpusLine *out, Err *err) {
+    Err why = {0};
+    *out = (CorpusLine){.line = c->number};
+    place(c, out->where);
+    out->too_long = c->overflow || chat_json_cost(c->text, c->size) > CHAT_JSON_COST;
+    if (c->overflow)
+        err_set(&why, ERR_INPUT, "%s longer than %d bytes", c->number ? "line" : "member",
+                (int)OBJECT_LIMIT);
+    else
+        out->value = chat_json_read(c->text, c->size, &why);
+    if (json_is_object(out->value)) return CORPUS_LINE;
+    const bool whole_list = c->number == 1 && c->size > 0 && c->text[0] == '[';
+    if (out->too_long)
+        err_set(err, ERR_INPUT, "%s: %.300s", out->where, why.text);
+    else
+        err_set(err, ERR_INPUT, "%s: not a JSON object%s%.300s%s", out->where, why.code ? ": " : "",
+                why.text, whole_list ? " (a list? jq -c '.[]' makes one object a line of it)" : "");
+    json_decref(out->value);
+    out->value = NULL;
+    return CORPUS_BAD;
+}
+
+static CorpusStep give(Corpus *c, const CorpusLine *line, CorpusLine *out) {
+    *out = *line;
+    c->value = line->value;
+    return CORPUS_LINE;
+}
+
+// The object that waited for its group is complete.
+static CorpusStep give_group(Corpus *c, CorpusLine *out) {
+    const CorpusLine group = c->group;
+    c->group = (CorpusLine){0};
+    return give(c, &group, out);
+}
+
+static CorpusStep next_line(Corpus *c, CorpusLine *out, Err *err) {
+    for (;;) {
+        c->number++;
+        const int rc = gather(c, '\n', err);
+        if (rc < 0) return CORPUS_BROKEN;
+        if (rc == 0) {
+            c->in_lines = false;
+            return CORPUS_END;
+        }
+        if (!c->overflow && is_blank(c->text, c->size)) continue;
+        const CorpusStep step = parse(c, out, err);
+        c->value = out->value;
+        return step;
+    }
+}
+
+// A member that is one object: held back, since images may belong to it.
+static CorpusStep hold_object(Corpus *c, CorpusLine *out, Err *err) {
+    c->number = 0;
+    const int rc = gather(c, '\0', err);
+    if (rc < 0) return CORPUS_BROKEN;
+    if (rc == 0 || (!c->overflow && is_blank(c->text, c->size))) return CORPUS_END;
+    const CorpusStep step = parse(c, out, err);
+    if (step != CORPUS_LINE) return step;
+    c->group = *out;
+    key_of(c->member, c->key);
+    c->group.media = strcmp(c->key, c->media_key) == 0;
+    return CORPUS_END;
+}
+
+// The member whose name was just read. CORPUS_END: nothing to give out yet.
+static CorpusStep enter_member(Corpus *c, CorpusLine *out, Err *err) {
+    char where[512], key[MEMBER_NAME];
+    c->ahead = false;
+    c->left = 0;
+    c->number = 0;
+    const MemberForm form = c->member[0] ? form_of(c->member) : MEMBER_LINES;
+    switch (form) {
+    case MEMBER_LINES:
+        c->in_lines = true;
+        return CORPUS_END;
+    case MEMBER_OBJECT:
+        return hold_object(c, out, err);
+    case MEMBER_MEDIA:
+        key_of(c->member, c->media_key);
+        if (c->group.value && !strcmp(c->key, c->media_key)) c->group.media = true;
+        break;
+    case MEMBER_PACK:
+        place(c, where);
+        err_set(err, ERR_INPUT, "%s: packed inside of a pack; unpack it first", where);
+        return CORPUS_BROKEN;
+    case MEMBER_OTHER:
+        break;
+    }
+    key_of(c->member, key);
+    c->skipped += !(c->group.value && !strcmp(c->key, key)); // the rest of a group is no loss
+    return CORPUS_END;
+}
+
+static bool same_group(const Corpus *c) {
+    char key[MEMBER_NAME];
+    key_of(c->member, key);
+    return strcmp(key, c->key) == 0 && form_of(c->member) != MEMBER_OBJECT;
+}
+
+CorpusStep corpus_next(Corpus *c, CorpusLine *out, Err *err) {
     json_decref(c->value);
     c->value = NULL;
-    int rc;
-    do {
-        rc = next_line(c, err);
-        if (rc <= 0) return rc;
-    } while (is_blank(c->line, c->size));
-    place(c, out->where);
-    out->line = c->number;
-    Err why = {0};
-    c->value = chat_json_read(c->line, c->size, &why);
-    if (!json_is_object(c->value)) {
-        err_set(err, ERR_INPUT, "%s: not a JSON object%s%.300s", out->where, why.code ? ": " : "",
-                why.text);
-        return -1;
+    for (;;) {
+        CorpusStep step = CORPUS_END;
+        if (c->in_lines) {
+            step = next_line(c, out, err);
+        } else if (c->ahead) {
+            step = enter_member(c, out, err);
+        } else if (!c->ended) {
+            const int rc = pack_next(c->pack, c->member, err);
+            if (rc < 0) return CORPUS_BROKEN;
+            c->ahead = rc > 0;
+            c->ended = rc == 0;
+            if (c->group.value && (c->ended || !same_group(c))) return give_group(c, out);
+        } else {
+            return CORPUS_END;
+        }
+        if (step != CORPUS_END) return step;
     }
-    out->value = c->value;
-    return 1;
 }

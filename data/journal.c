@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "infer/base/hash.h"
+#include "infer/base/log.h"
 
 enum { HEAD = 17 }; // the checksum and its space
 #define JOURNAL_BYTES ((int64_t)1 << 40)
@@ -22,51 +23,85 @@ static int64_t whole_line(const char *at, const char *end) {
     return memcmp(hex, at, HEAD - 1) == 0 ? size : -1;
 }
 
-// Start of the text of every whole line behind the first; stops at the first that is not.
-static bool index_lines(Journal *j, size_t total, const char *identity, Err *err) {
-    const char *at = j->data, *end = j->data + total;
-    int64_t room = 0;
-    for (int64_t line = -1;; line++) {
-        const int64_t size = whole_line(at, end);
-        if (line >= room - 2) {
-            room = room ? 2 * room : 1024;
-            int64_t *more = realloc(j->start, (size_t)room * sizeof *more);
-            if (!more) return err_set(err, ERR_FAILED, "%s: out of memory", j->path);
-            j->start = more;
-        }
-        const bool mine = line >= 0 || (size == (int64_t)strlen(identity) &&
-                                        !memcmp(at + HEAD, identity, (size_t)size));
-        if (line >= 0) j->start[line] = at - j->data + HEAD;
-        if (size < 0 || !mine) {
-            j->n = line < 0 ? 0 : line;
-            if (line < 0) j->start[0] = 0;
-            return true;
-        }
-        at += HEAD + size + 1;
+static bool note_start(Journal *j, int64_t line, int64_t *room, int64_t at, Err *err) {
+    if (line >= *room) {
+        *room = *room ? 2 * *room : 1024;
+        int64_t *more = realloc(j->start, (size_t)*room * sizeof *more);
+        if (!more) return err_set(err, ERR_FAILED, "%s: out of memory", j->path);
+        j->start = more;
     }
+    j->start[line] = at;
+    return true;
 }
 
-bool journal_open(Journal *j, const char *path, const char *identity, Err *err) {
+// A line torn by a kill costs nothing that was finished; a line break behind it tells of more.
+static void tell_loss(const Journal *j, const char *at, const char *end) {
+    if (at < end && memchr(at, '\n', (size_t)(end - at)) != NULL)
+        log_warn("%s: damaged behind line %lld: %lld bytes of finished work are dropped", j->path,
+                 (long long)j->n, (long long)(end - at));
+}
+
+// Start of the text of every whole line behind the first; stops at the first that is not.
+static bool index_lines(Journal *j, const char *at, const char *end, Err *err) {
+    int64_t room = 0;
+    for (;; j->n++) {
+        if (!note_start(j, j->n, &room, at - j->data + HEAD, err)) return false;
+        const int64_t size = whole_line(at, end);
+        if (size < 0) break;
+        at += HEAD + size + 1;
+    }
+    tell_loss(j, at, end);
+    return true;
+}
+
+static int64_t count_lines(const char *at, const char *end) {
+    int64_t n = 0;
+    for (int64_t size; (size = whole_line(at, end)) >= 0; n++) at += HEAD + size + 1;
+    return n;
+}
+
+// *mine: the first line is this identity, and the lines are indexed.
+static bool read_lines(Journal *j, size_t total, const char *identity, bool anew, bool *mine,
+                       Err *err) {
+    const char *at = j->data, *end = j->data + total;
+    const int64_t size = whole_line(at, end);
+    *mine = size == (int64_t)strlen(identity) && !memcmp(at + HEAD, identity, (size_t)size);
+    if (*mine) return index_lines(j, at + HEAD + size + 1, end, err);
+    if (size < 0) {
+        tell_loss(j, at, end);
+        return true;
+    }
+    const int64_t others = count_lines(at + HEAD + size + 1, end);
+    if (others == 0 || anew) return true;
+    return err_set(err, ERR_USAGE,
+                   "%s: %lld finished answers of other settings or prompts (--overwrite, or "
+                   "removing the file, drops them)",
+                   j->path, (long long)others);
+}
+
+// The file begins with the identity and nothing else.
+static bool begin(Journal *j, const char *identity, Err *err) {
+    int64_t room = 0;
+    const int64_t first = (int64_t)strlen(identity) + 1 + 2 * HEAD;
+    if (ftruncate(j->fd, 0) != 0) return err_errno(err, "cannot write %s", j->path);
+    return journal_add(j, identity, err) && note_start(j, 0, &room, first, err);
+}
+
+bool journal_open(Journal *j, const char *path, const char *identity, bool anew, Err *err) {
     *j = (Journal){.fd = -1};
     size_t total = 0;
+    bool mine;
     path_join(j->path, "", path);
     if (file_exists(path) && !(j->data = file_read(path, JOURNAL_BYTES, &total, err))) return false;
     if (!j->data && !(j->data = calloc(1, 1)))
         return err_set(err, ERR_FAILED, "%s: out of memory", path);
-    if (!index_lines(j, total, identity, err)) goto fail;
+    if (!read_lines(j, total, identity, anew, &mine, err)) goto fail;
     j->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (j->fd < 0) {
         err_errno(err, "cannot open %s", path);
         goto fail;
     }
-    if (j->start[0] > 0) return true;
-    if (ftruncate(j->fd, 0) != 0) {
-        err_errno(err, "cannot write %s", path);
-        goto fail;
-    }
-    if (!journal_add(j, identity, err)) goto fail;
-    j->start[0] = (int64_t)strlen(identity) + 1 + 2 * HEAD;
-    return true;
+    if (mine || begin(j, identity, err)) return true;
 fail:
     journal_close(j);
     return false;

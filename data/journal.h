@@ -15,8 +15,11 @@ typedef struct {
         *start; // (n + 1) where the text of each line begins; [n]: where the last one ended, + 17
 } Journal;
 
-// Reads what is there; a journal of another identity counts as empty.
-MUST_CHECK bool journal_open(Journal *j, const char *path, const char *identity, Err *err);
+// Reads what is there. Finished lines of another identity are refused (ERR_USAGE) unless `anew`,
+// which drops them; so that nothing goes unnoticed, damage that takes lines along is said on
+// stderr.
+MUST_CHECK bool journal_open(Journal *j, const char *path, const char *identity, bool anew,
+                             Err *err);
 const char *journal_line(const Journal *j, int64_t i, size_t *size); // not 0-terminated
 // Cuts behind the first n lines; from then on lines are added.
 MUST_CHECK bool journal_keep(Journal *j, int64_t n, Err *err);

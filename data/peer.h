@@ -5,13 +5,28 @@
 #include "infer/base/settings.h"
 #include "infer/tensor/tensor.h"
 
-// Runs bench.peer_path/script with bench.python at the given shape and reads `field` of the JSON
-// object it prints. extra: more arguments, or "".
-MUST_CHECK bool peer_run(const Settings *s, const char *script, const char *extra,
-                         const char *shape, DType dtype, int64_t batch, int64_t seq,
-                         const char *field, double *out, Err *err);
+// Milliseconds of one pass over a batch. Other users of a machine only ever add to a time: the best
+// passes tell what two programs can do, the means what they did.
+typedef struct {
+    double mean, best;
+} RunTime;
 
-// The general form: bench.python with the arguments as they are.
-MUST_CHECK bool peer_call(const Settings *s, const char *arguments, const char *field, double *out, Err *err);
+typedef struct {
+    const char *script; // in bench.peer_path
+    const char *unit;   // "batch": its JSON object has ms_per_batch and best_ms_per_batch
+    const char *extra;  // more arguments, or ""
+    const char *shape;
+    DType dtype;
+    int64_t batch, seq;
+} PeerJob;
+
+// Runs the job with bench.python.
+MUST_CHECK bool peer_run(const Settings *s, const PeerJob *job, RunTime *out, Err *err);
+// "   peer 10.0 ms: 2.00x (best 9.0 ms: 2.10x)" beside our own time.
+void peer_print(RunTime peer, RunTime ours);
+
+// bench.python with the arguments as they are; reads n numbers of the JSON object it prints.
+MUST_CHECK bool peer_call(const Settings *s, const char *arguments, const char *const *field, int n,
+                          double *out, Err *err);
 
 #endif

@@ -10,11 +10,20 @@
 #include "infer/base/log.h"
 #include "infer/base/stage.h"
 
+static void print_result(const json_t *result, bool as_json) {
+    if (!as_json) {
+        prepared_table(result);
+        return;
+    }
+    json_dumpf(result, stdout, JSON_INDENT(2));
+    putchar('\n');
+}
+
 typedef struct {
     TargetConfig config;
     Sha256 hash;          // of the tokenizer
     Tokenizer *tokenizer; // once there is something to prepare
-    PrepareTools tools;
+    ChatTemplate chat;
 } Inputs;
 
 static bool inputs_open(Inputs *in, const Settings *s, Err *err) {
@@ -23,128 +32,58 @@ static bool inputs_open(Inputs *in, const Settings *s, Err *err) {
     return target_config_load(&in->config, s->model.target_path, err) &&
            tokenizer_file_hash(&in->hash, path_join(path, s->model.target_path, "tokenizer.json"),
                                err) &&
-           chat_template_load(&in->tools.chat_template, s->model.target_path, s->data.chat_template,
-                              err);
+           chat_template_load(&in->chat, s->model.target_path, s->data.chat_template, err);
 }
 
-static json_t *hashes(const StrList *files, Err *err) {
-    json_t *list = json_array();
-    for (int i = 0; i < files->n; i++) {
-        Sha256 sha;
-        if (!file_exists(files->item[i])) {
-            err_set(err, ERR_INPUT, "%s: %s", files->item[i],
-                    dir_exists(files->item[i])          ? "a folder, expected a JSONL file"
-                    : access(files->item[i], F_OK) == 0 ? "not a regular file"
-                                                        : "no such file");
-        } else if (sha256_file(&sha, files->item[i], err)) {
-            json_array_append_new(list, json_string(sha.hex));
-            continue;
-        }
-        json_decref(list);
-        return NULL;
-    }
-    return list;
+// Hashes of the files of one input, and the weights they are mixed with.
+static bool identify(json_t *identity, const char *key, const StrList *list, bool held_out,
+                     Err *err) {
+    Sources sources;
+    char name[64];
+    if (!sources_open(&sources, key, list, held_out, err)) return false;
+    json_t *hashes = sources_hashes(&sources, err);
+    if (hashes) json_object_set_new(identity, key, hashes);
+    snprintf(name, sizeof name, "%s weights", key);
+    if (hashes) json_object_set_new(identity, name, sources_weights(&sources));
+    sources_free(&sources);
+    return hashes != NULL;
 }
 
 // Everything the samples depend on: contents, not paths.
 static json_t *identity_of(const Settings *s, const Inputs *in, Err *err) {
-    json_t *train = hashes(&s->data.train, err), *eval = train ? hashes(&s->data.eval, err) : NULL;
-    if (!eval) {
-        json_decref(train);
+    json_t *o = json_object();
+    if (!identify(o, "data.train", &s->data.train, false, err) ||
+        !identify(o, "data.eval", &s->data.eval, true, err)) {
+        json_decref(o);
         return NULL;
     }
-    return json_pack("{s:o, s:o, s:s, s:s, s:f, s:I, s:I, s:I, s:I, s:I, s:s}", "data.train", train,
-                     "data.eval", eval, "tokenizer", in->hash.hex, "data.template",
-                     chat_template_name(in->tools.chat_template), "data.dev_fraction",
-                     s->data.dev_fraction, "data.max_length", (json_int_t)s->data.max_length,
-                     "data.max_samples", (json_int_t)s->data.max_samples, "data.eval_samples",
-                     (json_int_t)s->data.eval_samples, "data.dev_samples",
-                     (json_int_t)s->data.dev_samples, "data.seed", (json_int_t)s->data.seed,
-                     "regenerate.answers", s->regenerate.answers);
+    json_t *rest = json_pack(
+        "{s:s, s:s, s:f, s:I, s:I, s:I, s:I, s:I, s:s, s:I, s:s, s:s, s:s, s:s, s:s}", "tokenizer",
+        in->hash.hex, "data.template", chat_template_name(in->chat), "data.dev_fraction",
+        s->data.dev_fraction, "data.max_length", (json_int_t)s->data.max_length, "data.max_samples",
+        (json_int_t)s->data.max_samples, "data.eval_samples", (json_int_t)s->data.eval_samples,
+        "data.dev_samples", (json_int_t)s->data.dev_samples, "data.seed", (json_int_t)s->data.seed,
+        "regenerate.answers", s->regenerate.answers, "data.minimum_valid_tokens",
+        (json_int_t)s->data.minimum_valid_tokens, "data.turns", s->data.turns, "data.thinking",
+        s->data.thinking, "data.prompt_key", s->data.prompt_key, "data.completion_key",
+        s->data.completion_key, "data.bad_lines", s->data.bad_lines);
+    CHECK(rest != NULL);
+    json_object_update(o, rest);
+    json_decref(rest);
+    return o;
 }
 
-static long long number(const json_t *o, const char *a, const char *b) {
-    return (long long)json_integer_value(json_object_get(json_object_get(o, a), b));
-}
-
-static void print_result(const json_t *result, bool as_json) {
-    if (as_json) {
-        json_dumpf(result, stdout, JSON_INDENT(2));
-        putchar('\n');
-        return;
-    }
-    static const char *const inputs[] = {"train", "eval"};
-    for (int i = 0; i < SPLIT_COUNT; i++) {
-        const json_t *o = json_object_get(json_object_get(result, "splits"), split_name((Split)i));
-        printf("%-6s %8lld prompts %10lld tokens\n", split_name((Split)i),
-               (long long)json_integer_value(json_object_get(o, "prompts")),
-               (long long)json_integer_value(json_object_get(o, "tokens")));
-    }
-    for (int i = 0; i < 2; i++)
-        printf("data.%-5s in %lld = out %lld + skipped %lld (too long %lld, also in data.eval "
-               "%lld, repeated %lld, "
-               "beyond the limit %lld) + failed %lld\n",
-               inputs[i], number(result, inputs[i], "in"), number(result, inputs[i], "out"),
-               number(result, inputs[i], "skipped"), number(result, inputs[i], "too_long"),
-               number(result, inputs[i], "in_eval"), number(result, inputs[i], "duplicate"),
-               number(result, inputs[i], "over_limit"), number(result, inputs[i], "failed"));
-}
-
-// Spans of one kind each, under the name of the kind: what the loss sees is everything but context.
-static void show_sample(const Sample *s, const Tokenizer *t) {
-    static const char *const kinds[] = {"context", "model", "thought", "call"};
-    int64_t supervised = 0;
-    for (int64_t i = 0; i < s->n; i++) supervised += s->kind[i] >= TOKEN_MODEL;
-    printf("=== %s  category %s  source %s  %lld tokens, %lld supervised%s\n", s->id,
-           s->category[0] ? s->category : "-", s->source, (long long)s->n, (long long)supervised,
-           s->prompt == s->n ? ", the answer will be the target's own" : "");
-    for (int64_t from = 0, i = 1; i <= s->n; i++) {
-        if (i < s->n && s->kind[i] == s->kind[from]) continue;
-        size_t size;
-        char *text = tokenizer_decode(t, s->ids + from, (size_t)(i - from), false, &size);
-        CHECK_MEMORY(text);
-        printf("--- %s, %lld tokens\n", kinds[s->kind[from]], (long long)(i - from));
-        fwrite(text, 1, size, stdout);
-        if (size == 0 || text[size - 1] != '\n') putchar('\n');
-        free(text);
-        from = i;
-    }
-}
-
-static void show(const Prepared *p, const Tokenizer *t, int64_t n) {
-    for (int split = 0; split < SPLIT_COUNT && n > 0; split++)
-        for (int64_t i = 0; i < p->split[split].n && n > 0; i++, n--)
-            show_sample(&p->split[split].sample[i], t);
-}
-
-static bool write_rejected(const Settings *s, const json_t *rejected, Err *err) {
-    char dir[PATH_ROOM], path[PATH_ROOM];
-    OutFile f;
-    size_t i;
-    json_t *line;
-    if (!out_open(&f, path_join(path, path_join(dir, s->output_dir, "data"), "rejected.jsonl"),
-                  err))
-        return false;
-    json_array_foreach(rejected, i, line) {
-        char *text = json_dumps(line, JSON_COMPACT);
-        CHECK_MEMORY(text);
-        out_printf(&f, "%s\n", text);
-        free(text);
-    }
-    return out_commit(&f, err);
-}
-
-static bool write_all(const Prepared *p, const Settings *s, const char *stage,
-                      const json_t *identity, const json_t *result, Err *err) {
+static bool write_all(Prepared *p, const Settings *s, const char *stage, const json_t *identity,
+                      const json_t *result, Err *err) {
     char path[PATH_ROOM];
-    if (!dir_make(path_join(path, s->output_dir, "data"), err) || !stage_clear(stage, err))
-        return false;
+    if (!stage_clear(stage, err)) return false;
     for (int i = 0; i < SPLIT_COUNT; i++)
-        if (!samples_save(split_path(path, s, "data", (Split)i, ".jsonl"), p->split[i].sample,
-                          p->split[i].n, err))
+        if (!prepared_save(p, (Split)i, split_path(path, s, "data", (Split)i, ".jsonl"), err))
             return false;
-    if (!write_rejected(s, p->rejected, err)) return false;
-    static const char *const names[] = {"train.jsonl", "dev.jsonl", "eval.jsonl", "rejected.jsonl"};
+    if (!prepared_commit_rejects(p, err)) return false;
+    static const char *const names[] = {
+        "train.jsonl",       "dev.jsonl",          "eval.jsonl",      "train_skipped.jsonl",
+        "train_error.jsonl", "eval_skipped.jsonl", "eval_error.jsonl"};
     json_t *outputs = json_object();
     bool ok = true;
     for (size_t i = 0; ok && i < sizeof names / sizeof *names; i++)
@@ -156,19 +95,22 @@ static bool write_all(const Prepared *p, const Settings *s, const char *stage,
 
 static bool prepare(const Cli *cli, Inputs *in, const char *stage, const json_t *identity,
                     Err *err) {
+    char dir[PATH_ROOM];
     Prepared p;
+    const bool writes = !cli->dry_run && cli->show == 0;
     in->tokenizer = open_tokenizer(cli->s.model.target_path, in->config.text.vocab, err);
     if (in->tokenizer == NULL) return false;
-    in->tools.tokenizer = in->tokenizer;
-    if (!prepare_all(&p, &cli->s, &in->tools, err)) return false;
+    const PrepareTools tools = prepare_tools(&cli->s, in->tokenizer, in->chat);
+    path_join(dir, cli->s.output_dir, "data");
+    if (writes && !dir_make(dir, err)) return false;
+    if (!prepare_all(&p, &cli->s, &tools, writes ? dir : NULL, err)) return false;
     json_t *result = prepared_json(&p);
     bool ok = true;
-    if (cli->show > 0) {
-        show(&p, in->tokenizer, cli->show);
-    } else {
-        ok = cli->dry_run || write_all(&p, &cli->s, stage, identity, result, err);
-        if (ok) print_result(result, cli->json);
-    }
+    if (cli->show > 0)
+        ok = prepared_show(&p, in->tokenizer, cli->show, err);
+    else if (writes)
+        ok = write_all(&p, &cli->s, stage, identity, result, err);
+    if (ok && cli->show == 0) print_result(result, cli->json);
     json_decref(result);
     prepared_free(&p);
     return ok;
@@ -201,11 +143,16 @@ const Verb prepare_verb = {
     .name = "prepare",
     .summary = "conversations to token samples; train, dev and eval kept apart by hash",
     .usage =
-        "  draftsmith prepare data.train=mine.jsonl.zst data.eval=held-out.jsonl\n"
+        "  draftsmith prepare data.train=mine.jsonl.zst=3,general/=1 data.eval=held-out.jsonl\n"
         "  draftsmith prepare --show 3        the rendered text and the mask of three samples\n\n"
-        "Items are {\"messages\": [...]} with optional id, category and tools. A final assistant "
-        "turn is\n"
-        "dropped, since the target answers itself, unless regenerate.answers=reference.\n"
-        "Writes OUTPUT_DIR/data/{train,dev,eval}.jsonl, rejected.jsonl and prepare.json.",
+        "A source is a JSONL file (.gz, .zst, .xz), a .tar or .zip of them or of WebDataset\n"
+        "members, or a folder with train, valid and test files. A line has messages (with tools,\n"
+        "tool_calls, reasoning), conversations, turns, prompt and completion, text (rendered), or\n"
+        "input_ids and loss_mask; other keys are ignored. A number behind a source is its share\n"
+        "of data.max_samples (of what there is, without a limit); without numbers sources are\n"
+        "mixed as large as they are. A given answer is dropped, since the target answers itself,\n"
+        "unless regenerate.answers=reference; data.turns=every takes all turns of the model.\n"
+        "Writes OUTPUT_DIR/data/{train,dev,eval}.jsonl, {train,eval}_{skipped,error}.jsonl with\n"
+        "where and why, and prepare.json.",
     .run = prepare_run,
 };

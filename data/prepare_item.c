@@ -1,109 +1,184 @@
-// data/prepare_item.c - one conversation as ids, kinds and the place where its answer begins.
+// data/prepare_item.c - turns joined into samples, or chained into prompts that wait for answers.
+#include "data/prepare_item.h"
+
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/prepare.h"
 #include "infer/base/hash.h"
 #include "infer/base/utf8.h"
 
-static bool label(char *out, size_t room, const json_t *o, const char *key, const char *absent,
-                  Err *err) {
-    const json_t *v = json_object_get(o, key);
-    char number[32];
-    const char *text = absent;
-    if (json_is_string(v))
-        text = json_string_value(v);
-    else if (json_is_integer(v)) {
-        snprintf(number, sizeof number, "%lld", (long long)json_integer_value(v));
-        text = number;
-    } else if (v && !json_is_null(v)) {
-        return err_set(err, ERR_INPUT, "\"%s\" is neither a text nor a number", key);
+PrepareTools prepare_tools(const Settings *s, const Tokenizer *tokenizer, ChatTemplate chat) {
+    const Thinking thinking = !strcmp(s->data.thinking, "on")    ? THINKING_ON
+                              : !strcmp(s->data.thinking, "off") ? THINKING_OFF
+                                                                 : THINKING_AUTO;
+    return (PrepareTools){.tokenizer = tokenizer,
+                          .chat_template = chat,
+                          .every_turn = !strcmp(s->data.turns, "every"),
+                          .thinking = thinking,
+                          .row = {.prompt_key = s->data.prompt_key,
+                                  .completion_key = s->data.completion_key,
+                                  .drop_reasoning = thinking == THINKING_OFF},
+                          .max_length = s->data.max_length,
+                          .max_bytes = (size_t)s->data.max_length * tokenizer_longest(tokenizer)};
+}
+
+void item_free(Item *i) {
+    chains_free(i->chain, i->n);
+    *i = (Item){0};
+}
+
+bool item_hashes(Hashes *h, Dialogue *d, Err *err) {
+    Turn t = {0};
+    int rc;
+    while ((rc = dialogue_next(d, &t, false, err)) > 0) {
+        if (h->n == h->room) {
+            h->room = 2 * h->room + 8;
+            h->at = realloc(h->at, (size_t)h->room * sizeof *h->at);
+            CHECK_MEMORY(h->at);
+        }
+        h->at[h->n++] = xxh3_64(t.prompt.id, t.prompt.n * sizeof(int32_t));
     }
-    if (strlen(text) >= room)
-        return err_set(err, ERR_INPUT, "\"%s\" has %zu bytes, the limit is %zu", key, strlen(text),
-                       room - 1);
-    strcpy(out, text);
-    return true;
+    turn_free(&t);
+    return rc == 0;
 }
 
-static bool ends_with_answer(const json_t *messages) {
-    const json_t *last = json_array_get(messages, json_array_size(messages) - 1);
-    const char *role = json_string_value(json_object_get(last, "role"));
-    return role && (!strcmp(role, "assistant") || !strcmp(role, "model"));
+// Prompt and answer of a turn as a sample; the prompt is context whatever stands in it.
+static Sample sample_of(const Turn *t, const Tokenizer *tok, const Sample *like) {
+    const size_t n = t->prompt.n + t->answer.n;
+    Sample s = *like;
+    s.ids = malloc(n * sizeof *s.ids);
+    s.kind = calloc(n, 1);
+    CHECK_MEMORY(s.ids && s.kind ? s.ids : NULL);
+    memcpy(s.ids, t->prompt.id, t->prompt.n * sizeof *s.ids);
+    s.n = (int64_t)n;
+    s.prompt = (int64_t)t->prompt.n;
+    s.min_margin = -1;
+    if (t->answer.n == 0) return s;
+    memcpy(s.ids + s.prompt, t->answer.id, t->answer.n * sizeof *s.ids);
+    memcpy(s.kind + s.prompt, t->kind, t->answer.n);
+    const int32_t last = s.ids[s.n - 1];
+    s.stopped =
+        last == tokenizer_id(tok, "<turn|>") || last == tokenizer_id(tok, "<|tool_response>");
+    strcpy(s.sampler, "reference");
+    return s;
 }
 
-static bool encode(ChatTokens *out, const json_t *messages, const json_t *tools,
-                   const PrepareTools *with, bool open, Err *err) {
-    const ChatOptions opt = {.tmpl = with->chat_template, .generation_prompt = open};
-    return chat_encode(out, with->tokenizer, messages, tools, opt, err);
+static Chain *add(Item *out, Sample s) {
+    if (out->n == out->room) {
+        out->room = 2 * out->room + 2;
+        out->chain = realloc(out->chain, (size_t)out->room * sizeof *out->chain);
+        CHECK_MEMORY(out->chain);
+    }
+    out->chain[out->n] = (Chain){.sample = s};
+    return &out->chain[out->n++];
 }
 
-static bool take(Sample *s, const ChatTokens *c, int64_t n, Err *err) {
-    s->ids = malloc((size_t)n * sizeof *s->ids);
-    s->kind = malloc((size_t)n);
-    if (!s->ids || !s->kind) return err_set(err, ERR_FAILED, "out of memory");
-    memcpy(s->ids, c->ids.id, (size_t)n * sizeof *s->ids);
-    memcpy(s->kind, c->kind, (size_t)n);
-    s->n = n;
-    return true;
+bool item_given(Item *out, Dialogue *d, const Sample *like, Err *err) {
+    Turn t = {0};
+    int rc;
+    *out = (Item){0};
+    while ((rc = dialogue_next(d, &t, true, err)) > 0) {
+        Sample s = sample_of(&t, d->with->tokenizer, like), *last;
+        last = out->n > 0 ? &out->chain[out->n - 1].sample : NULL;
+        if (last && s.prompt < s.n && sample_extend(last, &s))
+            sample_free(&s);
+        else
+            add(out, s);
+    }
+    turn_free(&t);
+    out->left_out = d->left_out;
+    if (rc < 0) item_free(out);
+    return rc == 0;
 }
 
-// The prompt alone: whatever model turns it holds are history, not the target's own words.
-static bool as_prompt(Sample *s, const ChatTokens *c, Err *err) {
-    if (!take(s, c, (int64_t)c->ids.n, err)) return false;
-    memset(s->kind, TOKEN_CONTEXT, (size_t)s->n);
-    s->prompt = s->n;
-    return true;
+static size_t turn_end(const Ids *ids, size_t from, int32_t stop) {
+    while (from < ids->n && ids->id[from] != stop) from++;
+    return from;
 }
 
-// The whole conversation up to the end of its last model turn; the answer begins behind the prompt.
-static bool as_reference(Sample *s, const ChatTokens *whole, const ChatTokens *prompt, Err *err) {
-    int64_t n = (int64_t)whole->ids.n;
-    const int64_t p = (int64_t)prompt->ids.n;
-    while (n > 0 && whole->kind[n - 1] < TOKEN_MODEL) n--;
-    if (n <= p || memcmp(whole->ids.id, prompt->ids.id, (size_t)p * sizeof(int32_t)) != 0)
-        return err_set(err, ERR_INPUT, "the answer does not continue the rendered prompt");
-    if (!take(s, whole, n, err)) return false;
-    s->prompt = p;
-    s->stopped = true;
-    strcpy(s->sampler, "reference");
-    return true;
+// What is asked at t when the turn before it has been answered.
+static Follow follow_of(const Turn *before, const Turn *t, const Tokenizer *tok) {
+    const size_t keep = before->keep;
+    const bool extends =
+        t->prompt.n > keep && !memcmp(t->prompt.id, before->prompt.id, keep * sizeof(int32_t));
+    size_t from = 0;
+    Follow f = {.drop = -1};
+    if (extends) {
+        const size_t end = turn_end(&t->prompt, keep, tokenizer_id(tok, "<turn|>"));
+        f.answer = !before->called && end < t->prompt.n;
+        from = f.answer ? end : before->called ? keep : 0;
+        if (f.answer || before->called) f.drop = (int64_t)(before->prompt.n - keep);
+    }
+    f.n = (int64_t)(t->prompt.n - from);
+    f.ids = malloc((size_t)f.n * sizeof *f.ids);
+    CHECK_MEMORY(f.ids);
+    memcpy(f.ids, t->prompt.id + from, (size_t)f.n * sizeof *f.ids);
+    return f;
+}
+
+bool item_open(Item *out, Dialogue *d, const Sample *like, Err *err) {
+    Turn t = {0}, before = {0};
+    Chain *c = NULL;
+    int rc;
+    *out = (Item){0};
+    while ((rc = dialogue_next(d, &t, false, err)) > 0) {
+        if (!c) {
+            c = add(out, sample_of(&t, d->with->tokenizer, like));
+        } else {
+            c->follow = realloc(c->follow, (size_t)(c->follows + 1) * sizeof *c->follow);
+            CHECK_MEMORY(c->follow);
+            c->follow[c->follows++] = follow_of(&before, &t, d->with->tokenizer);
+        }
+        turn_free(&before);
+        before = t;
+        t = (Turn){0};
+    }
+    turn_free(&t);
+    turn_free(&before);
+    out->left_out = d->left_out;
+    if (rc < 0) item_free(out);
+    return rc == 0;
+}
+
+static bool last_turn(Sample *out, uint64_t *hash, const Row *row, const PrepareTools *with,
+                      bool keep_answer, Err *err) {
+    Dialogue d;
+    Hashes h = {0};
+    Item item = {0};
+    const Sample like = *out;
+    if (dialogue_open(&d, row, with, err) != ROW_READ) return false;
+    bool ok = item_hashes(&h, &d, err);
+    if (ok && h.n == 0)
+        ok = err_set(err, ERR_INPUT, "longer than %lld tokens", (long long)with->max_length);
+    if (ok) {
+        *hash = h.at[row->unanswered ? 0 : h.n - 1];
+        dialogue_rewind(&d);
+        ok = keep_answer && !row->unanswered ? item_given(&item, &d, &like, err)
+                                             : item_open(&item, &d, &like, err);
+        if (ok && item.n == 0)
+            ok = err_set(err, ERR_INPUT, "longer than %lld tokens", (long long)with->max_length);
+    }
+    if (ok) {
+        *out = item.chain[0].sample;
+        item.chain[0].sample = (Sample){0};
+    }
+    item_free(&item);
+    free(h.at);
+    dialogue_close(&d);
+    return ok;
 }
 
 bool prepare_item(Sample *out, uint64_t *hash, const CorpusLine *line, const char *source,
-                  const PrepareTools *with, bool keep_answer, Err *err) {
-    char name[sizeof out->id], file[sizeof out->id - 24]; // room for ":" and a line number
-    const json_t *messages = json_object_get(line->value, "messages");
-    const json_t *tools = json_object_get(line->value, "tools");
+                  const PrepareTools *tools, bool keep_answer, Err *err) {
+    Row row;
+    PrepareTools with = *tools;
+    with.every_turn = false;
     *out = (Sample){.min_margin = -1};
+    bool ok = row_read(&row, line, &with.row, err) == ROW_READ;
     utf8_fit(out->source, sizeof out->source, source);
-    snprintf(name, sizeof name, "%s:%lld", utf8_fit(file, sizeof file, source),
-             (long long)line->line);
-    if (!label(out->id, sizeof out->id, line->value, "id", name, err) ||
-        !label(out->category, sizeof out->category, line->value, "category", "", err))
-        return false;
-    if (!json_is_array(messages)) return err_set(err, ERR_INPUT, "no list of \"messages\"");
-    if (json_is_null(tools)) tools = NULL;
-    const bool answered = ends_with_answer(messages);
-    json_t *asked = json_copy((json_t *)messages);
-    if (answered) json_array_remove(asked, json_array_size(asked) - 1);
-    ChatTokens prompt = {0}, whole = {0};
-    bool ok = json_array_size(asked) > 0 || err_set(err, ERR_INPUT, "\"messages\" hold no prompt");
-    ok = ok && encode(&prompt, asked, tools, with, true, err);
-    if (ok) *hash = xxh3_64(prompt.ids.id, prompt.ids.n * sizeof(int32_t));
-    if (ok && answered && keep_answer)
-        ok = encode(&whole, messages, tools, with, false, err) &&
-             as_reference(out, &whole, &prompt, err);
-    else
-        ok = ok && as_prompt(out, &prompt, err);
-    chat_tokens_free(&prompt);
-    chat_tokens_free(&whole);
-    json_decref(asked);
-    if (!ok) {
-        free(out->ids);
-        free(out->kind);
-        out->ids = NULL;
-        out->kind = NULL;
-    }
+    strcpy(out->id, row.id);
+    strcpy(out->category, row.category);
+    ok = ok && last_turn(out, hash, &row, &with, keep_answer, err);
+    row_free(&row);
     return ok;
 }

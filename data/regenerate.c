@@ -39,28 +39,6 @@ void sampler_name(char out[64], const Sampler *s) {
                  s->top_p);
 }
 
-void answer_kinds(const Tokenizer *t, const int32_t *ids, int64_t n, uint8_t *kind) {
-    const int32_t call = tokenizer_id(t, "<|tool_call>"),
-                  call_end = tokenizer_id(t, "<tool_call|>");
-    const int32_t thought = tokenizer_id(t, "<|channel>"),
-                  thought_end = tokenizer_id(t, "<channel|>");
-    const int32_t response = tokenizer_id(t, "<|tool_response>"), quote = tokenizer_id(t, "<|\"|>");
-    uint8_t inside = TOKEN_MODEL;
-    for (int64_t i = 0; i < n; i++) {
-        if (ids[i] < 0)
-            kind[i] = TOKEN_MODEL;
-        else if (ids[i] == call)
-            inside = TOKEN_CALL;
-        else if (ids[i] == thought && inside == TOKEN_MODEL)
-            inside = TOKEN_THOUGHT;
-        const bool apart = ids[i] == response || ids[i] == quote;
-        kind[i] = apart && inside == TOKEN_MODEL ? TOKEN_CALL : inside;
-        if ((inside == TOKEN_CALL && ids[i] == call_end) ||
-            (inside == TOKEN_THOUGHT && ids[i] == thought_end))
-            inside = TOKEN_MODEL;
-    }
-}
-
 static bool compose(Run *r, Job *j, const GenerateDone *d, Err *err) {
     const Sample *p = j->prompt;
     Sample *s = &j->answer;
@@ -75,7 +53,7 @@ static bool compose(Run *r, Job *j, const GenerateDone *d, Err *err) {
     memcpy(s->ids, p->ids, (size_t)p->n * sizeof *s->ids);
     memcpy(s->kind, p->kind, (size_t)p->n);
     memcpy(s->ids + p->n, d->ids, (size_t)d->n * sizeof *s->ids);
-    answer_kinds(r->tokenizer, d->ids, d->n, s->kind + p->n);
+    chat_answer_kinds(r->tokenizer, s->ids, (size_t)p->n, (size_t)s->n, s->kind);
     strcpy(s->sampler, r->sampler);
     s->sample = j->number;
     s->stopped = d->stopped;
@@ -95,6 +73,12 @@ static bool next_job(void *ctx, GenerateJob *out) {
     return true;
 }
 
+// Tokens of finished answers by the second, since this process began.
+static const char *rate(const Run *r, char note[64]) {
+    snprintf(note, 64, "%.0f tokens/s", (double)r->made / (now_s() - r->started + 1e-9));
+    return note;
+}
+
 static bool job_done(void *ctx, const GenerateDone *d, Err *err) {
     Run *r = ctx;
     char note[64];
@@ -103,8 +87,7 @@ static bool job_done(void *ctx, const GenerateDone *d, Err *err) {
     if (!compose(r, d->user, d, err)) return false;
     r->finished++;
     r->made += d->n;
-    snprintf(note, sizeof note, "%.0f tok/s", (double)r->made / (now_s() - r->started + 1e-9));
-    progress_at(&r->progress, r->finished, note);
+    progress_at(&r->progress, r->finished, rate(r, note));
     return true;
 }
 
@@ -146,6 +129,7 @@ static bool add_group(const Run *r, Journal *j, int64_t first, Err *err) {
 }
 
 static bool answer_all(Run *r, Target *t, Journal *j, Err *err) {
+    char note[64];
     const int64_t had = take_lines(r, j, err);
     if (had < 0 || !journal_keep(j, had, err)) return false;
     r->count->resumed = r->finished = r->next = had;
@@ -161,11 +145,11 @@ static bool answer_all(Run *r, Target *t, Journal *j, Err *err) {
         if (!add_group(r, j, first, err)) return false;
     }
     r->count->seconds = now_s() - r->started;
-    progress_end(&r->progress, r->finished, "");
+    progress_end(&r->progress, r->finished, rate(r, note));
     return true;
 }
 
-static void account(RegenerateCount *c, const Sample *s) {
+void regenerate_account(RegenerateCount *c, const Sample *s) {
     c->answers++;
     c->tokens += s->n - s->prompt;
     if (s->stopped)
@@ -182,7 +166,7 @@ static bool write_out(Run *r, const Sample *prompt, int64_t n, const char *out, 
     for (int64_t i = 0; i < n; i++) {
         if (prompt[i].prompt < prompt[i].n) {
             sample_write(&f, &prompt[i]);
-            account(r->count, &prompt[i]);
+            regenerate_account(r->count, &prompt[i]);
             r->count->given++;
             continue;
         }
@@ -193,7 +177,7 @@ static bool write_out(Run *r, const Sample *prompt, int64_t n, const char *out, 
                 continue;
             }
             sample_write(&f, a);
-            account(r->count, a);
+            regenerate_account(r->count, a);
         }
     }
     r->count->prompts = n;
@@ -226,8 +210,8 @@ bool regenerate(Target *t, const Sample *prompt, int64_t n, const RegenerateOpti
     sampler_name(r.sampler, &opt->generate.sampler);
     snprintf(path, sizeof path, "%s.journal", out);
     const bool ok = lay_out_jobs(&r, prompt, n, err) &&
-                    journal_open(&j, path, opt->identity, err) && answer_all(&r, t, &j, err) &&
-                    write_out(&r, prompt, n, out, err);
+                    journal_open(&j, path, opt->identity, opt->anew, err) &&
+                    answer_all(&r, t, &j, err) && write_out(&r, prompt, n, out, err);
     journal_close(&j);
     if (ok) unlink(path);
     for (int64_t i = 0; i < r.jobs; i++) sample_free(&r.job[i].answer);

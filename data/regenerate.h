@@ -14,8 +14,9 @@ typedef struct {
     int64_t samples;            // answers per prompt
     int64_t group;              // jobs of a group
     const Tokenizer *tokenizer; // of the target: marks calls and thoughts in the answers
-    const char *identity; // what the answers depend on; a journal of another one is started anew
-    const char *what;     // of the progress line: "regenerate train"
+    const char *identity;       // what the answers depend on; a journal of another one is refused
+    bool anew;                  // unless this is set: then it is dropped
+    const char *what;           // of the progress line: "regenerate train"
 } RegenerateOptions;
 
 typedef struct {
@@ -31,9 +32,8 @@ typedef struct {
 // with ERR_STOPPED and the journal in place.
 MUST_CHECK bool regenerate(Target *t, const Sample *prompt, int64_t n, const RegenerateOptions *opt,
                            const char *out, RegenerateCount *count, Err *err);
+void regenerate_account(RegenerateCount *c, const Sample *s); // one answer more
 // "greedy" or "T=0.7,top_k=64,top_p=0.95"
 void sampler_name(char out[64], const Sampler *s);
-// Kinds of the tokens of an answer.
-void answer_kinds(const Tokenizer *t, const int32_t *ids, int64_t n, uint8_t *kind);
 
 #endif

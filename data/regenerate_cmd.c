@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/regenerate.h"
+#include "data/regenerate_turns.h"
 #include "data/workspace.h"
 #include "infer/base/log.h"
 #include "infer/base/stage.h"
@@ -51,19 +51,28 @@ static void set_options(Work *w) {
     w->opt.samples = s->regenerate.samples;
 }
 
+static json_t *ids_json(const int64_t *id, int n) {
+    json_t *list = json_array();
+    for (int i = 0; i < n; i++) json_array_append_new(list, json_integer(id[i]));
+    return list;
+}
+
 static json_t *identity_of(const Work *w, const char *prompts, Err *err) {
     const GenerateOptions *g = &w->opt.generate;
+    const TargetConfig *c = &w->model.config;
     char sampler[64];
     Sha256 sha;
     if (!sha256_file(&sha, prompts, err)) return NULL;
     sampler_name(sampler, &g->sampler);
-    return json_pack(
-        "{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "prompts", sha.hex, "target",
-        w->model.fingerprint.hex, "model.embed_scale", w->s->model.embed_scale, "runtime.dtype",
-        dtype_name(w->model.dtype), "sampler", sampler, "samples", (json_int_t)w->opt.samples,
-        "regenerate.max_new_tokens", (json_int_t)g->max_new_tokens, "data.max_length",
-        (json_int_t)g->max_length, "regenerate.batch", (json_int_t)g->slots, "capture.chunk",
-        (json_int_t)g->prefill_rows, "data.seed", (json_int_t)g->sampler.seed);
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "prompts",
+                     sha.hex, "target", w->model.fingerprint.hex, "model.embed_scale",
+                     w->s->model.embed_scale, "runtime.dtype", dtype_name(w->model.dtype),
+                     "sampler", sampler, "samples", (json_int_t)w->opt.samples,
+                     "regenerate.max_new_tokens", (json_int_t)g->max_new_tokens, "data.max_length",
+                     (json_int_t)g->max_length, "regenerate.batch", (json_int_t)g->slots,
+                     "capture.chunk", (json_int_t)g->prefill_rows, "data.seed",
+                     (json_int_t)g->sampler.seed, "stop", ids_json(c->stop, c->nstop),
+                     "suppress_tokens", ids_json(c->suppress.id, c->suppress.n));
 }
 
 static json_t *result_of(const RegenerateCount *c) {
@@ -84,12 +93,14 @@ static void print_result(Split split, const json_t *o) {
            split_name(split), v[0], v[1], v[2], v[3], v[4], v[5], v[6]);
 }
 
-static void print_plan(const Work *w, const Sample *prompt, int64_t n) {
+static void print_plan(const Work *w, const Chain *chain, int64_t n) {
     int64_t open = 0, tokens = 0;
     for (int64_t i = 0; i < n; i++) {
-        if (prompt[i].prompt < prompt[i].n) continue;
-        open++;
-        tokens += prompt[i].n;
+        const Sample *prompt = &chain[i].sample;
+        if (prompt->prompt < prompt->n) continue;
+        open += 1 + chain[i].follows;
+        tokens += prompt->n;
+        for (int64_t k = 0; k < chain[i].follows; k++) tokens += chain[i].follow[k].n;
     }
     printf("%-6s %8lld prompts, %lld answers to make behind %lld prompt tokens, at most %lld "
            "tokens each; %.1f MiB of "
@@ -110,20 +121,22 @@ static bool load_models(Work *w, Err *err) {
 
 static bool answer_split(Work *w, const char *prompts, const char *out, const char *stage,
                          const json_t *identity, json_t **result, Err *err) {
-    Sample *prompt;
+    Chain *chain;
     int64_t n;
     RegenerateCount count;
-    if (!samples_load(prompts, (int32_t)w->model.config.text.vocab, &prompt, &n, err)) return false;
+    if (!chains_load(prompts, (int32_t)w->model.config.text.vocab, &chain, &n, err)) return false;
     if (w->cli->dry_run) {
-        print_plan(w, prompt, n);
-        samples_free(prompt, n);
+        print_plan(w, chain, n);
+        chains_free(chain, n);
         return true;
     }
     char *text = json_dumps(identity, JSON_COMPACT | JSON_SORT_KEYS), dir[PATH_ROOM];
     w->opt.identity = text;
+    w->opt.anew = w->cli->overwrite;
     bool ok = load_models(w, err) && dir_make(path_join(dir, w->s->output_dir, "regen"), err) &&
               stage_clear(stage, err) &&
-              regenerate(w->model.target, prompt, n, &w->opt, out, &count, err);
+              regenerate_turns(w->model.target, chain, n, &w->opt, w->split == SPLIT_TRAIN, out,
+                               &count, err);
     if (ok) {
         if (count.resumed)
             log_info("%s: %lld answers were there", w->opt.what, (long long)count.resumed);
@@ -131,7 +144,7 @@ static bool answer_split(Work *w, const char *prompts, const char *out, const ch
         ok = stage_publish(stage, identity, *result, err);
     }
     free(text);
-    samples_free(prompt, n);
+    chains_free(chain, n);
     return ok;
 }
 

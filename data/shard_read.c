@@ -145,7 +145,7 @@ static bool read_sample(Reader *r, int64_t row, Sample *s) {
          s->sample >= 0 && s->prompt >= 0 && s->prompt <= s->n;
     const int64_t vocab = r->set->m.meta.vocab ? r->set->m.meta.vocab : INT32_MAX;
     for (int64_t i = 0; i < s->n; i++)
-        ok = ok && s->ids[i] >= 0 && s->ids[i] < vocab && s->kind[i] <= TOKEN_CALL;
+        ok = ok && s->ids[i] >= 0 && s->ids[i] < vocab && s->kind[i] < TOKEN_KINDS;
     return ok || err_set(r->err, ERR_INPUT, "%s: sequence %lld holds values out of range",
                          r->file->path, (long long)row);
 }

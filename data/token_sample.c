@@ -97,7 +97,7 @@ static bool read_kinds(Sample *s, const json_t *runs, Err *err) {
         const json_t *kind = json_array_get(run, 0), *count = json_array_get(run, 1);
         const json_int_t k = json_integer_value(kind), n = json_integer_value(count);
         if (!json_is_integer(kind) || !json_is_integer(count) || k < TOKEN_CONTEXT ||
-            k > TOKEN_CALL || n < 1 || n > s->n - at)
+            k >= TOKEN_KINDS || n < 1 || n > s->n - at)
             return err_set(err, ERR_INPUT, "kinds[%zu] is not [kind, count] within %lld ids", i,
                            (long long)s->n);
         memset(s->kind + at, (int)k, (size_t)n);

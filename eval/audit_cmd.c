@@ -39,14 +39,15 @@ typedef struct {
 
 static bool open_models(Run *r, const char *dir, Err *err) {
     const Settings *s = r->s;
+    ChatTemplate chat;
     r->rows = s->capture.chunk > r->K + 1 ? s->capture.chunk : r->K + 1;
     if (!open_target(&r->open, s, r->rows, err)) return false;
     r->tok = open_tokenizer(s->model.target_path, target_config(r->open.target)->text.vocab, err);
-    r->tools.tokenizer = r->tok;
-    return r->tok != NULL &&
-           chat_template_load(&r->tools.chat_template, s->model.target_path, s->data.chat_template,
-                              err) &&
-           (r->drafter = drafter_open(&r->open, s, dir, err)) != NULL;
+    if (r->tok == NULL ||
+        !chat_template_load(&chat, s->model.target_path, s->data.chat_template, err))
+        return false;
+    r->tools = prepare_tools(s, r->tok, chat);
+    return (r->drafter = drafter_open(&r->open, s, dir, err)) != NULL;
 }
 
 static bool open_buffers(Run *r, Err *err) {
@@ -129,11 +130,14 @@ static bool check_prompt(Run *r, const CorpusLine *line, Err *err) {
     Sample item = {0};
     SpeculateResult plain = {0};
     uint64_t hash;
-    bool ok = prepare_item(&item, &hash, line, "", &r->tools, false, err);
+    Err why = {0};
+    if (!prepare_item(&item, &hash, line, "", &r->tools, false, &why) && why.code == ERR_INPUT) {
+        r->skipped++; // prepare says of every item why
+        return true;
+    }
+    bool ok = why.code == ERR_NONE || err_set(err, why.code, "%s", why.text);
     const int64_t room = r->s->data.max_length - item.n, most = r->s->regenerate.max_new_tokens;
-    if (ok && room < 1) {
-        r->skipped++;
-    } else if (ok) {
+    if (ok) {
         const SpeculateOptions opt = {.max_new_tokens = room < most ? room : most};
         ok = speculate(r->spec, &opt, item.ids, item.n, &plain, err) &&
              check_text(r, item.id, &plain, err);
@@ -145,25 +149,32 @@ static bool check_prompt(Run *r, const CorpusLine *line, Err *err) {
     return ok;
 }
 
+static bool check_file(Run *r, const char *path, Progress *p, Err *err) {
+    CorpusLine line;
+    CorpusStep got = CORPUS_END;
+    Corpus *c = corpus_open(path, err);
+    bool ok = c != NULL;
+    while (ok && r->prompts < r->s->eval.audit_prompts &&
+           (got = corpus_next(c, &line, err)) == CORPUS_LINE) {
+        ok = check_prompt(r, &line, err);
+        progress_at(p, r->prompts, "");
+        if (ok && stop_requested()) ok = err_set(err, ERR_STOPPED, "stopped");
+    }
+    corpus_close(c);
+    return ok && got >= CORPUS_END;
+}
+
 static bool check_files(Run *r, Err *err) {
     Progress p;
-    const int64_t want = r->s->eval.audit_prompts;
+    Sources sources;
+    if (!sources_open(&sources, "data.eval", &r->s->data.eval, true, err)) return false;
     bool ok = true;
-    progress_start(&p, "audit", "prompts", want);
-    for (int i = 0; ok && i < r->s->data.eval.n && r->prompts < want; i++) {
-        CorpusLine line;
-        int got = 0;
-        Corpus *c = corpus_open(r->s->data.eval.item[i], err);
-        ok = c != NULL;
-        while (ok && r->prompts < want && (got = corpus_next(c, &line, err)) > 0) {
-            ok = check_prompt(r, &line, err);
-            progress_at(&p, r->prompts, "");
-            if (ok && stop_requested()) ok = err_set(err, ERR_STOPPED, "stopped");
-        }
-        ok = ok && got >= 0;
-        corpus_close(c);
-    }
+    progress_start(&p, "audit", "prompts", r->s->eval.audit_prompts);
+    for (int i = 0; i < sources.n; i++)
+        for (int k = 0; k < sources.item[i].files && ok; k++)
+            ok = check_file(r, sources.item[i].file[k], &p, err);
     progress_end(&p, r->prompts, "");
+    sources_free(&sources);
     return ok && (r->prompts > 0 || err_set(err, ERR_INPUT, "data.eval holds no usable prompt"));
 }
 
@@ -183,7 +194,7 @@ static bool print_audit(const Cli *cli, const Run *r, const char *dir, Err *err)
     if (cli->json) {
         ok = json_print(o, err);
     } else {
-        printf("Audit of %s, %s, %lld prompts (%lld too long)\n\n"
+        printf("Audit of %s, %s, %lld prompts (%lld cannot be used)\n\n"
                "Training forward beside single-anchor inference: %lld values, largest difference "
                "%.2g (allowed %.0e); "
                "%lld choices, %lld differ: %s\n",

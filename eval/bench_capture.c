@@ -131,30 +131,32 @@ static double read_bandwidth(void) {
 
 static bool print_capture(const Settings *s, Device *dev, Bench *b, const PairShape *shape,
                           Err *err) {
-    double sum = 0.0, t, attn, weights;
+    double sum = 0.0, best = 1e30, t, attn, weights;
     if (!capture_once(b, dev, &t, err)) return false; // warm-up
     for (int i = 0; i < s->bench.repeat; i++) {
         if (!capture_once(b, dev, &t, err)) return false;
         sum += t;
+        best = fmin(best, t);
     }
-    const double mean = sum / (double)s->bench.repeat, rows = (double)(b->batch * b->seq);
+    const RunTime ours = {.mean = 1e3 * sum / (double)s->bench.repeat, .best = 1e3 * best};
+    const double rows = (double)(b->batch * b->seq);
     const double flop =
         rows * (row_flop(&target_config(b->t)->text, &weights, &attn, b->seq) + attn);
-    const double ceiling = device_gemm_peak(dev, b->dtype);
-    printf("capture  %-5s %-5s %lld x %lld, %lld layers   %9.1f ms   %8.1f GFLOP/s   %5.1f %% of "
-           "GEMM %.1f GFLOP/s   %.0f tokens/s",
+    const double rate = flop / ours.mean / 1e6, ceiling = device_gemm_peak(dev, b->dtype);
+    printf("capture  %-5s %-5s %lld x %lld, %lld layers   %9.1f ms (best %.1f)   %8.1f GFLOP/s   "
+           "%5.1f %% of GEMM %.1f GFLOP/s   %.0f tokens/s",
            shape->name, dtype_name(b->dtype), (long long)b->batch, (long long)b->seq,
-           (long long)shape->layers, 1e3 * mean, flop / mean / 1e9,
-           100.0 * flop / mean / 1e9 / ceiling, ceiling, rows / mean);
+           (long long)shape->layers, ours.mean, ours.best, rate, 100.0 * rate / ceiling, ceiling,
+           1e3 * rows / ours.mean);
     if (s->bench.peers) {
         char extra[96];
-        double peer;
+        RunTime peer;
         snprintf(extra, sizeof extra, "--layers %lld --vocab %lld", (long long)shape->layers,
                  (long long)shape->vocab);
-        if (!peer_run(s, "capture_torch.py", extra, shape->name, b->dtype, b->batch, b->seq,
-                      "ms_per_batch", &peer, err))
-            return false;
-        printf("   peer %.1f ms: %.2fx", peer, peer / (1e3 * mean));
+        const PeerJob job = {"capture_torch.py", "batch",  extra, shape->name,
+                             b->dtype,           b->batch, b->seq};
+        if (!peer_run(s, &job, &peer, err)) return false;
+        peer_print(peer, ours);
     }
     printf("\n");
     if (!decode_some(b, dev, 2, &t, err) || !decode_some(b, dev, 30, &t, err)) return false;

@@ -28,11 +28,8 @@ static bool run_shape(const Cli *cli, Device *dev, const char *name, int64_t bat
     if (strcmp(s->bench.shapes, "all") != 0 && strcmp(s->bench.shapes, name) != 0) return true;
     const PairShape shape = shortened(pair_shape(name));
     const DType dtypes[2] = {DT_F32, DT_BF16};
-    for (int i = 0; i < 2; i++) {
-        const bool chosen = strcmp(s->runtime.dtype, "auto") == 0 ||
-                            (strcmp(s->runtime.dtype, "f32") == 0) == (i == 0);
-        if (chosen && !bench_capture(s, dev, shape, dtypes[i], batch, seq, err)) return false;
-    }
+    for (int i = 0; i < 2; i++)
+        if (!bench_capture(s, dev, shape, dtypes[i], batch, seq, err)) return false;
     return true;
 }
 

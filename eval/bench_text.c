@@ -67,12 +67,13 @@ static double encode(const Tokenizer *tok, const Text *t, size_t *ids) {
 
 static bool peer(const Settings *s, const char *path, const Text *t, double *seconds, Err *err) {
     char text[] = "/tmp/draftsmith-bench-XXXXXX", args[2 * PATH_ROOM];
+    const char *const field = "seconds";
     const int fd = mkstemp(text);
     if (fd < 0) return err_errno(err, "temporary file %s", text);
     close(fd);
     snprintf(args, sizeof args, "'%s' '%s' '%s'", s->bench.peer_tokenizer, path, text);
     const bool ok =
-        file_write(text, t->data, t->n, err) && peer_call(s, args, "seconds", seconds, err);
+        file_write(text, t->data, t->n, err) && peer_call(s, args, &field, 1, seconds, err);
     unlink(text);
     return ok;
 }

@@ -117,7 +117,15 @@ refuse 3 'list.jsonl:2' prepare output_dir="$out" data.train="$work/list.jsonl"
 head -c 3000 configs/demo/prompts/german-facts.train.jsonl.zst >"$work/cut.jsonl.zst"
 refuse 3 'cut.jsonl.zst' prepare output_dir="$out" data.train="$work/cut.jsonl.zst"
 refuse 3 'missing.jsonl: no such file' prepare output_dir="$out" data.train="$work/missing.jsonl"
-refuse 3 'demo: a folder, expected a JSONL file' prepare output_dir="$out" data.train=configs/demo
+refuse 2 'the weight of' prepare output_dir="$out" data.train="$work/bad.jsonl=0"
+refuse 2 'data.turns is "all", allowed last|every' prepare output_dir="$out" data.turns=all
+printf 'PAR1....PAR1' >"$work/hub.parquet"
+refuse 3 "load_dataset('parquet', data_files='$work/hub.parquet'" prepare output_dir="$out" data.train="$work/hub.parquet"
+tar -cf "$work/outer.tar" -C "$work" cut.jsonl.zst
+refuse 3 'outer.tar(cut.jsonl.zst): packed inside of a pack' prepare output_dir="$out" data.train="$work/outer.tar"
+printf '[%s]\n' "$good" >"$work/array.json"
+refuse 3 "jq -c '.[]'" prepare output_dir="$out" data.train="$work/array.json"
+refuse 3 'configs/demo: a folder without train.jsonl' prepare output_dir="$out" data.train=configs/demo
 refuse 3 '/dev/null: not a regular file' prepare output_dir="$out" data.train=/dev/null
 refuse 3 "$(basename "$program"):1: not a JSON object" prepare output_dir="$out" data.train="$program"
 printf '%s\n' '{"messages": [{"role": "user", "content": "\ud800"}]}' >"$work/half.jsonl"
@@ -190,7 +198,7 @@ target config.json
 sed 's/"gemma4/"llama/' configs/demo/base-target/config.json >"$work/target/config.json"
 refuse 3 'model_type llama is not supported (gemma4, ' generate --prompt Hallo model.target_path="$work/target"
 sed 's/"hidden_size": 256/"hidden_size": 255/' configs/demo/base-target/config.json >"$work/target/config.json"
-refuse 3 'is [8192, 256] of rank 2, config.json makes it [8192, 255]' generate --prompt Hallo model.target_path="$work/target"
+refuse 3 'is [8192, 256], config.json makes it [8192, 255]' generate --prompt Hallo model.target_path="$work/target"
 
 # The adapter
 adapter() { # SED: a copy of the demo adapter in $work/adapter, its configuration changed
@@ -242,7 +250,7 @@ refuse 4 'this drafter was never measured; run `eval` first' export "${small[@]}
 # A full disk
 rm -rf "$out"
 limit=4
-refuse 1 'data/train.jsonl' prepare "${small[@]}" output_dir="$out"
+refuse 1 '/data: cannot put samples aside' prepare "${small[@]}" output_dir="$out"
 rm -rf "$out"
 cp -r "$work/ok" "$out"
 rm -rf "$out/shards"

@@ -24,18 +24,25 @@ static Tensor teacher_tile(const Run *c, const LossBlock *b, int64_t v0, int64_t
     const LossRoom *r = &c->r;
     const LossOptions *o = &c->l->opt;
     const Tensor tz = shaped(r->tz, b->nt, cols), lse = tensor_rows(r->tlse, 0, b->nt);
+    float cap = o->softcap;
     op_matmul_nt(c->dev, tz, tensor_rows(r->hidden, 0, b->nt),
                  tensor_rows(c->a->target_table, v0, cols), 0.0f);
+    if (suppress_any(&c->l->suppress, v0,
+                     cols)) { // the cap first: it would lift what is suppressed
+        op_softcap(c->dev, tz, cap);
+        suppress_columns(c->dev, &c->l->suppress, tz, r->never, v0);
+        cap = 0.0f;
+    }
     if (pass & PASS_LSE) {
         const bool argmax = o->kind == LOSS_CE_ARGMAX;
         const Tensor best = argmax ? tensor_rows(r->tbest, 0, b->nt) : NO_TENSOR,
                      id = argmax ? tensor_rows(r->tid, 0, b->nt) : NO_TENSOR;
-        op_lse_tile(c->dev, lse, best, id, tz, o->softcap, o->temperature, v0);
+        op_lse_tile(c->dev, lse, best, id, tz, cap, o->temperature, v0);
         if (argmax) op_copy(c->dev, shaped(r->targ, b->nt, 1), tensor_cols(id, 0, 1));
     }
     if (pass & (LOSS_STATS | LOSS_GRAD))
         op_prob_tile(c->dev, tz, tensor_rows(r->psum, 0, b->nt), tz, lse,
-                     pass & PASS_LSE ? 0.0f : o->softcap, o->temperature);
+                     pass & PASS_LSE ? 0.0f : cap, o->temperature);
     if ((pass & LOSS_STATS) && o->route != 0.0f) {
         const Tensor mass = tensor_rows(r->mass, 0, b->nt);
         if (v0 == 0) op_zero(c->dev, mass);

@@ -2,10 +2,11 @@
 // without a (rows, V) matrix.
 //
 // A student row y (one anchor, one draft step) is compared with the teacher row that saw the same
-// prefix. Rows are sorted by teacher row and worked through in blocks: a block's teacher logits are
-// formed once per pass for all draft steps that use them. When a block's logits fit the budget for
-// the whole vocabulary, one pass does everything; else the vocabulary is cut into tiles and passed
-// twice (log-sum-exp, gradient), three times for TV and HYBRID, whose gradient needs a sum first.
+// prefix; ids that the target never chooses (model/suppress.h) have no teacher probability. Rows
+// are sorted by teacher row and worked through in blocks: a block's teacher logits are formed once
+// per pass for all draft steps that use them. When a block's logits fit the budget for the whole
+// vocabulary, one pass does everything; else the vocabulary is cut into tiles and passed twice
+// (log-sum-exp, gradient), three times for TV and HYBRID, whose gradient needs a sum first.
 #ifndef TRAIN_LOSS_H
 #define TRAIN_LOSS_H
 

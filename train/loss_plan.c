@@ -39,6 +39,7 @@ HeadLoss *head_loss_open(const Assistant *a, const TargetConfig *tc, const LossO
     HeadLoss *l = calloc(1, sizeof *l);
     CHECK(l != NULL);
     l->opt = *opt;
+    l->suppress = tc->suppress;
     l->width = tc->text.hidden;
     plan_sizes(l, a);
     const size_t n = (size_t)opt->max_items, t = (size_t)opt->max_teachers + 1;
@@ -52,8 +53,10 @@ HeadLoss *head_loss_open(const Assistant *a, const TargetConfig *tc, const LossO
     l->weight = malloc(n * sizeof *l->weight);
     l->stat = malloc(4 * n * sizeof *l->stat);
     l->route = calloc(n, sizeof *l->route);
+    l->never = malloc(t * sizeof *l->never);
+    for (size_t i = 0; l->never && i < t; i++) l->never[i] = SUPPRESSED;
     if (l->sorted && l->count && l->y && l->trow && l->label && l->teacher && l->best &&
-        l->weight && l->stat && l->route)
+        l->weight && l->stat && l->route && l->never)
         return l;
     err_set(err, ERR_FAILED, "no memory for the loss of %lld rows", (long long)opt->max_items);
     head_loss_close(l);
@@ -81,6 +84,7 @@ void head_loss_close(HeadLoss *l) {
     free(l->weight);
     free(l->stat);
     free(l->route);
+    free(l->never);
     free(l);
 }
 
@@ -117,11 +121,12 @@ LossRoom loss_room_take(const HeadLoss *l, const Assistant *a, DType pack_dtype,
         r.cz = tensor_take(arena, DT_F32, l->students, a->cfg.clusters);
         r.gc = tensor_take(arena, a->dtype, l->students, a->cfg.clusters);
     }
+    if (l->suppress.n > 0) r.never = tensor_take(arena, DT_F32, l->teachers, 1);
     return r;
 }
 
 size_t head_loss_bytes(const Assistant *a, const TargetConfig *tc, const LossOptions *opt) {
-    HeadLoss l = {.opt = *opt, .width = tc->text.hidden};
+    HeadLoss l = {.opt = *opt, .suppress = tc->suppress, .width = tc->text.hidden};
     Arena count;
     plan_sizes(&l, a);
     arena_open(&count, NULL, 0);
@@ -174,6 +179,7 @@ void loss_upload(HeadLoss *l, Device *dev, const LossItem *item, int64_t n, cons
     dev_upload(dev, r->label, l->label);
     dev_upload(dev, r->weight, l->weight);
     dev_upload(dev, tensor_cols(r->teacher, 0, b.t0), l->teacher);
+    if (r->never.data != NULL) dev_upload(dev, r->never, l->never);
     if (r->route_weight.data == NULL) return;
     for (int64_t i = 0; i < n; i++) l->weight[i] *= l->opt.route;
     dev_upload(dev, r->route_weight, l->weight);

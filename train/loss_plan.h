@@ -2,17 +2,19 @@
 #ifndef TRAIN_LOSS_PLAN_H
 #define TRAIN_LOSS_PLAN_H
 
+#include "infer/model/suppress.h"
 #include "train/loss.h"
 
 struct HeadLoss {
     LossOptions opt;
+    Suppress suppress;
     int64_t width;              // B of the pack's hidden rows
     int64_t teachers, students; // rows of the teacher's and the student's logits
     int64_t tile;               // columns of both; the vocabulary when it fits
     LossItem *sorted;           // host memory from here on
     int64_t *count;             // items before each pack row
     int32_t *y, *trow, *label, *teacher, *best;
-    float *weight, *route;
+    float *weight, *route, *never;
     double *stat;
 };
 
@@ -32,6 +34,7 @@ typedef struct {
     Tensor tbest, tid, targ;      // the teacher's argmax, CE_ARGMAX only
     Tensor tz, sz, gz;            // room for the logits of a tile; p is tz; gz is sz when F32
     Tensor mass, cz, gc;          // clusters
+    Tensor never;                 // F32 (teachers, 1), where something is suppressed
 } LossRoom;
 
 LossRoom loss_room_take(const HeadLoss *l, const Assistant *a, DType pack_dtype, int64_t n,

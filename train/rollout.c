@@ -23,6 +23,7 @@ struct Rollout {
     LossItem *item;       // of a tile
     int32_t *token;       // (K, tile) of a tile that is not the whole batch
     uint32_t *seen, *hit; // (tile) bit j: step j has a label, and its draft is the label
+    double seq_loss[PACK_SEQS_MAX], seq_weight[PACK_SEQS_MAX]; // of the last run
     AttnSeg seg[2][PACK_SEQS_MAX];
 };
 
@@ -220,10 +221,13 @@ static void add_keeps(const Rollout *r, const Tile *t, int64_t n, RolloutStats *
     }
 }
 
-static void add_stats(const Rollout *r, const Tile *t, int64_t n, RolloutStats *st) {
+static void add_stats(Rollout *r, const Tile *t, int64_t n, RolloutStats *st) {
     for (int64_t i = 0; i < n; i++) {
         const LossItem *it = &r->item[i];
         const int64_t j = it->y / t->rows;
+        const int32_t s = t->b->seq_of[t->first + it->y % t->rows];
+        r->seq_loss[s] += (double)it->weight * it->loss;
+        r->seq_weight[s] += it->weight;
         st->loss += (double)it->weight * it->loss;
         st->step_loss[j] += it->loss;
         st->step_match[j] += it->best == it->label;
@@ -251,6 +255,13 @@ static void finish_stats(const Rollout *r, RolloutStats *st) {
     st->route /= rows;
 }
 
+void rollout_by_sequence(const Rollout *r, const Batch *b, double *loss, double *weight) {
+    for (int s = 0; s < b->nseq; s++) {
+        loss[s] += r->seq_loss[s];
+        weight[s] += r->seq_weight[s];
+    }
+}
+
 // The n items of a tile, listed before.
 static bool run_tile(Rollout *r, const Assistant *a, const Tile *t, const FeaturePack *pack,
                      int64_t n, AssistantWeights *g, RolloutStats *stats, Err *err) {
@@ -272,6 +283,8 @@ bool rollout_run(Rollout *r, const Assistant *a, const Batch *b, const FeaturePa
     const int64_t most = tile_rows(&r->opt);
     const double sum = weight_sum(r, b, weight);
     *stats = (RolloutStats){.weight = sum};
+    memset(r->seq_loss, 0, sizeof r->seq_loss);
+    memset(r->seq_weight, 0, sizeof r->seq_weight);
     for (Tile t = {.b = b}; t.first < b->rows; t.first += t.rows) {
         t.rows = b->rows - t.first < most ? b->rows - t.first : most;
         const int64_t n = list_items(r, &t, pack, weight, sum);

@@ -197,21 +197,22 @@ static bool measure(const BenchCase *c, const Cli *cli, const char *dir, Err *er
         best = fmin(best, s);
     }
     if (ok) {
-        const double mean = sum / c->repeat, flop = step_flop(&b, c);
+        const RunTime ours = {.mean = 1e3 * sum / c->repeat, .best = 1e3 * best};
+        const double rate = step_flop(&b, c) / ours.mean / 1e6;
         const double ceiling = device_gemm_peak(b.dev, c->dtype);
-        printf("train    %-5s %-5s %lld x %lld, K %d   %9.1f ms   %8.1f GFLOP/s   %5.1f %% of GEMM "
-               "%.1f GFLOP/s   "
-               "%.0f anchors/s",
+        printf("train    %-5s %-5s %lld x %lld, K %d   %9.1f ms (best %.1f)   %8.1f GFLOP/s   "
+               "%5.1f %% of GEMM %.1f GFLOP/s   %.0f anchors/s",
                c->shape->name, dtype_name(c->dtype), (long long)c->batch, (long long)c->seq, c->K,
-               1e3 * mean, flop / mean / 1e9, 100.0 * flop / mean / 1e9 / ceiling, ceiling,
-               (double)b.batch.rows / mean);
+               ours.mean, ours.best, rate, 100.0 * rate / ceiling, ceiling,
+               1e3 * (double)b.batch.rows / ours.mean);
         if (cli->s.bench.peers) {
-            double peer = 0.0;
+            RunTime peer = {0};
             char k[32];
             snprintf(k, sizeof k, "--k %d", c->K);
-            ok = peer_run(&cli->s, "rollout_torch.py", k, c->shape->name, c->dtype, c->batch,
-                          c->seq, "ms_per_step", &peer, err);
-            if (ok) printf("   peer %.1f ms: %.2fx", peer, peer / (1e3 * mean));
+            const PeerJob job = {"rollout_torch.py", "step",   k,     c->shape->name,
+                                 c->dtype,           c->batch, c->seq};
+            ok = peer_run(&cli->s, &job, &peer, err);
+            if (ok) peer_print(peer, ours);
         }
         printf("\n");
         fflush(stdout);

@@ -36,6 +36,13 @@ static DType train_dtype(const TrainSetup *t) {
     return strcmp(name, "f32") == 0 ? DT_F32 : DT_BF16;
 }
 
+// Of the teacher; left out where there are none.
+static void put_suppressed(json_t *o, const Suppress *s) {
+    json_t *list = s->n > 0 ? json_array() : NULL;
+    for (int i = 0; i < s->n; i++) json_array_append_new(list, json_integer(s->id[i]));
+    if (list) json_object_set_new(o, "suppress_tokens", list);
+}
+
 // The data are the answers they were captured from, so that stream and shards are the same run.
 static bool make_identity(TrainSetup *t, Err *err) {
     const Settings *s = t->s;
@@ -54,6 +61,7 @@ static bool make_identity(TrainSetup *t, Err *err) {
     put(o, "target", t->model.fingerprint.hex);
     put(o, "tokenizer", shards_meta(t->shards[SPLIT_DEV])->tokenizer);
     put(o, "model.embed_scale", s->model.embed_scale);
+    put_suppressed(o, &t->model.config.suppress);
     json_object_set_new(o, "model.pos_offset", json_integer(s->model.pos_offset));
     json_object_set_new(o, "model.window_extra", json_integer(s->model.window_extra));
     json_object_set_new(o, "eval.select_k", json_integer(s->eval.select_k));
@@ -163,12 +171,17 @@ void train_setup_close(TrainSetup *t) {
     *t = (TrainSetup){0};
 }
 
-static bool dev_tau(void *ctx, const Assistant *a, double *tau, Err *err) {
+static bool dev_tau(void *ctx, const Assistant *a, double *tau, SourceMeans *by, Err *err) {
     TrainSetup *t = ctx;
+    const Head head = assistant_deployed_head(&a->cfg);
+    const int k = (int)t->s->eval.select_k;
     if (!measurer_run(t->measurer, a, t->measured, err)) return false;
-    const Acceptance sum = measured_pool(
-        t->measured, t->dev.count, assistant_deployed_head(&a->cfg), (int)t->s->eval.select_k);
+    const Acceptance sum = measured_pool(t->measured, t->dev.count, head, k);
     *tau = acceptance_tau(&sum);
+    for (int64_t i = 0; i < t->dev.count; i++) {
+        const Measured *m = &t->measured[i];
+        source_means_add(by, m->source, (double)m->k[head][k].tokens, (double)m->k[head][k].rounds);
+    }
     return true;
 }
 

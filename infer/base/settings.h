@@ -28,14 +28,19 @@ typedef struct {
         char *embed_scale;     // auto | f32 | bf16: sqrt(hidden) as stored by the runtime
     } model;
     struct {
-        StrList train, eval; // JSONL files, plain or compressed
+        StrList train, eval; // files, archives, folders; "PATH=WEIGHT" (data/inputs.h)
         double dev_fraction; // share of the training prompts held out by hash for checkpoint choice
         int64_t max_length;  // tokens of a whole sample; longer ones are skipped and counted
         int64_t max_samples; // prompts taken per split, 0 = all
-        int64_t eval_samples; // prompts taken from data.eval, 0 = all
-        int64_t dev_samples;  // cap on dev prompts, 0 = all
-        char *chat_template;  // auto | small-2026-07-09 | large-2026-07-09 | large-2026-04
-                              // ("data.template")
+        int64_t eval_samples;         // prompts taken from data.eval, 0 = all
+        int64_t dev_samples;          // cap on dev prompts, 0 = all
+        int64_t minimum_valid_tokens; // supervised tokens that a given answer must have
+        char *turns;         // last | every: which turns of the model are answered and learned from
+        char *thinking;      // auto | on | off; auto: where a row has reasoning
+        char *chat_template; // auto | small-2026-07-09 | large-2026-07-09 | large-2026-04
+                             // ("data.template")
+        char *prompt_key, *completion_key; // of rows with a prompt and its completion
+        char *bad_lines;                   // stop | count: a line that is no JSON object
         int64_t seed;
     } data;
     struct {

@@ -203,6 +203,10 @@ static bool choose_greedy(Run *r, Tensor last, const Callbacks *cb, Err *err) {
     return true;
 }
 
+static void suppress(float *logits, const Suppress *s) {
+    for (int i = 0; i < s->n; i++) logits[s->id[i]] = -INFINITY;
+}
+
 static bool choose_sampled(Run *r, Tensor last, const Callbacks *cb, Err *err) {
     const int64_t vocab = target_config(r->target)->text.vocab;
     for (int64_t at = 0; at < last.rows; at += r->logit_rows) {
@@ -213,6 +217,7 @@ static bool choose_sampled(Run *r, Tensor last, const Callbacks *cb, Err *err) {
         if (!dev_sync(r->dev, err)) return false;
         for (int64_t i = 0; i < n; i++) {
             Slot *s = &r->slot[r->chooser[at + i]];
+            suppress(r->logits_host + i * vocab, &target_config(r->target)->suppress);
             dist_from_logits(&r->dist, r->logits_host + i * vocab, vocab, &r->opt->sampler);
             if (r->dist.n == 0) return not_finite(s, err);
             const double u =

@@ -1,5 +1,5 @@
 // infer/decode/generate.h - text from the target alone: many sequences at once, slots refilled as
-// they end. Greedy ties go to the lowest id.
+// they end. Greedy ties go to the lowest id; suppressed ids (model/suppress.h) are never chosen.
 #ifndef DECODE_GENERATE_H
 #define DECODE_GENERATE_H
 

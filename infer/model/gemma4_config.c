@@ -42,21 +42,35 @@ static bool check_type(const json_t *root, bool assistant, char out[64], Err *er
     return true;
 }
 
-// eos_token_id is a number or a list; absent or null leaves *n alone.
-static bool read_stops(const json_t *o, int64_t stop[STOP_MAX], int *n, Err *err) {
-    const json_t *v = json_object_get(o, "eos_token_id");
+// A number or a list; absent or null leaves *n alone.
+static bool read_ids(const json_t *o, const char *key, int64_t *out, int room, int *n, Err *err) {
+    const json_t *v = json_object_get(o, key);
     if (v == NULL || json_is_null(v)) return true;
     const size_t size = json_is_array(v) ? json_array_size(v) : 1;
-    if (size > STOP_MAX)
-        return err_set(err, ERR_INPUT, "eos_token_id has %zu entries, at most %d are supported",
-                       size, STOP_MAX);
+    if (size > (size_t)room)
+        return err_set(err, ERR_INPUT, "%s has %zu entries, at most %d are supported", key, size,
+                       room);
     for (size_t i = 0; i < size; i++) {
         const json_t *id = json_is_array(v) ? json_array_get(v, i) : v;
         if (!json_is_integer(id) || json_integer_value(id) < 0)
-            return err_set(err, ERR_INPUT, "eos_token_id is not a token id or a list of them");
-        stop[i] = json_integer_value(id);
+            return err_set(err, ERR_INPUT, "%s is not a token id or a list of them", key);
+        out[i] = json_integer_value(id);
     }
     *n = (int)size;
+    return true;
+}
+
+static bool read_stops(const json_t *o, TargetConfig *c, Err *err) {
+    return read_ids(o, "eos_token_id", c->stop, STOP_MAX, &c->nstop, err);
+}
+
+static bool read_suppress(const json_t *generation, TargetConfig *c, Err *err) {
+    Suppress *s = &c->suppress;
+    if (!read_ids(generation, "suppress_tokens", s->id, SUPPRESS_MAX, &s->n, err)) return false;
+    for (int i = 0; i < s->n; i++)
+        if (s->id[i] >= c->text.vocab)
+            return err_set(err, ERR_INPUT, "suppress_tokens holds %lld, the vocabulary has %lld",
+                           (long long)s->id[i], (long long)c->text.vocab);
     return true;
 }
 
@@ -95,9 +109,8 @@ static bool target_read(TargetConfig *c, const json_t *root, const json_t *gener
     if (!find_kv_sources(c, err)) return false;
     c->stop[0] = 1;
     c->nstop = 1;
-    if (!read_stops(json_object_get(root, "text_config"), c->stop, &c->nstop, err) ||
-        !read_stops(root, c->stop, &c->nstop, err) ||
-        !read_stops(generation, c->stop, &c->nstop, err) ||
+    if (!read_stops(json_object_get(root, "text_config"), c, err) || !read_stops(root, c, err) ||
+        !read_stops(generation, c, err) || !read_suppress(generation, c, err) ||
         !config_real(generation, "temperature", 0.0, 1e6, &c->temperature, err) ||
         !config_real(generation, "top_p", 0.0, 1.0, &c->top_p, err) ||
         !config_int(generation, "top_k", 0, INT32_MAX, &c->top_k, err))

@@ -14,7 +14,7 @@
 #include "infer/base/err.h"
 #include "infer/base/hash.h"
 
-enum { LAYERS_MAX = 256, STOP_MAX = 16, HEAD_DIM_MAX = 1024 };
+enum { LAYERS_MAX = 256, STOP_MAX = 16, SUPPRESS_MAX = 64, HEAD_DIM_MAX = 1024 };
 
 typedef enum { LAYER_SLIDING = 0, LAYER_FULL = 1 } LayerKind;
 
@@ -44,11 +44,18 @@ typedef struct {
     int tied;
 } TextConfig;
 
+// suppress_tokens of generation_config.json: what applies them stands in suppress.h.
+typedef struct {
+    int64_t id[SUPPRESS_MAX]; // below the vocabulary
+    int n;
+} Suppress;
+
 typedef struct {
     TextConfig text;
     int kv_source[2];       // by LayerKind: the last layer of that kind that owns K/V
     int64_t stop[STOP_MAX]; // of generation_config.json, else of config.json
     int nstop;
+    Suppress suppress;
     double temperature, top_p; // generation_config.json; 0 when absent
     int64_t top_k;
     double embed_scale_f32, embed_scale_bf16;

@@ -38,6 +38,13 @@ static void acts_take(const TextConfig *c, DType dtype, int64_t rows, TargetActs
     a->gate_up = tensor_take(arena, dtype, rows, 2 * inter);
     a->mid = tensor_take(arena, dtype, rows, inter);
     a->logits = tensor_take(arena, DT_F32, rows, VOCAB_TILE);
+    if (c->moe) {
+        a->dense = tensor_take(arena, DT_F32, rows, c->hidden);
+        a->mixed = tensor_take(arena, DT_F32, rows, c->hidden);
+        a->router = tensor_take(arena, DT_F32, rows, c->experts);
+        a->choice = tensor_take(arena, DT_I32, rows, c->top_experts);
+        a->share = tensor_take(arena, DT_F32, rows, c->top_experts);
+    }
     if (c->ple == 0) return;
     a->ple = tensor_take(arena, DT_F32, rows, c->layers * c->ple);
     a->ple_in = tensor_take(arena, DT_F32, rows, c->layers * c->ple);
@@ -51,6 +58,11 @@ static void take_weights(Target *t, DType ple, Arena *arena) {
         target_weights_take(c, t->dtype, ple, &t->w, arena);
     else
         t->w = (TargetWeights){.embed = tensor_take(arena, t->dtype, c->vocab, c->hidden)};
+}
+
+static void take_acts(Target *t, Arena *arena) {
+    acts_take(&t->cfg.text, t->dtype, t->max_rows, &t->acts, arena);
+    if (t->cfg.suppress.n > 0) t->acts.never = tensor_take(arena, DT_F32, t->max_rows, 1);
 }
 
 static void tell_plan(const Target *t, const char *dir, size_t weights, size_t acts) {
@@ -69,7 +81,7 @@ static bool allocate(Target *t, DType ple, const char *dir, Err *err) {
     arena_open(&weights, NULL, 0);
     arena_open(&acts, NULL, 0);
     take_weights(t, ple, &weights);
-    acts_take(&t->cfg.text, t->dtype, t->max_rows, &t->acts, &acts);
+    take_acts(t, &acts);
     tell_plan(t, dir, weights.used, acts.used);
     t->bytes = weights.used + acts.used;
     t->weight_block = dev_alloc(t->dev, weights.used, err);
@@ -78,7 +90,7 @@ static bool allocate(Target *t, DType ple, const char *dir, Err *err) {
     arena_open(&weights, t->weight_block, weights.used);
     arena_open(&acts, t->act_block, acts.used);
     take_weights(t, ple, &weights);
-    acts_take(&t->cfg.text, t->dtype, t->max_rows, &t->acts, &acts);
+    take_acts(t, &acts);
     const size_t rows = (size_t)t->max_rows + 1;
     t->pos_host = malloc(rows * sizeof *t->pos_host);
     t->end_host = malloc(rows * sizeof *t->end_host);
@@ -113,8 +125,6 @@ static void set_scales(Target *t, EmbedScale scale, bool bf16_file) {
 
 static bool open_target(Target *t, const TargetOptions *opt, TargetSource *s, Err *err) {
     if (!target_config_load(&t->cfg, opt->dir, err)) return false;
-    if (t->cfg.text.moe)
-        return err_set(err, ERR_INPUT, "%s: enable_moe_block is not supported yet", opt->dir);
     if (!target_source_open(s, opt->dir, opt->adapter, err)) return false;
     // The per-layer table is the largest tensor and only looked up: a bf16 file stays bf16.
     const bool small = t->dtype == DT_BF16 || is_bf16(s, "embed_tokens_per_layer.weight");
@@ -122,6 +132,8 @@ static bool open_target(Target *t, const TargetOptions *opt, TargetSource *s, Er
     if (!target_weights_read(t, s, err)) return false;
     if (t->max_rows > 0) upload_frequencies(t);
     set_scales(t, opt->scale, is_bf16(s, "embed_tokens.weight"));
+    if (t->max_rows > 0 && t->cfg.suppress.n > 0 && !suppress_fill(t->dev, t->acts.never, err))
+        return false;
     return dev_sync(t->dev, err);
 }
 

@@ -48,10 +48,10 @@ typedef struct {
 } TargetPiece;
 void target_forward(Target *t, KvCache *kv, const TargetPiece *piece, int n, const int32_t *ids,
                     Tensor hidden, Tensor *layers);
-// Soft-capped logits of hidden rows: logits F32 (rows, V).
+// Soft-capped logits of hidden rows: logits F32 (rows, V). The model's own: nothing is suppressed.
 void target_logits(Target *t, Tensor logits, Tensor hidden);
 // The two largest logits of each row and their ids without a (rows, V) matrix: best F32 (rows, 2),
-// id I32 (rows, 2).
+// id I32 (rows, 2). Suppressed ids (suppress.h) are passed over.
 void target_top2(Target *t, Tensor best, Tensor id, Tensor hidden);
 
 // Merged weights under the keys and dtypes of the source files, one safetensors file (or shards as

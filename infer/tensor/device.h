@@ -32,10 +32,10 @@ size_t dev_scratch_bytes(const Device *dev);
 // True where bf16 GEMM beats f32 GEMM on this device (measured by the kernels it has, not timed).
 bool dev_prefers_bf16(const Device *dev);
 
-// Debian 12's OpenBLAS falls back to SSE3 kernels on CPUs it does not know, and reads
-// OPENBLAS_CORETYPE only in its constructor: when the running core is a fall-back, sets the
-// variable and re-executes the program. Call first thing in main. Returns when nothing is to be
-// done.
-void blas_core_guard(char **argv);
+// Debian 12's OpenBLAS falls back to SSE3 kernels on CPUs it does not know, and GCC's OpenMP spins
+// while it waits; both read OPENBLAS_CORETYPE and GOMP_SPINCOUNT (or OMP_WAIT_POLICY) only while
+// they are loaded. Sets those that no user set and, where that changes anything, re-executes the
+// program: call first thing in main. Returns when nothing is to be done, or when that fails.
+void start_guard(char **argv);
 
 #endif

@@ -155,7 +155,8 @@ bool chat_encode(ChatTokens *out, const Tokenizer *tok, const json_t *messages, 
     ChatText c = {0};
     out->ids.n = 0;
     const bool ok = tokens_known(tok, err) && render_conversation(&c, messages, tools, opt, err);
-    if (ok) {
+    out->too_long = ok && opt.max_bytes > 0 && c.size > opt.max_bytes;
+    if (ok && !out->too_long) {
         Encoder e = {
             .out = out, .tok = tok, .c = &c, .keep_from = opt.last_turn_only ? c.last_turn : 0};
         encode_text(&e);

@@ -19,12 +19,10 @@ static void trimmed(ChatText *c, const json_t *v) {
     free(text.text);
 }
 
-// A model's text without its <|channel>...<channel|> blocks, trimmed; a block never closed goes
-// too.
-static bool without_thinking(Render *r, const json_t *v) {
-    if (!value_is_string(v)) return turn_refuse(r, "the text of a model message is not a string");
+// A block that is never closed goes, too.
+char *chat_visible(const char *text, size_t size, size_t *left) {
     static const char OPEN[] = "<|channel>", CLOSE[] = "<channel|>";
-    const char *p = json_string_value(v), *end = p + json_string_length(v);
+    const char *p = text, *end = p + size;
     Bytes kept = {0};
     bytes_add(&kept, "", 0);
     while (p < end) {
@@ -35,10 +33,19 @@ static bool without_thinking(Render *r, const json_t *v) {
         p = close ? close + strlen(CLOSE) : end;
     }
     const char *from = kept.text;
-    size_t size = kept.size;
-    strip(&from, &size);
-    chat_content(r->c, from, size);
-    free(kept.text);
+    *left = kept.size;
+    strip(&from, left);
+    memmove(kept.text, from, *left);
+    kept.text[*left] = '\0';
+    return kept.text;
+}
+
+static bool without_thinking(Render *r, const json_t *v) {
+    if (!value_is_string(v)) return turn_refuse(r, "the text of a model message is not a string");
+    size_t size;
+    char *text = chat_visible(json_string_value(v), json_string_length(v), &size);
+    chat_content(r->c, text, size);
+    free(text);
     return true;
 }
 

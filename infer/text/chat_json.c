@@ -66,7 +66,39 @@ static size_t rewrite(const char *text, size_t size, char *out) {
     return n;
 }
 
+// jansson 2.14 on 64 bits: nodes, hash tables and slots with what malloc adds, doubled tables
+// included. Characters that stand inside of strings are counted, too: an upper bound is enough.
+size_t chat_json_cost(const char *text, size_t size) {
+    size_t cost = size;
+    for (size_t i = 0; i < size; i++) switch (text[i]) {
+        case '{':
+            cost += 256;
+            break;
+        case '[':
+            cost += 160;
+            break;
+        case ':':
+            cost += 112;
+            break;
+        case ',':
+            cost += 56;
+            break;
+        case '"':
+            cost += 32;
+            break;
+        default:
+            break;
+        }
+    return cost;
+}
+
 json_t *chat_json_read(const char *text, size_t size, Err *err) {
+    const size_t cost = chat_json_cost(text, size);
+    if (cost > CHAT_JSON_COST) {
+        err_set(err, ERR_INPUT, "its values would take %zu MiB, at most %zu are read", cost >> 20,
+                CHAT_JSON_COST >> 20);
+        return NULL;
+    }
     const size_t n = rewrite(text, size, NULL);
     char *changed = NULL;
     if (n != size) {

@@ -34,11 +34,14 @@ static bool thought(Render *r, const json_t *message, size_t i) {
     if (text == NULL || !shown) return true;
     if (!value_is_string(text)) return turn_refuse(r, "the reasoning of a message is not a string");
     const TokenKind kind = r->c->kind;
-    if (kind != TOKEN_CONTEXT) r->c->kind = TOKEN_THOUGHT;
+    const bool own = kind != TOKEN_CONTEXT;
+    if (own) r->c->kind = TOKEN_CHANNEL;
     chat_markup(r->c, "<|channel>");
     chat_markup(r->c, "thought\n");
+    if (own) r->c->kind = TOKEN_THOUGHT;
     chat_content(r->c, json_string_value(text), json_string_length(text));
     chat_markup(r->c, "\n");
+    if (own) r->c->kind = TOKEN_CHANNEL;
     chat_markup(r->c, "<channel|>");
     r->c->kind = kind;
     return true;

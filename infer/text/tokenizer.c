@@ -12,6 +12,13 @@ const Sha256 *tokenizer_hash(const Tokenizer *t) {
     return &t->hash;
 }
 
+size_t tokenizer_longest(const Tokenizer *t) {
+    size_t most = 4; // a byte piece is less than the scalar it belongs to
+    for (int32_t i = 0; i < t->n; i++)
+        if (t->piece[i].size > most) most = t->piece[i].size;
+    return most;
+}
+
 int32_t tokenizer_id(const Tokenizer *t, const char *piece) {
     return table_piece(t, piece, strlen(piece));
 }

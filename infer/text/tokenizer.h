@@ -21,6 +21,8 @@ int32_t tokenizer_vocab(const Tokenizer *t);      // number of ids
 const Sha256 *tokenizer_hash(const Tokenizer *t); // of the uncompressed file
 // The same without making a tokenizer of it.
 MUST_CHECK bool tokenizer_file_hash(Sha256 *out, const char *path, Err *err);
+// Bytes of text that one token stands for at most.
+size_t tokenizer_longest(const Tokenizer *t);
 // The id of an exact piece or added token; -1 = none.
 int32_t tokenizer_id(const Tokenizer *t, const char *piece);
 

@@ -49,11 +49,10 @@ static int64_t count(const char *path, char where[512], Err *err) {
     if (!c) return -1;
     CorpusLine line = {0};
     int64_t n = 0;
-    int rc;
+    CorpusStep rc;
     while ((rc = corpus_next(c, &line, err)) > 0) {
         n++;
         assert_true(json_is_object(line.value));
-        assert_true(line.line > 0);
         if (where) strcpy(where, line.where);
     }
     corpus_close(c);
@@ -181,34 +180,170 @@ static void add_member(struct archive *a, const char *name, int type, const char
     archive_entry_free(e);
 }
 
-static void members_of_tar_and_zip_are_read_and_links_are_skipped(void **state) {
+typedef struct {
+    const char *name;
+    int type;
+    const char *text;
+} Member;
+
+// An archive of these members, up to one without a name.
+static char *put_archive(const char *name, bool zip, const Member *m) {
+    static char out[1 << 16];
+    size_t used = 0;
+    struct archive *a = archive_write_new();
+    if (zip)
+        archive_write_set_format_zip(a);
+    else
+        archive_write_set_format_pax_restricted(a);
+    archive_write_open_memory(a, out, sizeof out, &used);
+    for (; m->name; m++) add_member(a, m->name, m->type, m->text);
+    archive_write_close(a);
+    archive_write_free(a);
+    return put(name, out, used);
+}
+
+// Every object of a file, "where value media" one a line, then the members skipped; or the refusal.
+static char *listed(const char *path) {
+    static char text[4096];
+    size_t n = 0;
+    Err err = {0};
+    CorpusLine line = {0};
+    CorpusStep step;
+    Corpus *c = corpus_open(path, &err);
+    assert_ok(c, err);
+    while ((step = corpus_next(c, &line, &err)) == CORPUS_LINE) {
+        char *value = json_dumps(line.value, JSON_COMPACT);
+        n += (size_t)snprintf(text + n, sizeof text - n, "%s %s%s\n", line.where, value,
+                              line.media ? " media" : "");
+        free(value);
+    }
+    if (step == CORPUS_END)
+        snprintf(text + n, sizeof text - n, "%d skipped", (int)corpus_skipped(c));
+    else
+        snprintf(text + n, sizeof text - n, "%d: %s", (int)step, err.text);
+    corpus_close(c);
+    return text;
+}
+
+static void members_of_tar_and_zip_are_read_and_what_is_no_corpus_is_skipped(void **state) {
     (void)state;
+    const Member all[] = {{"d", AE_IFDIR, ""},
+                          {"../../one.jsonl", AE_IFREG, "{\"a\":1}\n{\"a\":2}"},
+                          {"/etc/none.jsonl", AE_IFREG, ""},
+                          {"README.md", AE_IFREG, "no JSON"},
+                          {"a/._one.jsonl", AE_IFREG, "\x01\x02"},
+                          {"t\x1bwo", AE_IFREG, "\n{\"a\":3}\n"},
+                          {NULL, 0, NULL}};
+    const char *want = "x.%s(../../one.jsonl):1 {\"a\":1}\nx.%s(../../one.jsonl):2 {\"a\":2}\n"
+                       "x.%s(t?wo):2 {\"a\":3}\n2 skipped";
     for (int zip = 0; zip < 2; zip++) {
-        char out[65536], where[512];
-        size_t used = 0;
-        struct archive *a = archive_write_new();
-        if (zip)
-            archive_write_set_format_zip(a);
-        else
-            archive_write_set_format_pax_restricted(a);
-        archive_write_open_memory(a, out, sizeof out, &used);
-        add_member(a, "d", AE_IFDIR, "");
-        add_member(a, "../../one.jsonl", AE_IFREG, "{\"a\":1}\n{\"a\":2}");
-        add_member(a, "link", AE_IFLNK, "");
-        add_member(a, "none.jsonl", AE_IFREG, "");
-        add_member(a, "t\x1bwo.jsonl", AE_IFREG, "\n{\"a\":3}\n");
-        archive_write_close(a);
-        archive_write_free(a);
-        Err err = {0};
-        const char *p = put(zip ? "x.zip" : "x.tar", out, used);
-        assert_int_equal(count(p, where, &err), 3);
-        assert_string_equal(where, zip ? "x.zip(t?wo.jsonl):2" : "x.tar(t?wo.jsonl):2");
-        Corpus *c = corpus_open(p, &err);
-        CorpusLine line;
-        while (corpus_next(c, &line, &err) > 0) {
-        }
-        assert_int_equal(corpus_skipped(c), 2);
-        corpus_close(c);
+        char expected[512];
+        const char *kind = zip ? "zip" : "tar";
+        snprintf(expected, sizeof expected, want, kind, kind, kind);
+        assert_string_equal(listed(put_archive(zip ? "x.zip" : "x.tar", zip, all)), expected);
+    }
+}
+
+// A zip tells its links at its end only, which is not read: they are the text they hold.
+static void links_are_never_followed(void **state) {
+    (void)state;
+    const Member all[] = {
+        {"link.jsonl", AE_IFLNK, ""}, {"b.jsonl", AE_IFREG, "{\"a\":1}\n"}, {NULL, 0, NULL}};
+    assert_string_equal(listed(put_archive("l.tar", false, all)),
+                        "l.tar(b.jsonl):1 {\"a\":1}\n1 skipped");
+    const char *said = listed(put_archive("l.zip", true, all));
+    if (!strstr(said, "-1: l.zip(link.jsonl):1: not a JSON object")) fail_msg("%s", said);
+}
+
+static void packs_inside_of_packs_are_refused_by_name(void **state) {
+    (void)state;
+    const char *names[] = {"a.jsonl.gz", "b.TAR", "c.parquet", "d/e.tar.zst"};
+    for (int i = 0; i < 4; i++) {
+        const Member all[] = {{names[i], AE_IFREG, "x"}, {NULL, 0, NULL}};
+        char expected[256];
+        snprintf(expected, sizeof expected,
+                 "-2: p.tar(%s): packed inside of a pack; unpack it first", names[i]);
+        assert_string_equal(listed(put_archive("p.tar", false, all)), expected);
+    }
+}
+
+// WebDataset: members with the name up to the first dot are one sample.
+static void members_of_one_basename_are_one_object(void **state) {
+    (void)state;
+    const Member all[] = {{"s/001.json", AE_IFREG, "{\n \"a\": 1\n}\n"},
+                          {"s/001.txt", AE_IFREG, "beside it"},
+                          {"s/002.jpg", AE_IFREG, "\xff\xd8"},
+                          {"s/002.json", AE_IFREG, "{\"a\":2}"},
+                          {"s/003.json", AE_IFREG, "{\"a\":3}"},
+                          {"s/003.cls", AE_IFREG, "7"},
+                          {"s/003.wav", AE_IFREG, "RIFF"},
+                          {"s/004.json", AE_IFREG, " \n"},
+                          {"s/005.txt", AE_IFREG, "without an object"},
+                          {"s/006.json", AE_IFREG, "{\"a\":6}"},
+                          {NULL, 0, NULL}};
+    assert_string_equal(listed(put_archive("w.tar", false, all)),
+                        "w.tar(s/001.json) {\"a\":1}\nw.tar(s/002.json) {\"a\":2} media\n"
+                        "w.tar(s/003.json) {\"a\":3} media\nw.tar(s/006.json) {\"a\":6}\n"
+                        "2 skipped");
+    const Member list[] = {{"all.json", AE_IFREG, "[{\"a\":1}]"}, {NULL, 0, NULL}};
+    assert_string_equal(listed(put_archive("w.tar", false, list)),
+                        "-1: w.tar(all.json): not a JSON object");
+}
+
+// A bad line is told, and the ones behind it are read.
+static void reading_goes_on_behind_a_bad_line(void **state) {
+    (void)state;
+    const size_t n = 20u << 20;
+    char *text = malloc(n);
+    memset(text, ' ', n);
+    const char *head = "{\"a\":1}\nno\n{\"a\":\"", *tail = "\"}\n{\"a\":4}";
+    memcpy(text, head, strlen(head));
+    memcpy(text + n - strlen(tail), tail, strlen(tail));
+    Err err = {0};
+    CorpusLine line;
+    Corpus *c = corpus_open(put("long.jsonl", text, n), &err);
+    assert_ok(c, err);
+    assert_int_equal(corpus_next(c, &line, &err), CORPUS_LINE);
+    assert_int_equal(corpus_next(c, &line, &err), CORPUS_BAD);
+    assert_false(line.too_long);
+    assert_null(line.value);
+    err = (Err){0};
+    assert_int_equal(corpus_next(c, &line, &err), CORPUS_BAD);
+    assert_true(line.too_long);
+    assert_string_equal(err.text, "long.jsonl:3: line longer than 16777216 bytes");
+    assert_int_equal(corpus_next(c, &line, &err), CORPUS_LINE);
+    assert_int_equal(json_integer_value(json_object_get(line.value, "a")), 4);
+    assert_int_equal(line.line, 4);
+    assert_int_equal(corpus_next(c, &line, &err), CORPUS_END);
+    corpus_close(c);
+    free(text);
+}
+
+// Empty arrays take 130 bytes of memory for three of text.
+static void an_object_of_too_many_values_is_too_long(void **state) {
+    (void)state;
+    const size_t n = 15u << 20;
+    char *text = malloc(n + 8);
+    size_t used = (size_t)sprintf(text, "{\"a\":[[]");
+    while (used < n) used += (size_t)sprintf(text + used, ",[]");
+    used += (size_t)sprintf(text + used, "]}");
+    Err err = {0};
+    CorpusLine line;
+    Corpus *c = corpus_open(put("many.jsonl", text, used), &err);
+    assert_ok(c, err);
+    assert_int_equal(corpus_next(c, &line, &err), CORPUS_BAD);
+    assert_true(line.too_long);
+    assert_non_null(strstr(err.text, "many.jsonl:1: its values would take"));
+    corpus_close(c);
+    free(text);
+}
+
+static void a_list_of_objects_is_told_how_to_become_lines(void **state) {
+    (void)state;
+    const char *text[] = {"[\n{\"a\":1}\n]\n", "[{\"a\":1}]"};
+    for (int i = 0; i < 2; i++) {
+        const char *said = listed(put_text("list.json", text[i]));
+        if (!strstr(said, "jq -c '.[]'")) fail_msg("%s", said);
     }
 }
 
@@ -251,7 +386,13 @@ int main(void) {
         cmocka_unit_test(what_cannot_be_read_is_a_failure_with_the_systems_reason),
         cmocka_unit_test(a_line_over_the_limit_is_refused),
         cmocka_unit_test(a_bomb_is_refused_by_its_ratio),
-        cmocka_unit_test(members_of_tar_and_zip_are_read_and_links_are_skipped),
+        cmocka_unit_test(members_of_tar_and_zip_are_read_and_what_is_no_corpus_is_skipped),
+        cmocka_unit_test(links_are_never_followed),
+        cmocka_unit_test(packs_inside_of_packs_are_refused_by_name),
+        cmocka_unit_test(members_of_one_basename_are_one_object),
+        cmocka_unit_test(reading_goes_on_behind_a_bad_line),
+        cmocka_unit_test(an_object_of_too_many_values_is_too_long),
+        cmocka_unit_test(a_list_of_objects_is_told_how_to_become_lines),
         cmocka_unit_test(names_are_printable_and_text_wherever_they_are_cut),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,8 @@
 // tests/data/journal_test.c - whole lines count, torn and damaged ones do not.
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "data/journal.h"
 #include "tests/testing.h"
@@ -13,7 +15,7 @@ static char *path(void) {
 static Journal reopen(const char *identity) {
     Journal j;
     Err err = {0};
-    assert_ok(journal_open(&j, path(), identity, &err), err);
+    assert_ok(journal_open(&j, path(), identity, false, &err), err);
     return j;
 }
 
@@ -102,12 +104,62 @@ static void fewer_lines_can_be_kept(void **state) {
     check_lines(7);
 }
 
-static void another_identity_starts_anew(void **state) {
+static void work_of_another_identity_is_dropped_only_when_told(void **state) {
     (void)state;
-    Journal j = reopen("you");
+    Err err = {0};
+    Journal j;
+    assert_false(journal_open(&j, path(), "you", false, &err));
+    assert_int_equal(err.code, ERR_USAGE);
+    assert_non_null(strstr(err.text, "x.journal: 7 finished answers of other settings"));
+    check_lines(7); // untouched
+    err = (Err){0};
+    assert_ok(journal_open(&j, path(), "you", true, &err), err);
     assert_int_equal(j.n, 0);
     journal_close(&j);
-    check_lines(0);
+    check_lines(0); // nothing was finished for "you": no reason to refuse
+}
+
+// The lines a test wrote to stderr.
+static char *said(void (*action)(void)) {
+    static char text[4096];
+    char file[PATH_ROOM];
+    fflush(stderr);
+    const int kept = dup(2),
+              fd = open(path_join(file, test_dir(), "stderr"), O_RDWR | O_CREAT | O_TRUNC, 0600);
+    dup2(fd, 2);
+    action();
+    fflush(stderr);
+    dup2(kept, 2);
+    const ssize_t n = pread(fd, text, sizeof text - 1, 0);
+    text[n > 0 ? n : 0] = 0;
+    close(fd);
+    close(kept);
+    return text;
+}
+
+static void look(void) {
+    Journal j = reopen("me");
+    journal_close(&j);
+}
+
+static void lost_lines_are_told_a_torn_one_is_not(void **state) {
+    (void)state;
+    Err err = {0};
+    size_t size;
+    write_lines(0, 9);
+    char *all = file_read(path(), 1 << 20, &size, &err);
+    assert_string_equal(said(look), "");
+    assert_ok(file_write(path(), all, size - 5, &err), err);
+    assert_string_equal(said(look), "");
+    char *third = all;
+    for (int i = 0; i < 3; i++) third = strchr(third, '\n') + 1;
+    third[20] ^= 1;
+    assert_ok(file_write(path(), all, size, &err), err);
+    if (!strstr(said(look), "x.journal: damaged behind line 2")) fail_msg("%s", said(look));
+    all[3] ^= 1;
+    assert_ok(file_write(path(), all, size, &err), err);
+    if (!strstr(said(look), "x.journal: damaged behind line 0")) fail_msg("%s", said(look));
+    free(all);
 }
 
 int main(void) {
@@ -116,7 +168,8 @@ int main(void) {
         cmocka_unit_test(a_cut_at_any_byte_leaves_whole_lines_that_can_be_continued),
         cmocka_unit_test(a_damaged_line_ends_what_counts),
         cmocka_unit_test(fewer_lines_can_be_kept),
-        cmocka_unit_test(another_identity_starts_anew),
+        cmocka_unit_test(work_of_another_identity_is_dropped_only_when_told),
+        cmocka_unit_test(lost_lines_are_told_a_torn_one_is_not),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -41,6 +41,8 @@ static Sample *make_prompts(const Tokenizer *t) {
     return p;
 }
 
+static bool anew; // of the next child
+
 // 0 = done, else the error's code. Counts are left beside the output.
 static int child(const char *out, double temperature, int samples, const char *identity) {
     Err err = {0};
@@ -66,6 +68,7 @@ static int child(const char *out, double temperature, int samples, const char *i
         .group = 6,
         .tokenizer = t,
         .identity = identity,
+        .anew = anew,
         .what = "test"};
     if (regenerate(m.target, p, PROMPTS, &opt, out, &c, &err)) {
         snprintf(counts, sizeof counts, "%s.counts", out);
@@ -173,15 +176,33 @@ static void kills_and_stops_do_not_change_the_bytes(void **state) {
     assert_true(killed > 0);
 }
 
-static void a_journal_of_other_settings_is_not_used(void **state) {
+static int lines_of(const char *path) {
+    Err err = {0};
+    size_t size;
+    char *text = file_exists(path) ? file_read(path, 1 << 24, &size, &err) : NULL;
+    int n = 0;
+    for (char *p = text; p && (p = strchr(p, '\n')); p++) n++;
+    free(text);
+    return n;
+}
+
+static void a_journal_of_other_settings_is_not_used_nor_lost_unasked(void **state) {
     (void)state;
     const char *out = file_in("other.jsonl"), *want = file_in("a.jsonl");
     char journal[PATH_ROOM];
     Err err = {0};
     snprintf(journal, sizeof journal, "%s.journal", out);
-    for (int ms = 100; !file_exists(journal) && ms < 2000; ms += 100)
+    for (int ms = 200; lines_of(journal) < 2 && ms < 20000; ms += ms / 4) {
+        unlink(out); // it was faster than the signal
         run_killed(out, 0.8, 1, "sampled", SIGKILL, ms);
+    }
+    const int lines = lines_of(journal);
+    assert_true(lines >= 2);
+    assert_int_equal(run_killed(out, 0, 1, "a", 0, 0), ERR_USAGE);
+    assert_int_equal(lines_of(journal), lines);
+    anew = true;
     assert_int_equal(run_killed(out, 0, 1, "a", 0, 0), 0);
+    anew = false;
     assert_int_equal(counts_of(out).resumed, 0);
     Sha256 x, y;
     assert_ok(sha256_file(&x, out, &err), err);
@@ -189,33 +210,11 @@ static void a_journal_of_other_settings_is_not_used(void **state) {
     assert_string_equal(x.hex, y.hex);
 }
 
-static void calls_and_thoughts_are_marked(void **state) {
-    (void)state;
-    Err err = {0};
-    Tokenizer *t = open_tokenizer(TARGET, 8192, &err);
-    assert_ok(t, err);
-    const char *text = "a<|channel>thought\nhm<channel|>b<|tool_call>call:f{x:<|\"|>y<|\"|>}<tool_"
-                       "call|><|tool_response>";
-    Ids ids = {0};
-    tokenizer_encode(t, text, strlen(text), true, &ids);
-    uint8_t kind[64];
-    char shown[64] = "";
-    assert_true(ids.n < 64);
-    answer_kinds(t, ids.id, (int64_t)ids.n, kind);
-    for (size_t i = 0, n = 0; i < ids.n; i++)
-        if (i == 0 || kind[i] != kind[i - 1]) shown[n++] = "CMTX"[kind[i]];
-    assert_string_equal(shown, "MTMX");
-    assert_int_equal(kind[ids.n - 1], TOKEN_CALL);
-    ids_free(&ids);
-    tokenizer_free(t);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(answers_come_in_the_order_of_the_prompts),
         cmocka_unit_test(kills_and_stops_do_not_change_the_bytes),
-        cmocka_unit_test(a_journal_of_other_settings_is_not_used),
-        cmocka_unit_test(calls_and_thoughts_are_marked),
+        cmocka_unit_test(a_journal_of_other_settings_is_not_used_nor_lost_unasked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -208,14 +208,15 @@ static void mask_holds(const ChatTokens *c, bool made) {
     for (size_t i = 0; i < c->ids.n; i++) {
         const int32_t id = c->ids.id[i];
         const TokenKind kind = (TokenKind)c->kind[i];
-        CHECK(id >= 0 && id < tokenizer_vocab(tok) && kind <= TOKEN_CALL, "(id %d)", id);
+        CHECK(id >= 0 && id < tokenizer_vocab(tok) && kind < TOKEN_KINDS, "(id %d)", id);
         enter(&p, &c->ids, i);
         const bool stop = is(id, "<|tool_response>");
         CHECK(kind == TOKEN_CONTEXT || (p.model && !p.head), "(token %zu, kind %d)", i, (int)kind);
         if (kind == TOKEN_MODEL)
             CHECK((p.in == PLAIN || !made) && (!tokenizer_is_special(tok, id) || is(id, "<turn|>")),
                   "(token %zu)", i);
-        if (kind == TOKEN_THOUGHT) CHECK(p.in == CHANNEL, "(token %zu)", i);
+        if (kind == TOKEN_THOUGHT || kind == TOKEN_CHANNEL)
+            CHECK(p.in == CHANNEL, "(token %zu)", i);
         if (kind == TOKEN_CALL) CHECK(p.in == CALL || (stop && p.called), "(token %zu)", i);
         if (made && p.model && !p.head && p.in != RESPONSE && !is_media(id) && !stop)
             CHECK(kind != TOKEN_CONTEXT, "(token %zu of the model is not supervised)", i);

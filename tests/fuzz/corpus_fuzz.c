@@ -1,8 +1,9 @@
 // tests/fuzz/corpus_fuzz.c - libFuzzer: any bytes as a file of prompts.
 //
-// Held: refused with one printable line, or every line is an object; read again, and packed by gzip
-// or zstd, the same lines; an item that prepare takes keeps its ids in the vocabulary, its mask
-// behind the prompt, and is the same sample after it was written and read.
+// Held: every line is an object or refused with one printable line; read again, and packed by gzip
+// or zstd, the same lines; an item that prepare takes keeps its ids in the vocabulary and its mask
+// behind the prompt, and is the same chain after it was written and read; turns that share a
+// sequence are the turns there are.
 #include <archive.h>
 #include <archive_entry.h>
 #include <stdio.h>
@@ -35,41 +36,80 @@ static void printable(const char *text) {
     for (; *text; text++) CHECK((unsigned char)*text >= 0x20, "(byte %d)", *text);
 }
 
-// One answer's mask: nothing of the prompt, something behind it, up to the last token.
+// A mask: nothing before the first prompt's end, the model's up to the last token.
 static void mask_holds(const Sample *s) {
     CHECK(s->n > 0 && s->prompt > 0 && s->prompt <= s->n);
     for (int64_t i = 0; i < s->n; i++) {
         CHECK(s->ids[i] >= 0 && s->ids[i] < tokenizer_vocab(tools.tokenizer));
-        CHECK(s->kind[i] <= TOKEN_CALL);
+        CHECK(s->kind[i] < TOKEN_KINDS);
     }
     CHECK(s->prompt == s->n || s->kind[s->n - 1] >= TOKEN_MODEL);
     for (int64_t i = 0; s->prompt == s->n && i < s->n; i++) CHECK(s->kind[i] == TOKEN_CONTEXT);
 }
 
-static void written_and_read(const Sample *s) {
-    Sample again;
+static void written_and_read(const Chain *c) {
+    Chain again;
     Err err = {0};
-    json_t *o = sample_json(s), *back;
+    json_t *o = chain_json(c), *back;
     CHECK(o != NULL, "(a text of the sample is not UTF-8)");
-    CHECK(sample_read(&again, o, tokenizer_vocab(tools.tokenizer), "here", &err), "(%s)", err.text);
-    CHECK(json_equal(o, back = sample_json(&again)));
+    CHECK(chain_read(&again, o, tokenizer_vocab(tools.tokenizer), "here", &err), "(%s)", err.text);
+    CHECK(json_equal(o, back = chain_json(&again)));
     json_decref(o);
     json_decref(back);
-    sample_free(&again);
+    chain_free(&again);
 }
 
-static void use(const CorpusLine *line, bool keep_answer) {
-    Sample s;
-    uint64_t hash;
+static int64_t runs_of(const Sample *s) {
+    int64_t n = 0;
+    for (int64_t i = 1; i < s->n; i++)
+        n += s->kind[i] >= TOKEN_MODEL && s->kind[i - 1] == TOKEN_CONTEXT;
+    return n;
+}
+
+static void use_item(Dialogue *d, bool given) {
+    const Sample like = {.id = "a", .min_margin = -1};
     Err err = {0};
-    if (!prepare_item(&s, &hash, line, "prompts.jsonl", &tools, keep_answer, &err)) {
-        CHECK(err.code == ERR_INPUT && err.text[0] != '\0');
-        CHECK(s.ids == NULL && s.kind == NULL);
-        return;
+    Item item;
+    Hashes h = {0};
+    int64_t answers = 0;
+    CHECK(item_hashes(&h, d, &err) || err.code == ERR_INPUT, "(%s)", err.text);
+    dialogue_rewind(d);
+    if (given ? item_given(&item, d, &like, &err) : item_open(&item, d, &like, &err)) {
+        for (int64_t i = 0; i < item.n; i++) {
+            const Sample *s = &item.chain[i].sample;
+            mask_holds(s);
+            written_and_read(&item.chain[i]);
+            answers += s->prompt < s->n ? runs_of(s) : 1 + item.chain[i].follows;
+        }
+        CHECK(answers >= h.n || d->left_out > 0, "(%d turns, %d answers)", (int)h.n, (int)answers);
+        item_free(&item);
+    } else {
+        CHECK(err.code == ERR_INPUT && err.text[0] != '\0', "(%s)", err.text);
     }
-    mask_holds(&s);
-    written_and_read(&s);
-    sample_free(&s);
+    free(h.at);
+}
+
+// choice: template, thinking, turns.
+static void use(const CorpusLine *line, bool given, unsigned choice) {
+    PrepareTools with = tools;
+    Row row;
+    Dialogue d;
+    Err err = {0};
+    with.chat_template = (ChatTemplate)(choice % 3);
+    with.thinking = (Thinking)(choice / 3 % 3);
+    with.row.drop_reasoning = with.thinking == THINKING_OFF;
+    with.every_turn = choice / 9 % 2;
+    with.max_length = 512;
+    with.max_bytes = 1 << 14;
+    RowVerdict verdict = row_read(&row, line, &with.row, &err);
+    if (verdict == ROW_READ) verdict = dialogue_open(&d, &row, &with, &err);
+    if (verdict == ROW_READ) {
+        use_item(&d, given);
+        dialogue_close(&d);
+    } else {
+        CHECK(err.code == ERR_INPUT && err.text[0] != '\0');
+    }
+    row_free(&row);
 }
 
 // The lines of a file, one JSON text each, and a last line that says how it ended.
@@ -83,18 +123,20 @@ static char *lines_of(const void *data, size_t size, bool look) {
     Err err = {0};
     CorpusLine line = {0};
     Corpus *c = corpus_open(path, &err);
-    int rc = c != NULL ? 1 : -1;
-    while (c != NULL && (rc = corpus_next(c, &line, &err)) > 0) {
-        CHECK(json_is_object(line.value) && line.line > 0);
+    CorpusStep step = c != NULL ? CORPUS_LINE : CORPUS_BROKEN;
+    while (c != NULL && (step = corpus_next(c, &line, &err)) != CORPUS_END) {
+        CHECK(step == CORPUS_LINE || err.code == ERR_INPUT);
+        if (step != CORPUS_LINE) printable(err.text);
+        if (step == CORPUS_BROKEN) break;
+        CHECK(json_is_object(line.value) == (step == CORPUS_LINE));
         printable(line.where);
-        json_dumpf(line.value, out, JSON_COMPACT | JSON_SORT_KEYS);
+        if (step == CORPUS_LINE) json_dumpf(line.value, out, JSON_COMPACT | JSON_SORT_KEYS);
         fputc('\n', out);
-        if (look) use(&line, false);
-        if (look) use(&line, true);
+        for (unsigned k = 0; look && step == CORPUS_LINE && k < 2; k++)
+            use(&line, k, (unsigned)size + (unsigned)line.line * 5);
+        err = (Err){0};
     }
-    CHECK(rc == 0 || err.code == ERR_INPUT);
-    if (rc < 0) printable(err.text);
-    fprintf(out, rc == 0 ? "whole\n" : "refused\n");
+    fprintf(out, step == CORPUS_END ? "whole\n" : "refused\n");
     fclose(out);
     if (c != NULL) CHECK(corpus_skipped(c) >= 0);
     corpus_close(c);

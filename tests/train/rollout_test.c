@@ -272,6 +272,24 @@ static void gradients_are_added_and_weights_normalised(void **state) {
     rollout_close(c.r);
 }
 
+static void the_loss_is_that_of_its_sequences(void **state) {
+    (void)state;
+    Case c;
+    open_case(&c, (RolloutOptions){.loss = LOSS_FKL, .route = 0.3f});
+    run(&c, &c.s.a);
+    double loss[2] = {0}, weight[2] = {0}, want = 0;
+    rollout_by_sequence(c.r, &c.batch, loss, weight);
+    for (int i = 0; i < K * ROWS; i++) want += SEQ[i % ROWS] == 1 ? c.weight[i] : 0.0;
+    assert_true(fabs(loss[0] + loss[1] - c.stats.loss) < 1e-12 * c.stats.loss);
+    assert_true(fabs(weight[0] + weight[1] - 1.0) < 1e-6);
+    assert_true(fabs(weight[1] - want / c.stats.weight) < 1e-6);
+    for (int i = 0; i < K * ROWS; i++) // the second sequence alone
+        if (SEQ[i % ROWS] == 0) c.weight[i] = 0;
+    run(&c, &c.s.a);
+    assert_true(fabs(c.stats.loss - loss[1] / weight[1]) < 1e-5 * c.stats.loss);
+    rollout_close(c.r);
+}
+
 static void nothing_weighted_is_no_loss(void **state) {
     (void)state;
     Case c;
@@ -346,6 +364,35 @@ static void bf16_gradients_stay_close_to_f32(void **state) {
     rollout_close(c.r);
 }
 
+// A token that the target never chooses weighs as much as one whose logit is as low as can be.
+static void the_teacher_does_not_say_what_is_suppressed(void **state) {
+    (void)state;
+    enum { NEVER = 23 };
+    const LossKind kind[] = {LOSS_FKL, LOSS_CE_ARGMAX, LOSS_HYBRID};
+    for (int i = 0; i < 3; i++) {
+        Case c;
+        open_long_case(&c, (RolloutOptions){.loss = kind[i], .route = 0.3f});
+        float *row = (float *)c.s.a.target_table.data + NEVER * SMALL_B;
+        for (int64_t t = 0; t < K * c.batch.rows; t++) // the row is the teacher's alone
+            if (c.token[t] == NEVER) c.token[t]++;
+        for (int64_t r = 0; r < c.s.pack.rows; r++)
+            ((float *)c.s.pack.hidden.data)[r * SMALL_B] = 1.0f;
+        memset(row, 0, SMALL_B * sizeof *row);
+        row[0] = -1e4f;
+        run(&c, &c.s.a);
+        const Tensor g = saved(c.flat);
+        const RolloutStats was = c.stats;
+        row[0] = 25.0f;
+        run(&c, &c.s.a);
+        assert_true(relative_l2(c.flat.data, g.data, g.cols) > 0.1); // it would be said
+        c.s.tc.suppress = (Suppress){.id = {NEVER, NEVER}, .n = 2};
+        reopen(&c, &c.s.a);
+        run(&c, &c.s.a);
+        assert_same_run(&c, g, was, 3e-6);
+        rollout_close(c.r);
+    }
+}
+
 static void routing_needs_a_centroid_head(void **state) {
     (void)state;
     Case c;
@@ -366,11 +413,13 @@ int main(void) {
         cmocka_unit_test(steps_are_reached_where_all_before_them_matched),
         cmocka_unit_test(one_seed_one_machine_one_result),
         cmocka_unit_test(gradients_are_added_and_weights_normalised),
+        cmocka_unit_test(the_loss_is_that_of_its_sequences),
         cmocka_unit_test(nothing_weighted_is_no_loss),
         cmocka_unit_test(detached_features_cut_the_gradient),
         cmocka_unit_test(a_frozen_table_costs_no_gradient),
         cmocka_unit_test(a_loss_that_is_not_finite_is_named),
         cmocka_unit_test(bf16_gradients_stay_close_to_f32),
+        cmocka_unit_test(the_teacher_does_not_say_what_is_suppressed),
         cmocka_unit_test(routing_needs_a_centroid_head),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -170,6 +170,33 @@ static void defaults_depend_on_the_model_type(void **state) {
     assert_true(c.temperature == 1.0 && c.top_k == 64 && c.top_p == 0.0);
 }
 
+static void suppressed_tokens_are_ids_of_the_vocabulary(void **state) {
+    (void)state;
+    static const struct {
+        const char *generation, *refused;
+        int n;
+    } cases[] = {{"{}", NULL, 0},
+                 {"{\"suppress_tokens\":null}", NULL, 0},
+                 {"{\"suppress_tokens\":[]}", NULL, 0},
+                 {"{\"suppress_tokens\":[258882,258883]}", NULL, 2},
+                 {"{\"suppress_tokens\":[5,262144]}", "suppress_tokens holds 262144, the", 0},
+                 {"{\"suppress_tokens\":[-1]}", "suppress_tokens is not a token id", 0},
+                 {"{\"suppress_tokens\":{}}", "suppress_tokens is not a token id", 0}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        static TargetConfig c;
+        Err err = {0};
+        const char *dir = config_dir("{\"model_type\":\"gemma4_text\"}", cases[i].generation);
+        if (cases[i].refused) {
+            assert_false(target_config_load(&c, dir, &err));
+            if (!strstr(err.text, cases[i].refused)) fail_msg("%s", err.text);
+            continue;
+        }
+        assert_ok(target_config_load(&c, dir, &err), err);
+        assert_int_equal(c.suppress.n, cases[i].n);
+        if (cases[i].n > 0) assert_int_equal(c.suppress.id[1], 258883);
+    }
+}
+
 static void what_is_not_understood_is_refused_by_name(void **state) {
     (void)state;
 #define TEXT(more) "{\"model_type\":\"gemma4_text\"," more "}"
@@ -302,6 +329,7 @@ int main(void) {
         cmocka_unit_test(resaved_configs_give_the_same_numbers),
         cmocka_unit_test(family_sheets_agree),
         cmocka_unit_test(defaults_depend_on_the_model_type),
+        cmocka_unit_test(suppressed_tokens_are_ids_of_the_vocabulary),
         cmocka_unit_test(what_is_not_understood_is_refused_by_name),
         cmocka_unit_test(an_assistant_that_cannot_be_one_is_refused),
         cmocka_unit_test(a_pair_that_does_not_fit_names_both_values),
