@@ -31,8 +31,12 @@ static bool open_device(OpenTarget *o, const Settings *s, Err *err) {
     const bool wide = !strcmp(s->runtime.dtype, "f32") ||
                       (!strcmp(s->runtime.dtype, "auto") && !dev_prefers_bf16(o->dev));
     o->dtype = wide ? DT_F32 : DT_BF16;
-    if (!target_config_load(&o->config, s->model.target_path, err)) return false;
-    if (s->model.max_positions > 0) o->config.text.max_positions = s->model.max_positions;
+    return load_target_config(&o->config, s, err);
+}
+
+bool load_target_config(TargetConfig *c, const Settings *s, Err *err) {
+    if (!target_config_load(c, s->model.target_path, err)) return false;
+    if (s->model.max_positions > 0) c->text.max_positions = s->model.max_positions;
     return true;
 }
 

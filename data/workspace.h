@@ -13,6 +13,9 @@ const char *split_name(Split split);
 char *split_path(char out[PATH_ROOM], const Settings *s, const char *folder, Split split,
                  const char *suffix);
 
+// config.json of the target, with model.max_positions in the place of its own limit.
+MUST_CHECK bool load_target_config(TargetConfig *c, const Settings *s, Err *err);
+
 // The merged target on its device. dtype: of weights, GEMM inputs and of the K/V cache.
 typedef struct {
     Device *dev;
