@@ -59,6 +59,12 @@ static size_t plan_bytes(Speculator *s) {
     return plan.peak;
 }
 
+size_t speculator_bytes(Target *t, const Assistant *a, const SpeculatorOptions *opt) {
+    Speculator s = {.target = t, .a = opt->k_max > 0 ? a : NULL, .opt = *opt};
+    return plan_bytes(&s) + (size_t)kv_bytes(&target_config(t)->text, 1, opt->capacity, opt->chunk,
+                                             false, opt->kv_dtype);
+}
+
 Speculator *speculator_open(Target *t, const Assistant *a, const SpeculatorOptions *opt, Err *err) {
     CHECK(opt->k_max >= 0 && opt->k_max <= DRAFT_MAX && opt->chunk > opt->k_max);
     CHECK(opt->k_max == 0 || a != NULL);
