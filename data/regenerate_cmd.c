@@ -94,20 +94,24 @@ static void print_result(Split split, const json_t *o) {
 }
 
 static void print_plan(const Work *w, const Chain *chain, int64_t n) {
-    int64_t open = 0, tokens = 0;
+    int64_t open = 0, tokens = 0, longest = 1;
+    GenerateOptions generate = w->opt.generate;
     for (int64_t i = 0; i < n; i++) {
         const Sample *prompt = &chain[i].sample;
+        if (prompt->n > longest) longest = prompt->n;
+        if (chain[i].follows > 0) longest = generate.max_length; // turns grow by their answers
         if (prompt->prompt < prompt->n) continue;
         open += 1 + chain[i].follows;
         tokens += prompt->n;
         for (int64_t k = 0; k < chain[i].follows; k++) tokens += chain[i].follow[k].n;
     }
+    generate.max_length = regenerate_capacity(&generate, longest);
     printf("%-6s %8lld prompts, %lld answers to make behind %lld prompt tokens, at most %lld "
            "tokens each; %.1f MiB of "
            "buffers\n",
            split_name(w->split), (long long)n, (long long)(open * w->opt.samples),
            (long long)(tokens * w->opt.samples), (long long)w->opt.generate.max_new_tokens,
-           (double)generate_bytes(&w->model.config.text, &w->opt.generate) / (1 << 20));
+           (double)generate_bytes(&w->model.config.text, &generate) / (1 << 20));
 }
 
 // What only answers that are not there yet need.
