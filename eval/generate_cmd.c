@@ -65,7 +65,7 @@ static void print_speed(const Job *j, const SpeculateResult *r) {
              r->stopped ? "" : ", cut at generate.max_new_tokens");
     if (j->k == 0) return;
     Acceptance a = {0};
-    speculate_count(&a, r, j->k);
+    speculate_count(&a, r);
     log_info("%d drafts a round: %.2f tokens per target step over %lld rounds (bonus in), %lld of "
              "%lld drafts "
              "accepted; target %.2f s, drafter %.2f s",
@@ -75,7 +75,7 @@ static void print_speed(const Job *j, const SpeculateResult *r) {
 
 static json_t *result_json(const Job *j, const SpeculateResult *r, const char *text) {
     Acceptance a = {0};
-    speculate_count(&a, r, j->k);
+    speculate_count(&a, r);
     return json_pack("{ss sI sI si sI sf sI sI sf sf sf sb}", "text", text, "prompt_tokens",
                      (json_int_t)r->first, "tokens", (json_int_t)(r->n - r->first), "draft_tokens",
                      j->k, "rounds", (json_int_t)a.rounds, "tokens_per_target_step",
