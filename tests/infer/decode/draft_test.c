@@ -3,16 +3,25 @@
 #include <math.h>
 #include <stdio.h>
 
+#include <jansson.h>
+
 #include "infer/decode/generate.h"
 #include "tests/infer/decode/mini_pair.h"
 
-enum { JOBS = 11, NEW = 40, PICKS = 20000, LENGTH = 100 };
+enum { JOBS = 11, NEW = 40, PICKS = 8000, LENGTH = 100 };
 
 static MiniPair pair;
+static int32_t fitted[LENGTH]; // the text that the miniature assistant was fitted to
 
 static int open_pair(void **state) {
     (void)state;
     pair = mini_pair_open();
+    json_t *all = json_load_file("tests/golden/e2b/rounds.json", 0, NULL);
+    const json_t *text = json_object_get(all, "greedy");
+    assert_true(json_array_size(text) >= LENGTH);
+    for (size_t i = 0; i < LENGTH; i++)
+        fitted[i] = (int32_t)json_integer_value(json_array_get(text, i));
+    json_decref(all);
     return 0;
 }
 static int close_pair(void **state) {
@@ -75,9 +84,10 @@ static GenerateOptions options(int64_t slots, int k) {
 static Jobs run(Item *item, const GenerateOptions *opt) {
     Err err = {0};
     Jobs j = {.item = item, .n = JOBS};
-    for (int i = 0; i < JOBS; i++) {
+    for (int i = 0; i < JOBS; i++) { // prompts that it drafts well behind, and others
         item[i] = (Item){.n = 3 + 7 * i};
         mini_prompt(item[i].prompt, item[i].n, i);
+        if (i % 3) memcpy(item[i].prompt, fitted, (size_t)item[i].n * sizeof *fitted);
     }
     assert_ok(generate_run(pair.target, opt, next_job, job_done, &j, &err), err);
     return j;
@@ -247,11 +257,13 @@ static void tally(Table *t, const Item *item, int set) {
     }
 }
 
+enum { PROMPT = 19 }; // behind it both are undecided, and often agree
+
 static Item *draw_picks(GenerateOptions *opt, uint64_t seed, Acceptance *count) {
     Err err = {0};
     Item *item = calloc(PICKS, sizeof *item);
-    item[0].n = 9;
-    mini_prompt(item[0].prompt, 9, 4);
+    item[0].n = PROMPT;
+    memcpy(item[0].prompt, fitted, (size_t)PROMPT * sizeof *fitted);
     Jobs j = {.item = item, .n = PICKS, .same_prompt = true};
     opt->sampler.seed = seed;
     assert_ok(generate_run(pair.target, opt, next_job, job_done, &j, &err), err);
@@ -287,13 +299,13 @@ static double compare_distributions(DraftRule rule, double p_min, bool planted) 
     Acceptance count;
     Table t = {.n = 0};
     opt.max_new_tokens = 3;
-    opt.sampler = (Sampler){.temperature = 1.3, .top_k = 6, .top_p = 0.95};
+    opt.sampler = (Sampler){.temperature = 1.0, .top_k = 6, .top_p = 0.95};
     opt.draft.assistant = NULL;
     Item *plain = draw_picks(&opt, 1, &count);
     opt.draft.assistant = pair.assistant;
     opt.draft.rule = rule;
     opt.draft.p_min = p_min;
-    if (planted) opt.sampler.temperature = 1.0; // the drafts' temperature for the target as well
+    if (planted) opt.sampler.temperature = 0.8; // the drafts' temperature for the target as well
     Item *fast = draw_picks(&opt, 2, &count);
     for (int set = 0; set < 2; set++) {
         Item *item = set ? fast : plain;
@@ -303,7 +315,7 @@ static double compare_distributions(DraftRule rule, double p_min, bool planted) 
         }
         tally(&t, item, set);
     }
-    assert_true(count.accepted > PICKS / 50 && count.accepted < count.drafted);
+    assert_true(count.accepted > PICKS / 5 && count.accepted < count.drafted);
     free(plain);
     free(fast);
     return two_sample_z(&t);
