@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "infer/text/chat.h"
+
 enum { HEADS = 2 };
 
 struct Measurer {
@@ -20,6 +22,7 @@ struct Measurer {
     CapturedSeq seq[PACK_SEQS_MAX];
     SimulateJob job[PACK_SEQS_MAX];
     int32_t *drafts[HEADS], *L; // (room, K) and (room): never more anchors than rows
+    uint8_t *visit;             // (room)
 };
 
 // Tokens packed at once: enough for the longest sequence, not more than there are.
@@ -59,7 +62,8 @@ Measurer *measurer_open(const Assistant *a, const TargetConfig *tc, const SeqSou
     m->opt = *opt;
     m->src = *src;
     m->L = malloc((size_t)room * sizeof *m->L);
-    if (m->L == NULL) goto memory;
+    m->visit = malloc((size_t)room);
+    if (m->L == NULL || m->visit == NULL) goto memory;
     for (int h = 0; h < HEADS; h++) {
         if (!opt->head[h]) continue;
         m->drafts[h] = malloc((size_t)(room * opt->K) * sizeof *m->drafts[h]);
@@ -92,6 +96,7 @@ void measurer_close(Measurer *m) {
     if (m->block != NULL) dev_free(m->dev, m->block);
     for (int h = 0; h < HEADS; h++) free(m->drafts[h]);
     free(m->L);
+    free(m->visit);
     free(m);
 }
 
@@ -111,16 +116,61 @@ static bool load(Measurer *m, const CapturedSeq *c, Err *err) {
     return true;
 }
 
+const char *part_name(TextPart part) {
+    static const char *const names[PART_COUNT] = {"text", "thought", "structured"};
+    CHECK((unsigned)part < PART_COUNT, "part %d", (int)part);
+    return names[part];
+}
+
+// Of the first token that a round at this anchor has to match.
+static TextPart part_of(const Sample *s, int64_t anchor) {
+    const TokenKind kind = (TokenKind)s->kind[s->prompt + anchor + 1];
+    return token_structured(kind)  ? PART_STRUCTURED
+           : kind == TOKEN_THOUGHT ? PART_THOUGHT
+                                   : PART_TEXT;
+}
+
+// One draft length: the walk, and its rounds by part.
+static void count_rounds(const Measurer *m, const Sample *s, int64_t anchors, int k,
+                         Acceptance *sum, StepCount *part) {
+    acceptance_walk(sum, m->L, anchors, k, m->visit);
+    for (int64_t a = 0; a < anchors; a++) {
+        Acceptance one = {0};
+        if (!m->visit[a]) continue;
+        acceptance_round(&one, m->L[a] < k ? m->L[a] : k, k, anchors - a);
+        part[part_of(s, a)].rounds += one.rounds;
+        part[part_of(s, a)].tokens += one.tokens;
+    }
+}
+
 static void count(const Measurer *m, const SimulateJob *job, const Sample *s, Measured *out) {
     const int64_t anchors = anchors_of(s);
     *out = (Measured){.tokens = anchors};
     snprintf(out->id, sizeof out->id, "%s", s->id);
     snprintf(out->category, sizeof out->category, "%s", s->category);
+    snprintf(out->source, sizeof out->source, "%s", s->source);
+    for (int64_t a = 0; a < anchors; a++) out->part_tokens[part_of(s, a)]++;
     for (int h = 0; h < HEADS; h++) {
         if (!m->opt.head[h]) continue;
         acceptance_lengths(m->L, job->drafts[h], anchors, m->opt.K, s->ids, s->n, s->prompt);
-        for (int k = 0; k <= m->opt.K; k++) acceptance_walk(&out->k[h][k], m->L, anchors, k, NULL);
+        for (int k = 0; k <= m->opt.K; k++)
+            count_rounds(m, s, anchors, k, &out->k[h][k], out->part[h][k]);
         acceptance_reach(&out->all[h], m->L, anchors, m->opt.K);
+    }
+}
+
+void measured_add(Measured *sum, const Measured *more) {
+    sum->tokens += more->tokens;
+    for (int p = 0; p < PART_COUNT; p++) sum->part_tokens[p] += more->part_tokens[p];
+    for (int h = 0; h < HEADS; h++) {
+        for (int k = 0; k <= DRAFT_MAX; k++) {
+            acceptance_merge(&sum->k[h][k], &more->k[h][k]);
+            for (int p = 0; p < PART_COUNT; p++) {
+                sum->part[h][k][p].rounds += more->part[h][k][p].rounds;
+                sum->part[h][k][p].tokens += more->part[h][k][p].tokens;
+            }
+        }
+        acceptance_reach_merge(&sum->all[h], &more->all[h]);
     }
 }
 

@@ -16,13 +16,31 @@ typedef struct {
     int64_t pack_tokens; // tokens loaded at once (a longer sequence gets what it needs)
 } MeasureOptions;
 
-// Counts of one sequence. k[head][i] for draft length i = 0..K.
+// What the model writes, told apart: agents are made of structured output.
+typedef enum {
+    PART_TEXT,
+    PART_THOUGHT,
+    PART_STRUCTURED, // calls, the stop before a response, string delimiters, brackets of channels
+    PART_COUNT
+} TextPart;
+const char *part_name(TextPart part); // "text", "thought", "structured"
+
 typedef struct {
-    char id[128], category[64];
-    int64_t tokens; // generated after the first
+    int64_t rounds, tokens;
+} StepCount;
+
+// Counts of one sequence. k[head][i] for draft length i = 0..K; part: the same rounds, each in the
+// part of the first token that it has to match.
+typedef struct {
+    char id[128], category[64], source[128];
+    int64_t tokens;                  // generated after the first
+    int64_t part_tokens[PART_COUNT]; // of these, by their own kind
     Acceptance k[2][DRAFT_MAX + 1];
+    StepCount part[2][DRAFT_MAX + 1][PART_COUNT];
     AnchorReach all[2];
 } Measured;
+// Adds the counts of another sequence; names stay.
+void measured_add(Measured *sum, const Measured *more);
 
 typedef struct Measurer Measurer; // buffers; device memory priced by measurer_bytes
 size_t measurer_bytes(const Assistant *a, const TargetConfig *tc, const SeqSource *src,

@@ -1,11 +1,7 @@
 // eval/acceptance_json.c - what was counted, under the names of the stable file.
 #include "eval/acceptance_json.h"
 
-#include <string.h>
-
-static json_t *pair_of(Interval x) {
-    return json_pack("[ff]", x.lo, x.hi);
-}
+#include "eval/acceptance_slices.h"
 
 // u[k-1][i-1] over visited rounds.
 static json_t *visited_u(const Acceptance *a, int k) {
@@ -60,7 +56,7 @@ static json_t *head_json(const Sweep *s, Head h, const Interval *ci) {
     for (int k = 1; k <= s->K; k++) {
         const Acceptance a = measured_pool(s->prompt, s->n, h, k);
         json_t *const column[ARRAYS] = {json_real(acceptance_tau(&a)),
-                                        pair_of(ci[k]),
+                                        interval_json(ci[k]),
                                         visited_u(&a, k),
                                         conditional(&a, k),
                                         json_real(mean_tau(s, h, k)),
@@ -88,41 +84,6 @@ static json_t *measured_value(const void *ctx, const Sweep *s, Head h) {
     return head_json(s, h, tau[h]);
 }
 
-static json_t *category_value(const void *ctx, const Sweep *s, Head h) {
-    json_t *tau = json_array();
-    for (int k = 1; k <= s->K; k++) {
-        Acceptance sum = {0};
-        for (int64_t i = 0; i < s->n; i++)
-            if (strcmp(s->prompt[i].category, ctx) == 0)
-                acceptance_merge(&sum, &s->prompt[i].k[h][k]);
-        json_array_append_new(tau, json_real(acceptance_tau(&sum)));
-    }
-    return json_pack("{so}", "tau", tau);
-}
-
-static json_t *categories_json(const AcceptanceReport *r) {
-    json_t *all = json_object();
-    const Sweep *first = &r->sweep[0];
-    for (int64_t i = 0; i < first->n; i++) {
-        const char *name = first->prompt[i].category;
-        json_t *c = json_object_get(all, name);
-        if (c == NULL) {
-            json_object_set_new(
-                all, name,
-                c = json_pack("{sI sI}", "prompts", (json_int_t)0, "tokens", (json_int_t)0));
-            for (int d = 0; d < r->n; d++) {
-                json_t *o = json_object();
-                put_heads(o, &r->sweep[d], category_value, name);
-                json_object_set_new(c, r->sweep[d].name, o);
-            }
-        }
-        json_t *prompts = json_object_get(c, "prompts"), *tokens = json_object_get(c, "tokens");
-        json_integer_set(prompts, json_integer_value(prompts) + 1);
-        json_integer_set(tokens, json_integer_value(tokens) + first->prompt[i].tokens);
-    }
-    return all;
-}
-
 static json_t *paired_value(const void *ctx, const Sweep *s, Head h) {
     const AcceptanceReport *r = ctx;
     json_t *gain = json_array(), *ci = json_array();
@@ -131,13 +92,13 @@ static json_t *paired_value(const void *ctx, const Sweep *s, Head h) {
                          b = measured_pool(r->sweep[1].prompt, r->sweep[1].n, h, k);
         const double base = acceptance_tau(&a);
         json_array_append_new(gain, json_real(base > 0.0 ? acceptance_tau(&b) / base - 1.0 : 0.0));
-        json_array_append_new(ci, pair_of(r->intervals->gain[h][k]));
+        json_array_append_new(ci, interval_json(r->intervals->gain[h][k]));
     }
     return json_pack("{so so}", "gain", gain, "ci", ci);
 }
 
 static json_t *definitions(void) {
-    return json_pack("{ss ss ss ss ss ss}", "tau",
+    return json_pack("{ss ss ss ss ss ss ss}", "tau",
                      "tokens generated after the first / rounds, the last round cut at the end of "
                      "the text; bonus in, "
                      "ceiling k+1; pooled over prompts",
@@ -147,10 +108,13 @@ static json_t *definitions(void) {
                      "u_all", "the same over all anchors; does not depend on k", "gain",
                      "tau trained / tau stock - 1", "acceptance_length",
                      "1 + accepted / rounds: bonus in also where the text ends", "greedy",
-                     "the head that config.json deploys; greedy_dense: the dense head");
+                     "the head that config.json deploys; greedy_dense: the dense head", "kinds",
+                     "rounds by the first token they have to match, tokens by their own kind; "
+                     "structured: tool calls, the stop before a response, string delimiters, "
+                     "brackets of channels");
 }
 
-json_t *acceptance_json(const AcceptanceReport *r) {
+json_t *acceptance_json(const AcceptanceReport *r, Err *err) {
     const Sweep *first = &r->sweep[0];
     int64_t tokens = 0;
     json_t *k = json_array(), *drafters = json_object();
@@ -163,19 +127,20 @@ json_t *acceptance_json(const AcceptanceReport *r) {
         put_heads(o, &r->sweep[d], measured_value, r->intervals->tau[d]);
         json_object_set_new(drafters, r->sweep[d].name, o);
     }
-    json_t *o =
-        json_pack("{so sI sI sI ss so so}", "draft_tokens", k, "prompts", (json_int_t)first->n,
-                  "sequences", (json_int_t)first->sequences, "tokens", (json_int_t)tokens,
-                  "sampler", r->sampler, "drafters", drafters, "definitions", definitions());
+    json_t *o = json_pack("{so sI sI sI sI ss so so}", "draft_tokens", k, "select_k",
+                          (json_int_t)r->select_k, "prompts", (json_int_t)first->n, "sequences",
+                          (json_int_t)first->sequences, "tokens", (json_int_t)tokens, "sampler",
+                          r->sampler, "drafters", drafters, "definitions", definitions());
     if (r->n == 2) {
         json_t *paired = json_object();
         put_heads(paired, &r->sweep[1], paired_value, r);
         json_object_set_new(o, "paired", paired);
     }
-    json_object_set_new(o, "categories", categories_json(r));
     json_object_set_new(o, "bootstrap",
-                        json_pack("{sI sf sI sb}", "resamples", (json_int_t)r->resamples,
-                                  "confidence", r->confidence, "seed", (json_int_t)r->seed,
+                        json_pack("{sI sf sI sb}", "resamples", (json_int_t)r->how.resamples,
+                                  "confidence", r->how.confidence, "seed", (json_int_t)r->how.seed,
                                   "few_prompts", first->n < STATS_FEW_PROMPTS));
-    return o;
+    if (slices_add(o, r, err)) return o;
+    json_decref(o);
+    return NULL;
 }

@@ -14,14 +14,13 @@ typedef struct {
     int n;
     const SweepIntervals *intervals;
     const char *sampler; // how the captured text was made
-    int64_t resamples;
-    double confidence;
-    uint64_t seed;
+    int select_k;        // the draft length of the tables by category, source and kind
+    Resampling how;      // of `intervals`, and of those by category, source and kind
 } AcceptanceReport;
 
-json_t *acceptance_json(const AcceptanceReport *r); // new reference
-// The table of such an object: k = 1..K, stock, trained, gain, shares; the dense head's rows
-// beside.
+MUST_CHECK json_t *acceptance_json(const AcceptanceReport *r, Err *err); // new reference
+// The tables of such an object: k = 1..K, stock, trained, gain, shares; the dense head's rows
+// beside; then categories, sources and kinds at select_k.
 void acceptance_markdown(FILE *out, const json_t *report);
 
 #endif

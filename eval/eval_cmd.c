@@ -47,13 +47,14 @@ static json_t *identity_of(const Eval *e, Err *err) {
         return NULL;
     if (e->trained_path[0] && !hash_of(cache, e->trained_path, "model.safetensors", trained, err))
         return NULL;
-    return json_pack(
-        "{ss ss ss sI sI sf sI sI sI sI ss ss}", "shards", shards, "stock", stock, "trained",
-        trained, "draft_tokens", (json_int_t)s->eval.draft_tokens, "bootstrap",
-        (json_int_t)s->eval.bootstrap, "confidence", s->eval.confidence, "seed",
-        (json_int_t)s->eval.seed, "audit_prompts", (json_int_t)s->eval.audit_prompts, "pos_offset",
-        (json_int_t)s->model.pos_offset, "window_extra", (json_int_t)s->model.window_extra,
-        "embed_scale", s->model.embed_scale, "dtype", s->runtime.dtype);
+    return json_pack("{ss ss ss sI sI sf sI sI sI sI sI ss ss}", "shards", shards, "stock", stock,
+                     "trained", trained, "draft_tokens", (json_int_t)s->eval.draft_tokens,
+                     "bootstrap", (json_int_t)s->eval.bootstrap, "confidence", s->eval.confidence,
+                     "seed", (json_int_t)s->eval.seed, "audit_prompts",
+                     (json_int_t)s->eval.audit_prompts, "pos_offset",
+                     (json_int_t)s->model.pos_offset, "select_k", (json_int_t)s->eval.select_k,
+                     "window_extra", (json_int_t)s->model.window_extra, "embed_scale",
+                     s->model.embed_scale, "dtype", s->runtime.dtype);
 }
 
 static bool paths(Eval *e, bool dry, Err *err) {
@@ -117,11 +118,13 @@ static json_t *measure(Eval *e, Err *err) {
                                 .n = n,
                                 .intervals = intervals,
                                 .sampler = shards_meta(e->shards)->sampler,
-                                .resamples = e->s->eval.bootstrap,
-                                .confidence = e->s->eval.confidence,
-                                .seed = (uint64_t)e->s->eval.seed};
-    if (sweep_intervals(intervals, e->sweep, n, r.resamples, r.confidence, r.seed, err))
-        report = acceptance_json(&r);
+                                .select_k =
+                                    e->s->eval.select_k < e->K ? (int)e->s->eval.select_k : e->K,
+                                .how = {.resamples = e->s->eval.bootstrap,
+                                        .confidence = e->s->eval.confidence,
+                                        .seed = (uint64_t)e->s->eval.seed}};
+    if (sweep_intervals(intervals, e->sweep, n, &SWEEP_WHOLE, &r.how, err))
+        report = acceptance_json(&r, err);
 end:
     free(intervals);
     return report;

@@ -29,11 +29,7 @@ static void merge_samples(Sweep *s) {
             s->prompt[kept++] = *m;
             continue;
         }
-        last->tokens += m->tokens;
-        for (int h = 0; h < 2; h++) {
-            for (int k = 0; k <= s->K; k++) acceptance_merge(&last->k[h][k], &m->k[h][k]);
-            acceptance_reach_merge(&last->all[h], &m->all[h]);
-        }
+        measured_add(last, m);
     }
     s->n = kept;
 }
@@ -87,18 +83,51 @@ static bool same_prompts(const Sweep *a, const Sweep *b, Err *err) {
     return true;
 }
 
+bool slice_has(const SweepSlice *s, const Measured *m) {
+    if (s->category != NULL && strcmp(s->category, m->category) != 0) return false;
+    if (s->source != NULL && strcmp(s->source, m->source) != 0) return false;
+    return !s->by_part || m->part_tokens[s->part] > 0;
+}
+
+StepCount slice_count(const SweepSlice *s, const Measured *m, Head h, int k) {
+    if (!slice_has(s, m)) return (StepCount){0};
+    if (s->by_part) return m->part[h][k][s->part];
+    return (StepCount){.rounds = m->k[h][k].rounds, .tokens = m->k[h][k].tokens};
+}
+
 // Series of (sweep d, head h, draft length k).
 static int64_t series_of(int d, int h, int k, int K) {
     return ((int64_t)d * 2 + h) * K + k - 1;
 }
 
-bool sweep_intervals(SweepIntervals *out, const Sweep *sweep, int n, int64_t resamples,
-                     double confidence, uint64_t seed, Err *err) {
+// Prompts of the slice, the same for all series.
+static int64_t fill_series(const Sweep *sweep, int n, const SweepSlice *slice, int64_t prompts,
+                           double *tokens, double *rounds) {
     const int K = sweep[0].K;
-    const int64_t prompts = sweep[0].n, series = (int64_t)n * 2 * K;
+    int64_t at = 0;
+    for (int64_t i = 0; i < sweep[0].n; i++) {
+        if (!slice_has(slice, &sweep[0].prompt[i])) continue;
+        for (int d = 0; d < n; d++)
+            for (int h = 0; h < 2; h++)
+                for (int k = 1; k <= K; k++) {
+                    const StepCount c = slice_count(slice, &sweep[d].prompt[i], (Head)h, k);
+                    tokens[series_of(d, h, k, K) * prompts + at] = (double)c.tokens;
+                    rounds[series_of(d, h, k, K) * prompts + at] = (double)c.rounds;
+                }
+        at++;
+    }
+    return at;
+}
+
+bool sweep_intervals(SweepIntervals *out, const Sweep *sweep, int n, const SweepSlice *slice,
+                     const Resampling *how, Err *err) {
+    const int K = sweep[0].K;
+    const int64_t series = (int64_t)n * 2 * K;
+    int64_t prompts = 0;
     *out = (SweepIntervals){0};
     CHECK(n >= 1 && n <= 2);
     if (n == 2 && !same_prompts(&sweep[0], &sweep[1], err)) return false;
+    for (int64_t i = 0; i < sweep[0].n; i++) prompts += slice_has(slice, &sweep[0].prompt[i]);
     double *tokens = calloc((size_t)(series * prompts) + 1, sizeof *tokens);
     double *rounds = calloc((size_t)(series * prompts) + 1, sizeof *rounds);
     Bootstrap *b = NULL;
@@ -108,21 +137,13 @@ bool sweep_intervals(SweepIntervals *out, const Sweep *sweep, int n, int64_t res
                 (long long)prompts);
         goto end;
     }
-    for (int d = 0; d < n; d++)
-        for (int h = 0; h < 2; h++)
-            for (int k = 1; k <= K; k++)
-                for (int64_t i = 0; i < prompts; i++) {
-                    const Acceptance *a = &sweep[d].prompt[i].k[h][k];
-                    tokens[series_of(d, h, k, K) * prompts + i] = (double)a->tokens;
-                    rounds[series_of(d, h, k, K) * prompts + i] = (double)a->rounds;
-                }
-    const BootstrapInput in = {.prompts = prompts,
+    const BootstrapInput in = {.prompts = fill_series(sweep, n, slice, prompts, tokens, rounds),
                                .series = series,
                                .tokens = tokens,
                                .rounds = rounds,
-                               .resamples = resamples,
-                               .confidence = confidence,
-                               .seed = seed};
+                               .resamples = how->resamples,
+                               .confidence = how->confidence,
+                               .seed = how->seed};
     if ((b = bootstrap_run(&in, err)) == NULL) goto end;
     for (int h = 0; h < 2; h++)
         for (int k = 1; k <= K; k++) {

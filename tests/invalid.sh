@@ -198,7 +198,7 @@ target config.json
 sed 's/"gemma4/"llama/' configs/demo/base-target/config.json >"$work/target/config.json"
 refuse 3 'model_type llama is not supported (gemma4, ' generate --prompt Hallo model.target_path="$work/target"
 sed 's/"hidden_size": 256/"hidden_size": 255/' configs/demo/base-target/config.json >"$work/target/config.json"
-refuse 3 'is [8192, 256] of rank 2, config.json makes it [8192, 255]' generate --prompt Hallo model.target_path="$work/target"
+refuse 3 'is [8192, 256], config.json makes it [8192, 255]' generate --prompt Hallo model.target_path="$work/target"
 
 # The adapter
 adapter() { # SED: a copy of the demo adapter in $work/adapter, its configuration changed

@@ -21,6 +21,7 @@ struct Rollout {
     HeadLoss *loss;
     Arena arena; // part of the caller's
     LossItem *item;
+    int64_t items;        // of the last run
     uint32_t *seen, *hit; // (max_rows) bit j: step j has a label, and its draft is the label
     AttnSeg seg[2][PACK_SEQS_MAX];
 };
@@ -201,6 +202,15 @@ static void sum_up(const Rollout *r, const Batch *b, int64_t n, double weight, R
     st->route /= rows;
 }
 
+void rollout_by_sequence(const Rollout *r, const Batch *b, double *loss, double *weight) {
+    for (int64_t i = 0; i < r->items; i++) {
+        const LossItem *it = &r->item[i];
+        const int32_t s = b->seq_of[it->y % b->rows];
+        loss[s] += (double)it->weight * it->loss;
+        weight[s] += it->weight;
+    }
+}
+
 bool rollout_run(Rollout *r, const Assistant *a, const Batch *b, const FeaturePack *pack,
                  const float *weight, AssistantWeights *g, RolloutStats *stats, Err *err) {
     Acts acts;
@@ -208,6 +218,7 @@ bool rollout_run(Rollout *r, const Assistant *a, const Batch *b, const FeaturePa
     CHECK(b->rows <= r->opt.max_rows && pack->rows <= r->opt.max_tokens);
     const int64_t n = list_items(r, b, pack, weight, &sum);
     *stats = (RolloutStats){0};
+    r->items = n;
     if (n == 0) return true;
     arena_reset(&r->arena, 0);
     take_acts(a, &r->opt, &acts, b->rows, g != NULL, &r->arena);

@@ -39,6 +39,9 @@ MUST_CHECK Rollout *rollout_open(const Assistant *a, const TargetConfig *tc, flo
 MUST_CHECK bool rollout_run(Rollout *r, const Assistant *a, const Batch *b, const FeaturePack *pack,
                             const float *weight, AssistantWeights *g, RolloutStats *stats,
                             Err *err);
+// By sequence of that batch: sums of w l and of w over its rows, w as it counted in stats.loss;
+// both (b->nseq), zeroed by the caller.
+void rollout_by_sequence(const Rollout *r, const Batch *b, double *loss, double *weight);
 void rollout_close(Rollout *r);
 
 #endif

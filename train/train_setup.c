@@ -167,12 +167,17 @@ void train_setup_close(TrainSetup *t) {
     *t = (TrainSetup){0};
 }
 
-static bool dev_tau(void *ctx, const Assistant *a, double *tau, Err *err) {
+static bool dev_tau(void *ctx, const Assistant *a, double *tau, SourceMeans *by, Err *err) {
     TrainSetup *t = ctx;
+    const Head head = assistant_deployed_head(&a->cfg);
+    const int k = (int)t->s->eval.select_k;
     if (!measurer_run(t->measurer, a, t->measured, err)) return false;
-    const Acceptance sum = measured_pool(
-        t->measured, t->dev.count, assistant_deployed_head(&a->cfg), (int)t->s->eval.select_k);
+    const Acceptance sum = measured_pool(t->measured, t->dev.count, head, k);
     *tau = acceptance_tau(&sum);
+    for (int64_t i = 0; i < t->dev.count; i++) {
+        const Measured *m = &t->measured[i];
+        source_means_add(by, m->source, (double)m->k[head][k].tokens, (double)m->k[head][k].rounds);
+    }
     return true;
 }
 

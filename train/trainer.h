@@ -8,12 +8,14 @@
 #include "data/batch.h"
 #include "infer/base/settings.h"
 #include "infer/model/assistant.h"
+#include "train/source_means.h"
 #include "train/train_state.h"
 
-// Simulated tokens per target step of `a` on the dev split at k = eval.select_k, deployed head.
+// Simulated tokens per target step of `a` on the dev split at k = eval.select_k, deployed head; by
+// source: tokens over rounds.
 typedef struct {
     void *ctx;
-    bool (*tau)(void *ctx, const Assistant *a, double *tau, Err *err);
+    bool (*tau)(void *ctx, const Assistant *a, double *tau, SourceMeans *by, Err *err);
 } DevMeasure;
 
 // Everything is borrowed and must outlive the trainer.

@@ -28,6 +28,7 @@ struct Trainer {
     double *visit, *worth; // visit: (anchors), (anchors, K)
     TrainState state;
     Metrics *metrics;
+    SourceMeans dev;      // tau of the last measuring
     char root[PATH_ROOM]; // OUTPUT/ckpt
     int64_t saved_step;   // of the newest checkpoint on disk, -1 = none
     double step_s;        // duration of the last step
@@ -36,6 +37,7 @@ struct Trainer {
 // Numbers of one step, for the log.
 typedef struct {
     RolloutStats stats;
+    SourceMeans loss; // of the samples of the step
     double lr, norm;
     int64_t rows, tokens;
 } StepReport;
@@ -48,6 +50,8 @@ MUST_CHECK bool trainer_measure(Trainer *t, bool *best, Err *err);
 // Writes a checkpoint of the present state.
 MUST_CHECK bool trainer_save(Trainer *t, Err *err);
 MUST_CHECK bool trainer_resume(Trainer *t, bool *resumed, Err *err);
+// One line of metrics: of a step, and of the dev split where it was measured behind it; report
+// NULL: of the dev split alone.
 MUST_CHECK bool trainer_log(Trainer *t, const StepReport *report, Err *err);
 
 #endif

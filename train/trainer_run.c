@@ -29,8 +29,7 @@ static bool begin(Trainer *t, Err *err) {
     if (!trainer_measure(t, &best, err) || !trainer_save(t, err)) return false;
     log_info("stock drafter: tau(%lld) = %.3f on the dev split", (long long)s->eval.select_k,
              t->state.stock_tau);
-    const char *const name = "dev/tau";
-    return metrics_scalars(t->metrics, 0, &name, &t->state.dev_tau, 1, err);
+    return trainer_log(t, NULL, err);
 }
 
 static void show(Trainer *t, Progress *p, const StepReport *r) {
@@ -85,6 +84,7 @@ static void summary(const Trainer *t, const TrainState *s) {
 bool trainer_trial(Trainer *t, double *seconds, Err *err) {
     enum { STEPS = 4 };
     StepReport report;
+    SourceMeans by = {0};
     double spent = 0, tau;
     int64_t rows = 0;
     t->state = first_state(t);
@@ -95,7 +95,7 @@ bool trainer_trial(Trainer *t, double *seconds, Err *err) {
         rows += report.rows;
     }
     const double from = now_s();
-    if (!t->opt.measure.tau(t->opt.measure.ctx, t->opt.assistant, &tau, err)) return false;
+    if (!t->opt.measure.tau(t->opt.measure.ctx, t->opt.assistant, &tau, &by, err)) return false;
     const int64_t every = t->opt.settings->train.dev_every,
                   measures = 1 + (every > 0 ? (t->plan.steps + every - 1) / every : 1);
     *seconds = (double)measures * (now_s() - from);

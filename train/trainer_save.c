@@ -1,5 +1,6 @@
 // train/trainer_save.c - measuring on dev, checkpoints, resume, and the numbers of a step.
-#include <math.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "train/checkpoint.h"
 #include "train/trainer_parts.h"
@@ -9,7 +10,8 @@ bool trainer_measure(Trainer *t, bool *best, Err *err) {
     const bool average = o->ema.data != NULL && t->state.step > 0;
     double tau = 0.0;
     if (average) optimizer_publish(o, t->opt.dev, true);
-    const bool ok = t->opt.measure.tau(t->opt.measure.ctx, t->opt.assistant, &tau, err);
+    memset(&t->dev, 0, sizeof t->dev);
+    const bool ok = t->opt.measure.tau(t->opt.measure.ctx, t->opt.assistant, &tau, &t->dev, err);
     if (average) optimizer_publish(o, t->opt.dev, false);
     if (!ok) return err_wrap(err, "dev split at step %lld", (long long)t->state.step);
     TrainState *s = &t->state;
@@ -81,26 +83,52 @@ bool trainer_resume(Trainer *t, bool *resumed, Err *err) {
     return true;
 }
 
-bool trainer_log(Trainer *t, const StepReport *r, Err *err) {
-    static const char *const plain[] = {
-        "train/loss",   "train/lr",  "train/grad_norm", "train/anchors_per_s",
-        "train/tokens", "train/fkl", "train/tv",        "train/route"};
-    enum { PLAIN = 8 };
-    const char *names[PLAIN + 2 * DRAFT_MAX + 1];
-    static char step_names[2 * DRAFT_MAX][24];
-    double values[PLAIN + 2 * DRAFT_MAX + 1];
-    const double numbers[PLAIN] = {
-        r->stats.loss,           r->lr,        r->norm,     (double)r->rows / t->step_s,
-        (double)t->state.tokens, r->stats.fkl, r->stats.tv, r->stats.route};
-    int n = 0;
-    for (; n < PLAIN; n++) names[n] = plain[n], values[n] = numbers[n];
+// Names and values of a line.
+typedef struct {
+    const char *name[256];
+    double value[256];
+    int n;
+    char steps[2 * DRAFT_MAX][24], sources[2][SOURCE_MEANS][160];
+} Line;
+
+static void put(Line *l, const char *name, double value) {
+    l->name[l->n] = name;
+    l->value[l->n++] = value;
+}
+
+static void put_sources(Line *l, const SourceMeans *m, const char *prefix, int room) {
+    l->n += source_means_list(m, prefix, l->sources[room], l->name + l->n, l->value + l->n);
+}
+
+static void put_step(Line *l, const Trainer *t, const StepReport *r) {
+    put(l, "train/loss", r->stats.loss);
+    put(l, "train/lr", r->lr);
+    put(l, "train/grad_norm", r->norm);
+    put(l, "train/anchors_per_s", (double)r->rows / t->step_s);
+    put(l, "train/tokens", (double)t->state.tokens);
+    put(l, "train/fkl", r->stats.fkl);
+    put(l, "train/tv", r->stats.tv);
+    put(l, "train/route", r->stats.route);
     for (int j = 0; j < t->weighting.K; j++) {
+        char *loss = l->steps[2 * j], *match = l->steps[2 * j + 1];
         if (r->stats.step_rows[j] == 0) continue;
-        snprintf(step_names[2 * j], sizeof step_names[0], "train/loss_%d", j + 1);
-        snprintf(step_names[2 * j + 1], sizeof step_names[0], "train/match_%d", j + 1);
-        names[n] = step_names[2 * j], values[n++] = r->stats.step_loss[j];
-        names[n] = step_names[2 * j + 1], values[n++] = r->stats.step_match[j];
+        snprintf(loss, sizeof l->steps[0], "train/loss_%d", j + 1);
+        snprintf(match, sizeof l->steps[0], "train/match_%d", j + 1);
+        put(l, loss, r->stats.step_loss[j]);
+        put(l, match, r->stats.step_match[j]);
     }
-    if (t->state.dev_tau >= 0) names[n] = "dev/tau", values[n++] = t->state.dev_tau;
-    return metrics_scalars(t->metrics, t->state.step, names, values, n, err);
+    put_sources(l, &r->loss, "train/loss", 0);
+}
+
+bool trainer_log(Trainer *t, const StepReport *r, Err *err) {
+    Line *l = calloc(1, sizeof *l);
+    CHECK_MEMORY(l);
+    if (r != NULL) put_step(l, t, r);
+    if (t->state.dev_tau >= 0) {
+        put(l, "dev/tau", t->state.dev_tau);
+        put_sources(l, &t->dev, "dev/tau", 1);
+    }
+    const bool ok = metrics_scalars(t->metrics, t->state.step, l->name, l->value, l->n, err);
+    free(l);
+    return ok;
 }

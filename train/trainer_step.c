@@ -54,6 +54,14 @@ static bool bad_step(const Trainer *t, const Batch *b, double loss, double norm,
                     (long long)t->state.step + 1, names, (long long)t->saved_step);
 }
 
+static void loss_by_source(const Trainer *t, const Batch *b, SourceMeans *out) {
+    double loss[PACK_SEQS_MAX] = {0}, weight[PACK_SEQS_MAX] = {0};
+    memset(out, 0, sizeof *out);
+    rollout_by_sequence(t->rollout, b, loss, weight);
+    for (int i = 0; i < b->nseq; i++)
+        source_means_add(out, b->seq[i].sample.source, loss[i], weight[i]);
+}
+
 bool trainer_step(Trainer *t, StepReport *report, Err *err) {
     const double begin = now_s();
     Device *dev = t->opt.dev;
@@ -79,6 +87,7 @@ bool trainer_step(Trainer *t, StepReport *report, Err *err) {
     if (!optimizer_norm(&t->optimizer, dev, &norm, err)) return false;
     if (!isfinite(norm)) return bad_step(t, &b, report->stats.loss, norm, err);
 
+    loss_by_source(t, &b, &report->loss);
     report->lr = schedule_lr(&t->schedule, t->state.step);
     report->norm = norm;
     report->rows = b.rows;

@@ -4,33 +4,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "infer/base/file.h"
 #include "infer/base/json.h"
 #include "infer/base/log.h"
-#include "infer/model/weights.h"
+#include "infer/model/adapter_parts.h"
 
 enum { CONFIG_LIMIT = 16 << 20, NAME_ROOM = 257, RANK_MAX = 1 << 16, SPAN = 512 };
 
-typedef struct {
-    char name[256];        // canonical
-    const StTensor *a, *b; // (r, in), (out, r)
-    double scale;
-    bool used;
-} Module;
-
-struct Adapter {
-    char dir[PATH_ROOM];
-    json_t *config;
-    StFile *file;
-    Module *module;
-    int n;
-};
-
 // Settings that change what a module computes and that we do not follow: refused unless off.
 static bool refuse_unsupported(const json_t *config, Err *err) {
-    static const char *const OFF[] = {
-        "use_dora",   "modules_to_save",         "lora_bias",         "layer_replication",
-        "use_qalora", "alora_invocation_tokens", "target_parameters", "trainable_token_indices"};
+    static const char *const OFF[] = {"use_dora",
+                                      "modules_to_save",
+                                      "lora_bias",
+                                      "layer_replication",
+                                      "use_qalora",
+                                      "alora_invocation_tokens",
+                                      "trainable_token_indices"};
     const char *type = "LORA", *bias = "none";
     if (!json_get_str(config, "peft_type", &type, err) || !json_get_str(config, "bias", &bias, err))
         return false;
@@ -100,9 +88,7 @@ static bool pattern_value(const json_t *config, const char *field, const char *m
     return true;
 }
 
-// rank and scale of a module; name as the adapter's keys spell it, without base_model.model.
-static bool module_scale(const json_t *config, const char *name, double *scale, double *rank,
-                         Err *err) {
+bool adapter_scale(const json_t *config, const char *name, double *scale, double *rank, Err *err) {
     double alpha = 8.0; // PEFT's defaults
     bool root = false;
     *rank = 8.0;
@@ -120,8 +106,7 @@ static bool module_scale(const json_t *config, const char *name, double *scale, 
     return true;
 }
 
-// "X.lora_A.weight" or "X.lora_A.default.weight" -> X and 'A'; 0 = another kind of key.
-static char split_key(const char *key, char module[NAME_ROOM]) {
+char adapter_split_key(const char *key, char module[NAME_ROOM]) {
     static const char *const ENDS[] = {".weight", ".default.weight"};
     const char *at = strstr(key, ".lora_");
     if (at == NULL || (at[6] != 'A' && at[6] != 'B')) return 0;
@@ -146,7 +131,7 @@ static bool refuse_key(const char *key, Err *err) {
     return err_set(err, ERR_INPUT, "tensor %s is neither lora_A nor lora_B of a module", key);
 }
 
-static Module *find_module(const Adapter *a, const char *name) {
+AdapterModule *adapter_find(const Adapter *a, const char *name) {
     for (int i = 0; i < a->n; i++)
         if (strcmp(a->module[i].name, name) == 0) return &a->module[i];
     return NULL;
@@ -154,7 +139,7 @@ static Module *find_module(const Adapter *a, const char *name) {
 
 static bool add_key(Adapter *a, const StTensor *t, int *towers, Err *err) {
     char module[NAME_ROOM], name[256];
-    const char side = split_key(t->name, module);
+    const char side = adapter_split_key(t->name, module);
     if (side == 0) return refuse_key(t->name, err);
     if (weight_tower(module) != NULL) {
         ++*towers;
@@ -165,10 +150,10 @@ static bool add_key(Adapter *a, const StTensor *t, int *towers, Err *err) {
     if (t->rank != 2)
         return err_set(err, ERR_INPUT, "tensor %s has rank %d, a matrix is needed", t->name,
                        t->rank);
-    Module *m = find_module(a, name);
+    AdapterModule *m = adapter_find(a, name);
     if (m == NULL) {
         m = &a->module[a->n++];
-        *m = (Module){0};
+        *m = (AdapterModule){0};
         strcpy(m->name, name);
     }
     const StTensor **slot = side == 'A' ? &m->a : &m->b;
@@ -178,15 +163,16 @@ static bool add_key(Adapter *a, const StTensor *t, int *towers, Err *err) {
     return true;
 }
 
-static bool finish_module(const Adapter *a, Module *m, Err *err) {
+static bool finish_module(const Adapter *a, AdapterModule *m, Err *err) {
     char spelled[NAME_ROOM];
     double rank = 0;
     if (m->a == NULL || m->b == NULL)
         return err_set(err, ERR_INPUT, "module %s has no lora_%c", m->name,
                        m->a == NULL ? 'A' : 'B');
-    split_key(m->a->name, spelled);
+    adapter_split_key(m->a->name, spelled);
     const char *name = strncmp(spelled, "base_model.model.", 17) == 0 ? spelled + 17 : spelled;
-    if (!module_scale(a->config, name, &m->scale, &rank, err)) return false;
+    if (adapter_is_experts(m->name)) return true; // its rank hangs on the parameter it changes
+    if (!adapter_scale(a->config, name, &m->scale, &rank, err)) return false;
     if (m->a->dim[0] != (int64_t)rank || m->b->dim[1] != (int64_t)rank)
         return err_set(
             err, ERR_INPUT,
@@ -222,8 +208,10 @@ static bool read_adapter(Adapter *a, Err *err) {
 
 Adapter *adapter_open(const char *dir, Err *err) {
     Adapter *a = calloc(1, sizeof *a);
-    if (a == NULL) {
+    if (a != NULL) a->pair = calloc(1, sizeof *a->pair);
+    if (a == NULL || a->pair == NULL) {
         err_set(err, ERR_FAILED, "out of memory");
+        free(a);
         return NULL;
     }
     if (dir == NULL || dir[0] == '\0') return a;
@@ -243,65 +231,17 @@ void adapter_close(Adapter *a) {
     if (a == NULL) return;
     json_decref(a->config);
     st_close(a->file);
+    if (a->pair != NULL) {
+        free(a->pair->a);
+        free(a->pair->b);
+    }
+    free(a->pair);
     free(a->module);
     free(a);
 }
 
 int adapter_modules(const Adapter *a) {
     return a->n;
-}
-
-bool adapter_has(const Adapter *a, const char *module) {
-    Module *m = find_module(a, module);
-    if (m != NULL) m->used = true;
-    return m != NULL;
-}
-
-// Columns first .. first+n-1 of a row: the delta is summed over r in order, then scaled and added.
-static void add_span(float *w, const float *b, const float *a, float scale, int64_t in, int64_t r,
-                     int64_t first, int64_t n) {
-    float delta[SPAN] = {0};
-    for (int64_t k = 0; k < r; k++) {
-        const float bk = b[k], *row = a + k * in + first;
-        for (int64_t j = 0; j < n; j++) delta[j] += bk * row[j];
-    }
-    for (int64_t j = 0; j < n; j++) w[first + j] += scale * delta[j];
-}
-
-// w (out, in) += scale * b (out, r) a (r, in)
-static void add_product(float *w, const float *b, const float *a, double scale, int64_t out,
-                        int64_t in, int64_t r) {
-#pragma omp parallel for
-    for (int64_t i = 0; i < out; i++)
-        for (int64_t first = 0; first < in; first += SPAN)
-            add_span(w + i * in, b + i * r, a, (float)scale, in, r, first,
-                     in - first < SPAN ? in - first : SPAN);
-}
-
-bool adapter_merge(const Adapter *a, const char *module, float *w, int64_t out, int64_t in,
-                   bool *merged, Err *err) {
-    *merged = false;
-    const Module *m = find_module(a, module);
-    if (m == NULL) return true;
-    if (m->a->dim[1] != in || m->b->dim[0] != out)
-        return err_set(
-            err, ERR_INPUT,
-            "adapter %s: module %s maps %lld to %lld values, its weight maps %lld to %lld", a->dir,
-            module, (long long)m->a->dim[1], (long long)m->b->dim[0], (long long)in,
-            (long long)out);
-    const int64_t r = m->a->dim[0];
-    float *fa = malloc((size_t)m->a->count * sizeof *fa),
-          *fb = malloc((size_t)m->b->count * sizeof *fb);
-    bool ok = fa != NULL && fb != NULL;
-    if (!ok) err_set(err, ERR_FAILED, "out of memory for module %s", module);
-    ok = ok && st_read_f32(a->file, m->a, fa, err) && st_read_f32(a->file, m->b, fb, err);
-    if (ok) {
-        add_product(w, fb, fa, m->scale, out, in, r);
-        *merged = adapter_has(a, module);
-    }
-    free(fa);
-    free(fb);
-    return ok;
 }
 
 bool adapter_all_used(const Adapter *a, Err *err) {

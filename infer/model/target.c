@@ -38,6 +38,13 @@ static void acts_take(const TextConfig *c, DType dtype, int64_t rows, TargetActs
     a->gate_up = tensor_take(arena, dtype, rows, 2 * inter);
     a->mid = tensor_take(arena, dtype, rows, inter);
     a->logits = tensor_take(arena, DT_F32, rows, VOCAB_TILE);
+    if (c->moe) {
+        a->dense = tensor_take(arena, DT_F32, rows, c->hidden);
+        a->mixed = tensor_take(arena, DT_F32, rows, c->hidden);
+        a->router = tensor_take(arena, DT_F32, rows, c->experts);
+        a->choice = tensor_take(arena, DT_I32, rows, c->top_experts);
+        a->share = tensor_take(arena, DT_F32, rows, c->top_experts);
+    }
     if (c->ple == 0) return;
     a->ple = tensor_take(arena, DT_F32, rows, c->layers * c->ple);
     a->ple_in = tensor_take(arena, DT_F32, rows, c->layers * c->ple);
@@ -118,8 +125,6 @@ static void set_scales(Target *t, EmbedScale scale, bool bf16_file) {
 
 static bool open_target(Target *t, const TargetOptions *opt, TargetSource *s, Err *err) {
     if (!target_config_load(&t->cfg, opt->dir, err)) return false;
-    if (t->cfg.text.moe)
-        return err_set(err, ERR_INPUT, "%s: enable_moe_block is not supported yet", opt->dir);
     if (!target_source_open(s, opt->dir, opt->adapter, err)) return false;
     // The per-layer table is the largest tensor and only looked up: a bf16 file stays bf16.
     const bool small = t->dtype == DT_BF16 || is_bf16(s, "embed_tokens_per_layer.weight");

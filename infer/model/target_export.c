@@ -9,12 +9,18 @@
 enum { COPY_BYTES = 1 << 23 };
 
 // The adapter's module a tensor belongs to; false = the tensor stays as it is.
-static bool merged_module(const TargetSource *s, const StTensor *t, char module[256]) {
-    if (!weight_canonical(t->name, module)) return false;
-    const size_t n = strlen(module), tail = strlen(".weight");
-    if (t->rank != 2 || n < tail || strcmp(module + n - tail, ".weight") != 0) return false;
-    module[n - tail] = '\0';
-    return adapter_has(s->adapter, module);
+static bool merged_part(const TargetSource *s, const StTensor *t, WeightPart *part) {
+    *part = (WeightPart){0};
+    if (!weight_canonical(t->name, part->module)) return false;
+    const size_t n = strlen(part->module), tail = strlen(".weight");
+    if (t->rank == 3) {
+        const StTensor one = expert_slice(t, 0);
+        part->experts = t->dim[0];
+        return part->experts > 0 && weight_part_adapted(s->adapter, part, &one);
+    }
+    if (t->rank != 2 || n < tail || strcmp(part->module + n - tail, ".weight") != 0) return false;
+    part->module[n - tail] = '\0';
+    return weight_part_adapted(s->adapter, part, t);
 }
 
 static bool write_raw(OutFile *out, const StFile *f, const StTensor *t, void *buffer, Err *err) {
@@ -26,11 +32,11 @@ static bool write_raw(OutFile *out, const StFile *f, const StTensor *t, void *bu
     return true;
 }
 
-static bool write_merged(OutFile *out, const TargetSource *s, const StTensor *t, const char *module,
-                         Err *err) {
+static bool write_merged(OutFile *out, const TargetSource *s, const StTensor *t,
+                         const WeightPart *part, Err *err) {
     float *w = malloc((size_t)t->count * sizeof *w);
     if (w == NULL) return err_set(err, ERR_FAILED, "out of memory for %s", t->name);
-    const bool ok = merged_matrix(s->file, t, s->adapter, module, w, err);
+    const bool ok = merged_matrix(s->file, t, s->adapter, part, w, err);
     if (ok && strcmp(t->dtype, "BF16") == 0) // narrowed in place: the values are bf16 already
         for (int64_t i = 0; i < t->count; i++) {
             const bf16 h = bf16_from_f32(w[i]);
@@ -39,6 +45,15 @@ static bool write_merged(OutFile *out, const TargetSource *s, const StTensor *t,
     if (ok) out_write(out, w, (size_t)t->bytes);
     free(w);
     return ok;
+}
+
+static bool write_experts(OutFile *out, const TargetSource *s, const StTensor *t, WeightPart *part,
+                          Err *err) {
+    for (; part->expert < part->experts; part->expert++) {
+        const StTensor one = expert_slice(t, part->expert);
+        if (!write_merged(out, s, &one, part, err)) return false;
+    }
+    return true;
 }
 
 // The header stays as it is: names, dtypes, shapes and order do not change.
@@ -57,15 +72,18 @@ static bool write_header(OutFile *out, const char *path, int64_t size, Err *err)
 }
 
 static bool write_tensors(OutFile *out, const TargetSource *s, int shard, Err *err) {
-    char module[256];
+    WeightPart part;
     void *buffer = malloc(COPY_BYTES);
     bool ok = buffer != NULL;
     if (!ok) err_set(err, ERR_FAILED, "out of memory");
     for (int i = 0; ok && i < st_count(s->file); i++) {
         const StTensor *t = st_at(s->file, i);
         if (t->file != shard) continue;
-        ok = merged_module(s, t, module) ? write_merged(out, s, t, module, err)
-                                         : write_raw(out, s->file, t, buffer, err);
+        if (!merged_part(s, t, &part))
+            ok = write_raw(out, s->file, t, buffer, err);
+        else
+            ok = part.experts > 0 ? write_experts(out, s, t, &part, err)
+                                  : write_merged(out, s, t, &part, err);
         if (ok && out->error != 0)
             ok = err_set(err, ERR_FAILED, "%s: %s", out->path, strerror(out->error));
     }
@@ -75,14 +93,15 @@ static bool write_tensors(OutFile *out, const TargetSource *s, int shard, Err *e
 
 static bool export_shard(const TargetSource *s, int shard, const char *out_dir, Err *err) {
     const char *from = st_shard_path(s->file, shard);
-    char to[PATH_ROOM], module[256];
+    char to[PATH_ROOM];
+    WeightPart part;
     path_join(to, out_dir, path_base(from));
     int merged = 0;
     int64_t start = INT64_MAX;
     for (int i = 0; i < st_count(s->file); i++) {
         const StTensor *t = st_at(s->file, i);
         if (t->file != shard) continue;
-        merged += merged_module(s, t, module);
+        merged += merged_part(s, t, &part);
         if (t->offset < start) start = t->offset;
     }
     if (merged == 0) return file_copy(from, to, err);
@@ -118,8 +137,8 @@ static bool copy_companions(const char *dir, const char *out_dir, Err *err) {
 }
 
 static bool export_all(const TargetSource *s, const char *dir, const char *out_dir, Err *err) {
-    char module[256];
-    for (int i = 0; i < st_count(s->file); i++) merged_module(s, st_at(s->file, i), module);
+    WeightPart part;
+    for (int i = 0; i < st_count(s->file); i++) merged_part(s, st_at(s->file, i), &part);
     if (!adapter_all_used(s->adapter, err)) return false; // before anything is written
     if (!dir_make(out_dir, err) || !copy_companions(dir, out_dir, err)) return false;
     for (int i = 0; i < st_shards(s->file); i++)

@@ -215,6 +215,31 @@ static void attention_block(Call *c, int l, bool cut) {
     add_block(c, o, w->o, w->post_attn_norm, 1.0f);
 }
 
+// The experts start, like the dense MLP, from the stream, each behind a norm of its own; so does
+// the router, whose norm has router.scale for a weight and B^-1/2 in front.
+static void mixture_block(const Call *c, int l, Tensor mid, float scale) {
+    Target *t = c->t;
+    const TargetLayer *w = &t->w.layer[l];
+    const TextConfig *cfg = &t->cfg.text;
+    const float eps = (float)cfg->eps;
+    const Tensor dense = front(t->acts.dense, c->rows, cfg->hidden),
+                 mixed = front(t->acts.mixed, c->rows, cfg->hidden);
+    const Tensor z = front(t->acts.router, c->rows, cfg->experts);
+    const Tensor choice = front(t->acts.choice, c->rows, cfg->top_experts),
+                 share = front(t->acts.share, c->rows, cfg->top_experts);
+    op_matmul_nt(t->dev, dense, mid, w->down, 0.0f);
+    op_norm(t->dev, dense, NO_TENSOR, NO_TENSOR, dense, w->dense_norm, eps, 1.0f);
+    op_norm(t->dev, mixed, NO_TENSOR, NO_TENSOR, stream(c), w->router_scale, eps,
+            (float)(1.0 / sqrt((double)cfg->hidden)));
+    op_matmul_nt(t->dev, z, mixed, w->router, 0.0f);
+    op_topk(t->dev, choice, z, (int)cfg->top_experts);
+    op_route(t->dev, share, z, choice, w->expert_scale);
+    op_experts(t->dev, mixed, normed(c, w->experts_in_norm), choice, share, w->experts_gate_up,
+               w->experts_down);
+    op_norm(t->dev, dense, NO_TENSOR, dense, mixed, w->experts_norm, eps, 1.0f);
+    op_norm(t->dev, stream(c), NO_TENSOR, stream(c), dense, w->post_ff_norm, eps, scale);
+}
+
 static void mlp_block(const Call *c, int l, float scale) {
     Target *t = c->t;
     const TargetLayer *w = &t->w.layer[l];
@@ -223,7 +248,10 @@ static void mlp_block(const Call *c, int l, float scale) {
     const Tensor mid = front(t->acts.mid, c->rows, inter);
     op_matmul_nt(t->dev, gate_up, normed(c, w->pre_ff_norm), w->gate_up, 0.0f);
     op_geglu(t->dev, mid, tensor_cols(gate_up, 0, inter), tensor_cols(gate_up, inter, inter));
-    add_block(c, mid, w->down, w->post_ff_norm, scale);
+    if (t->cfg.text.moe)
+        mixture_block(c, l, mid, scale);
+    else
+        add_block(c, mid, w->down, w->post_ff_norm, scale);
 }
 
 static void per_layer_block(const Call *c, int l, float scale) {

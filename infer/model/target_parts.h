@@ -17,6 +17,9 @@ typedef struct {
     Tensor gate_up; // rows: gate, then up
     Tensor down;
     Tensor ple_gate, ple_proj;
+    // mixture of experts: (1, B) (1, E) (E, B), and every expert's matrices below each other
+    Tensor router_scale, expert_scale, router, experts_gate_up, experts_down;
+    Tensor dense_norm, experts_in_norm, experts_norm; // post_ff_1, pre_ff_2, post_ff_2
     float scalar;
 } TargetLayer;
 
@@ -41,8 +44,10 @@ typedef struct {
     Tensor gate_up, mid;
     Tensor ple, ple_in; // F32 (rows, L * P)
     Tensor ple_gate, ple_mid;
-    Tensor logits; // F32 (rows, VOCAB_TILE)
-    Tensor never;  // F32 (rows, 1): suppress_columns; absent where nothing is suppressed
+    Tensor dense, mixed;          // F32 (rows, B), what the dense MLP and the experts give
+    Tensor router, choice, share; // F32 (rows, E), I32 and F32 (rows, k)
+    Tensor logits;                // F32 (rows, VOCAB_TILE)
+    Tensor never; // F32 (rows, 1): suppress_columns; absent where nothing is suppressed
 } TargetActs;
 
 struct Target {
@@ -79,9 +84,18 @@ void target_weights_take(const TextConfig *c, DType dtype, DType ple, TargetWeig
                          Arena *arena);
 // Fills them, the adapter merged. max_rows 0: the embedding table alone.
 MUST_CHECK bool target_weights_read(Target *t, const TargetSource *s, Err *err);
+// Which weight a tensor of the file is: `module` in the adapter's words, and which of how many
+// experts (experts 0: a matrix of its own).
+typedef struct {
+    char module[256];
+    int64_t expert, experts;
+} WeightPart;
+bool weight_part_adapted(const Adapter *a, const WeightPart *p, const StTensor *t);
+// Expert e of a tensor of rank 3 as a tensor of the file, rank 2.
+StTensor expert_slice(const StTensor *t, int64_t e);
 // A weight matrix of the file, rank 2, plus its adapter module if there is one: f32 values, rounded
 // once to the file's dtype. Serves loading and export, so that both give the same numbers.
 MUST_CHECK bool merged_matrix(const StFile *f, const StTensor *t, const Adapter *a,
-                              const char *module, float *out, Err *err);
+                              const WeightPart *p, float *out, Err *err);
 
 #endif

@@ -6,13 +6,15 @@
 #include "infer/base/log.h"
 #include "infer/model/target_parts.h"
 
-enum { SPECS_MAX = 24, COMPARE_BYTES = 1 << 20 };
+enum { SPECS_MAX = 32, COMPARE_BYTES = 1 << 20 };
 
-// One tensor of the file and its place. rank 1: a vector as one F32 row.
+// One tensor of the file and its place. rank 1: a vector as one F32 row. rank 3: `to` is the matrix
+// of expert 0 and the next one begins `stride` rows below.
 typedef struct {
     char name[96];
     int rank;
     Tensor to;
+    int64_t experts, stride;
 } Spec;
 
 typedef struct {
@@ -40,6 +42,17 @@ static void take_layer(const TextConfig *c, int layer, DType dtype, TargetLayer 
     w->o = tensor_take(arena, dtype, b, n.q);
     w->gate_up = tensor_take(arena, dtype, 2 * inter, b);
     w->down = tensor_take(arena, dtype, b, inter);
+    if (c->moe) {
+        const int64_t e = c->experts, mid = c->expert_inter;
+        w->router = tensor_take(arena, DT_F32, e, b); // small, and a choice hangs on its last bits
+        w->router_scale = tensor_take(arena, DT_F32, 1, b);
+        w->expert_scale = tensor_take(arena, DT_F32, 1, e);
+        w->experts_gate_up = tensor_take(arena, dtype, e * 2 * mid, b);
+        w->experts_down = tensor_take(arena, dtype, e * b, mid);
+        w->dense_norm = tensor_take(arena, DT_F32, 1, b);
+        w->experts_in_norm = tensor_take(arena, DT_F32, 1, b);
+        w->experts_norm = tensor_take(arena, DT_F32, 1, b);
+    }
     if (c->ple == 0) return;
     w->ple_gate = tensor_take(arena, dtype, c->ple, b);
     w->ple_proj = tensor_take(arena, dtype, b, c->ple);
@@ -72,7 +85,50 @@ static void add_spec(SpecList *list, int layer, const char *name, int rank, Tens
         snprintf(s->name, sizeof s->name, "layers.%d.%s.weight", layer, name);
 }
 
-static void layer_specs(const TextConfig *c, int l, const TargetLayer *w, SpecList *list) {
+// A parameter that is no module's weight: its key has no ".weight".
+static Spec *add_bare(SpecList *list, int layer, const char *name, int rank, Tensor to) {
+    add_spec(list, layer, name, rank, to);
+    Spec *s = &list->spec[list->n - 1];
+    s->name[strlen(s->name) - strlen(".weight")] = '\0';
+    return s;
+}
+
+static void add_experts(SpecList *list, int layer, const char *name, bool bare, Tensor to,
+                        int64_t experts, int64_t stride) {
+    if (bare)
+        add_bare(list, layer, name, 3, to);
+    else
+        add_spec(list, layer, name, 3, to);
+    list->spec[list->n - 1].experts = experts;
+    list->spec[list->n - 1].stride = stride;
+}
+
+// Files for MLX keep gate and up apart, under a module of their own.
+static void mixture_specs(const TextConfig *c, int l, const TargetLayer *w, bool mlx,
+                          SpecList *list) {
+    const int64_t e = c->experts, mid = c->expert_inter;
+    const Tensor down = tensor_rows(w->experts_down, 0, c->hidden);
+    add_spec(list, l, "router.proj", 2, w->router);
+    add_bare(list, l, "router.scale", 1, w->router_scale);
+    add_bare(list, l, "router.per_expert_scale", 1, w->expert_scale);
+    add_spec(list, l, "post_feedforward_layernorm_1", 1, w->dense_norm);
+    add_spec(list, l, "pre_feedforward_layernorm_2", 1, w->experts_in_norm);
+    add_spec(list, l, "post_feedforward_layernorm_2", 1, w->experts_norm);
+    if (mlx) {
+        add_experts(list, l, "experts.switch_glu.gate_proj", false,
+                    tensor_rows(w->experts_gate_up, 0, mid), e, 2 * mid);
+        add_experts(list, l, "experts.switch_glu.up_proj", false,
+                    tensor_rows(w->experts_gate_up, mid, mid), e, 2 * mid);
+        add_experts(list, l, "experts.switch_glu.down_proj", false, down, e, c->hidden);
+    } else {
+        add_experts(list, l, "experts.gate_up_proj", true,
+                    tensor_rows(w->experts_gate_up, 0, 2 * mid), e, 2 * mid);
+        add_experts(list, l, "experts.down_proj", true, down, e, c->hidden);
+    }
+}
+
+static void layer_specs(const TextConfig *c, int l, const TargetLayer *w, bool mlx,
+                        SpecList *list) {
     const QkvRows n = target_qkv_rows(c, l);
     const int64_t inter = layer_inter(c, l);
     list->n = 0;
@@ -91,6 +147,7 @@ static void layer_specs(const TextConfig *c, int l, const TargetLayer *w, SpecLi
     add_spec(list, l, "mlp.gate_proj", 2, tensor_rows(w->gate_up, 0, inter));
     add_spec(list, l, "mlp.up_proj", 2, tensor_rows(w->gate_up, inter, inter));
     add_spec(list, l, "mlp.down_proj", 2, w->down);
+    if (c->moe) mixture_specs(c, l, w, mlx, list);
     if (c->ple == 0) return;
     add_spec(list, l, "per_layer_input_gate", 2, w->ple_gate);
     add_spec(list, l, "per_layer_projection", 2, w->ple_proj);
@@ -124,11 +181,31 @@ void target_source_close(TargetSource *s) {
     *s = (TargetSource){0};
 }
 
-bool merged_matrix(const StFile *f, const StTensor *t, const Adapter *a, const char *module,
+bool weight_part_adapted(const Adapter *a, const WeightPart *p, const StTensor *t) {
+    if (p->experts == 0) return adapter_has(a, p->module);
+    return adapter_has_expert(a, p->module, t->dim[0], t->dim[1]);
+}
+
+StTensor expert_slice(const StTensor *t, int64_t e) {
+    StTensor s = *t;
+    s.rank = 2;
+    s.dim[0] = t->dim[1];
+    s.dim[1] = t->dim[2];
+    s.count = t->count / t->dim[0];
+    s.bytes = t->bytes / t->dim[0];
+    s.offset = t->offset + e * s.bytes;
+    return s;
+}
+
+bool merged_matrix(const StFile *f, const StTensor *t, const Adapter *a, const WeightPart *p,
                    float *out, Err *err) {
     bool merged = false;
+    const int64_t rows = t->dim[0], cols = t->dim[1];
     if (!st_read_f32(f, t, out, err)) return false;
-    if (!adapter_merge(a, module, out, t->dim[0], t->dim[1], &merged, err)) return false;
+    if (!(p->experts == 0 ? adapter_merge(a, p->module, out, rows, cols, &merged, err)
+                          : adapter_merge_expert(a, p->module, p->expert, p->experts, out, rows,
+                                                 cols, &merged, err)))
+        return false;
     if (!merged || strcmp(t->dtype, "F32") == 0) return true;
     if (strcmp(t->dtype, "BF16") != 0)
         return err_set(err, ERR_INPUT, "tensor %s: an adapter is merged into BF16 or F32, not %s",
@@ -137,28 +214,51 @@ bool merged_matrix(const StFile *f, const StTensor *t, const Adapter *a, const c
     return true;
 }
 
+static const char *shape_text(char out[96], const int64_t *dim, int rank) {
+    int n = snprintf(out, 96, "[");
+    for (int i = 0; i < rank; i++)
+        n += snprintf(out + n, 96 - (size_t)n, "%s%lld", i > 0 ? ", " : "", (long long)dim[i]);
+    snprintf(out + n, 96 - (size_t)n, "]");
+    return out;
+}
+
 static bool check_shape(const StFile *f, const StTensor *t, const Spec *s, Err *err) {
-    const int64_t rows = s->rank == 1 ? s->to.cols : s->to.rows;
-    if (t->rank == s->rank && t->dim[0] == rows && (s->rank == 1 || t->dim[1] == s->to.cols))
-        return true;
-    return err_set(err, ERR_INPUT,
-                   "%s: tensor %s is [%lld, %lld] of rank %d, config.json makes it [%lld, %lld]",
-                   st_path(f), t->name, (long long)(t->rank > 0 ? t->dim[0] : 1),
-                   (long long)(t->rank > 1 ? t->dim[1] : 1), t->rank, (long long)rows,
-                   (long long)(s->rank == 1 ? 1 : s->to.cols));
+    const int64_t vector[] = {s->to.cols}, matrix[] = {s->to.rows, s->to.cols},
+                  experts[] = {s->experts, s->to.rows, s->to.cols};
+    const int64_t *want = s->rank == 1 ? vector : s->rank == 2 ? matrix : experts;
+    bool same = t->rank == s->rank;
+    for (int i = 0; same && i < s->rank; i++) same = t->dim[i] == want[i];
+    if (same) return true;
+    char is[96], makes[96];
+    return err_set(err, ERR_INPUT, "%s: tensor %s is %s, config.json makes it %s", st_path(f),
+                   t->name, shape_text(is, t->dim, t->rank), shape_text(makes, want, s->rank));
 }
 
 // Values of the tensor in the dtype of `to`, into host memory of its size.
-static bool read_values(const TargetSource *s, const StTensor *t, const char *module, Tensor to,
+static bool read_values(const TargetSource *s, const StTensor *t, const WeightPart *p, Tensor to,
                         void *out, Err *err) {
-    if (strcmp(t->dtype, dtype_name(to.dtype)) == 0 && !adapter_has(s->adapter, module))
+    if (strcmp(t->dtype, dtype_name(to.dtype)) == 0 && !weight_part_adapted(s->adapter, p, t))
         return st_read(s->file, t, out, err);
     float *wide = to.dtype == DT_F32 ? out : malloc((size_t)t->count * sizeof *wide);
     if (wide == NULL) return err_set(err, ERR_FAILED, "out of memory for %s", t->name);
-    const bool ok = merged_matrix(s->file, t, s->adapter, module, wide, err);
+    const bool ok = merged_matrix(s->file, t, s->adapter, p, wide, err);
     if (to.dtype == DT_F32) return ok;
     for (int64_t i = 0; ok && i < t->count; i++) ((bf16 *)out)[i] = bf16_from_f32(wide[i]);
     free(wide);
+    return ok;
+}
+
+// One matrix or vector into its place, by way of host memory where the device has its own.
+static bool read_one(Target *t, const TargetSource *s, const StTensor *from, const WeightPart *p,
+                     Tensor to, Err *err) {
+    const bool direct = strcmp(t->dev->kind, "cpu") == 0;
+    void *out = direct ? to.data : malloc(tensor_bytes(to));
+    if (out == NULL) return err_set(err, ERR_FAILED, "out of memory for %s", from->name);
+    const bool ok = from->rank == 1 ? st_read_f32(s->file, from, out, err)
+                                    : read_values(s, from, p, to, out, err);
+    if (direct) return ok;
+    if (ok) dev_upload(t->dev, to, out);
+    free(out);
     return ok;
 }
 
@@ -167,19 +267,19 @@ static bool read_spec(Target *t, const TargetSource *s, const Spec *spec, Err *e
     if (from == NULL)
         return err_set(err, ERR_INPUT, "%s: no tensor %s", st_path(s->file), spec->name);
     if (!check_shape(s->file, from, spec, err)) return false;
-    char module[96];
-    snprintf(module, sizeof module, "%.*s", (int)(strlen(spec->name) - strlen(".weight")),
-             spec->name);
-    if (strcmp(t->dev->kind, "cpu") == 0) // device memory is ours to read into
-        return spec->rank == 1 ? st_read_f32(s->file, from, spec->to.data, err)
-                               : read_values(s, from, module, spec->to, spec->to.data, err);
-    void *staging = malloc(tensor_bytes(spec->to));
-    if (staging == NULL) return err_set(err, ERR_FAILED, "out of memory for %s", spec->name);
-    const bool ok = spec->rank == 1 ? st_read_f32(s->file, from, staging, err)
-                                    : read_values(s, from, module, spec->to, staging, err);
-    if (ok) dev_upload(t->dev, spec->to, staging);
-    free(staging);
-    return ok;
+    WeightPart part = {.experts = spec->experts};
+    const size_t n = strlen(spec->name), tail = strlen(".weight");
+    const bool weight = n > tail && strcmp(spec->name + n - tail, ".weight") == 0;
+    snprintf(part.module, sizeof part.module, "%.*s", (int)(weight ? n - tail : n), spec->name);
+    if (spec->rank < 3) return read_one(t, s, from, &part, spec->to, err);
+    for (; part.expert < part.experts; part.expert++) {
+        const StTensor one = expert_slice(from, part.expert);
+        Tensor to = spec->to;
+        const int64_t row = part.expert * spec->stride;
+        to.data = (char *)to.data + (size_t)(row * to.ld) * dtype_size(to.dtype);
+        if (!read_one(t, s, &one, &part, to, err)) return false;
+    }
+    return true;
 }
 
 static bool read_specs(Target *t, const TargetSource *s, const SpecList *list, Err *err) {
@@ -248,12 +348,14 @@ static bool check_head(const TextConfig *c, const TargetSource *s, Err *err) {
 bool target_weights_read(Target *t, const TargetSource *s, Err *err) {
     const TextConfig *c = &t->cfg.text;
     SpecList list;
+    const bool mlx =
+        weight_map_find(s->map, "layers.0.experts.switch_glu.gate_proj.weight") != NULL;
     table_spec(&t->w, &list);
     if (t->max_rows == 0) return read_specs(t, s, &list, err) && check_head(c, s, err);
     model_specs(c, &t->w, &list);
     if (!read_specs(t, s, &list, err)) return false;
     for (int l = 0; l < c->layers; l++) {
-        layer_specs(c, l, &t->w.layer[l], &list);
+        layer_specs(c, l, &t->w.layer[l], mlx, &list);
         if (!read_specs(t, s, &list, err)) return false;
         if (!read_scalar(s, l, &t->w.layer[l].scalar, err)) return false;
     }

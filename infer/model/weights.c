@@ -10,13 +10,13 @@ static const char *const TOWERS[] = {"vision_tower", "audio_tower",     "embed_v
                                      "embed_audio",  "vision_embedder", "audio_embedder",
                                      "vision_model", "audio_model",     "multi_modal_projector"};
 static const char *const PREFIXES[] = {"base_model.", "model.", "language_model."};
-static const char *const TEXT_PARTS[] = {"layers.",
-                                         "embed_tokens.",
-                                         "norm.",
-                                         "embed_tokens_per_layer.",
-                                         "per_layer_model_projection.",
-                                         "per_layer_projection_norm.",
-                                         "lm_head."};
+static const char *const TEXT_PARTS[] = {"layers",
+                                         "embed_tokens",
+                                         "norm",
+                                         "embed_tokens_per_layer",
+                                         "per_layer_model_projection",
+                                         "per_layer_projection_norm",
+                                         "lm_head"};
 enum { TOWER_COUNT = sizeof TOWERS / sizeof *TOWERS, CANONICAL_ROOM = 256 };
 
 static bool starts_with(const char *s, const char *prefix) {
@@ -29,12 +29,16 @@ static const char *strip_prefixes(const char *key) {
     return key;
 }
 
+// A part as it stands in front of a tensor's name, or alone: an adapter names modules.
+static bool begins_with_part(const char *key, const char *part) {
+    const size_t n = strlen(part);
+    return strncmp(key, part, n) == 0 && (key[n] == '.' || key[n] == '\0');
+}
+
 const char *weight_tower(const char *key) {
     key = strip_prefixes(key);
-    for (int i = 0; i < TOWER_COUNT; i++) {
-        const size_t n = strlen(TOWERS[i]);
-        if (strncmp(key, TOWERS[i], n) == 0 && (key[n] == '.' || key[n] == '\0')) return TOWERS[i];
-    }
+    for (int i = 0; i < TOWER_COUNT; i++)
+        if (begins_with_part(key, TOWERS[i])) return TOWERS[i];
     return NULL;
 }
 
@@ -42,7 +46,7 @@ bool weight_canonical(const char *key, char out[256]) {
     key = strip_prefixes(key);
     if (strlen(key) >= CANONICAL_ROOM) return false;
     for (size_t i = 0; i < sizeof TEXT_PARTS / sizeof *TEXT_PARTS; i++)
-        if (starts_with(key, TEXT_PARTS[i])) {
+        if (begins_with_part(key, TEXT_PARTS[i])) {
             strcpy(out, key);
             return true;
         }

@@ -32,6 +32,12 @@ bool adapter_has(const Adapter *a, const char *module);
 // w (out, in) f32 += scale * B A where the adapter has the module (canonical name without .weight).
 MUST_CHECK bool adapter_merge(const Adapter *a, const char *module, float *w, int64_t out,
                               int64_t in, bool *merged, Err *err);
+// The same for one expert's matrix of a parameter that holds all experts' (canonical name, as
+// layers.0.experts.down_proj): what PEFT trains through target_parameters.
+bool adapter_has_expert(const Adapter *a, const char *parameter, int64_t out, int64_t in);
+MUST_CHECK bool adapter_merge_expert(const Adapter *a, const char *parameter, int64_t expert,
+                                     int64_t experts, float *w, int64_t out, int64_t in,
+                                     bool *merged, Err *err);
 // After loading: a module of the adapter that matched nothing is an error naming it.
 MUST_CHECK bool adapter_all_used(const Adapter *a, Err *err);
 

@@ -81,6 +81,13 @@ typedef struct Ops {
     // --- GEGLU: m = gelu_tanh(a) * b
     void (*geglu)(Device *, Tensor m, Tensor a, Tensor b);
     void (*geglu_back)(Device *, Tensor da, Tensor db, Tensor dm, Tensor a, Tensor b);
+    // --- mixture of experts. route: w F32 (rows, k) = softmax(z[r, idx[r, :]]) * scale[idx], with z F32
+    //     (rows, E) the router's logits, idx I32 (rows, k) from topk, scale F32 (1, E)
+    void (*route)(Device *, Tensor w, Tensor z, Tensor idx, Tensor scale);
+    //     y F32 (rows, B) = sum over e in idx[r, :], by rising e, of w * down_e (gelu_tanh(gate) * up) with
+    //     (gate, up) = gate_up_e x. x (any) (rows, B); gate_up (any) (E * 2I, B), an expert's gate rows
+    //     first; down (any) (E * B, I). Rows that chose an expert go through it together.
+    void (*experts)(Device *, Tensor y, Tensor x, Tensor idx, Tensor w, Tensor gate_up, Tensor down);
     // --- y = alpha x + beta y
     void (*axpby)(Device *, Tensor y, Tensor x, float alpha, float beta);
     // --- z = cap * tanh(z / cap) in place; cap 0 = nothing
@@ -145,6 +152,8 @@ typedef struct Ops {
 #define op_attention_back(dev, ...) ((dev)->ops->attention_back((dev), __VA_ARGS__))
 #define op_geglu(dev, ...) ((dev)->ops->geglu((dev), __VA_ARGS__))
 #define op_geglu_back(dev, ...) ((dev)->ops->geglu_back((dev), __VA_ARGS__))
+#define op_route(dev, ...) ((dev)->ops->route((dev), __VA_ARGS__))
+#define op_experts(dev, ...) ((dev)->ops->experts((dev), __VA_ARGS__))
 #define op_axpby(dev, ...) ((dev)->ops->axpby((dev), __VA_ARGS__))
 #define op_softcap(dev, ...) ((dev)->ops->softcap((dev), __VA_ARGS__))
 #define op_top2(dev, ...) ((dev)->ops->top2((dev), __VA_ARGS__))

@@ -8,6 +8,7 @@
 #include "tests/testing.h"
 
 enum { K = 3, PROMPTS = 4, ANCHORS = 12 };
+static const Resampling HOW = {.resamples = 200, .confidence = 0.95, .seed = 4};
 
 // Prompt i of a drafter whose first rejections follow a pattern.
 static Measured prompt_of(int i, int shift) {
@@ -15,6 +16,9 @@ static Measured prompt_of(int i, int shift) {
     int32_t L[ANCHORS];
     snprintf(m.id, sizeof m.id, "id-%d", i);
     snprintf(m.category, sizeof m.category, i < 3 ? "short" : "long");
+    snprintf(m.source, sizeof m.source, i % 2 ? "mine.jsonl" : "a|b.jsonl");
+    m.part_tokens[PART_TEXT] = ANCHORS - 4 * (i == 1);
+    m.part_tokens[PART_STRUCTURED] = 4 * (i == 1);
     for (int a = 0; a < ANCHORS; a++) {
         const int want = (a * 7 + i + shift) % 5;
         L[a] = want < ANCHORS - a ? (want < K ? want : K) : ANCHORS - a;
@@ -22,6 +26,10 @@ static Measured prompt_of(int i, int shift) {
     for (int h = 0; h < 2; h++) {
         for (int k = 0; k <= K; k++)
             acceptance_walk(&m.k[h][k], L, h == HEAD_DENSE ? ANCHORS : ANCHORS - 1, k, NULL);
+        for (int k = 0; k <= K; k++)
+            for (int p = 0; p < PART_COUNT; p++)
+                if (m.part_tokens[p] > 0)
+                    m.part[h][k][p] = (StepCount){.rounds = 3 + k + p, .tokens = 9 + shift + k * p};
         acceptance_reach(&m.all[h], L, ANCHORS, K);
     }
     return m;
@@ -44,15 +52,16 @@ static Sweep sweep_of(const char *name, Head deployed, int shift) {
 static json_t *report_of(Sweep *sweep, int n) {
     Err err = {0};
     SweepIntervals intervals;
-    assert_ok(sweep_intervals(&intervals, sweep, n, 200, 0.95, 4, &err), err);
     const AcceptanceReport r = {.sweep = sweep,
                                 .n = n,
                                 .intervals = &intervals,
                                 .sampler = "greedy",
-                                .resamples = 200,
-                                .confidence = 0.95,
-                                .seed = 4};
-    return acceptance_json(&r);
+                                .select_k = 2,
+                                .how = HOW};
+    assert_ok(sweep_intervals(&intervals, sweep, n, &SWEEP_WHOLE, &HOW, &err), err);
+    json_t *o = acceptance_json(&r, &err);
+    assert_ok(o, err);
+    return o;
 }
 
 static const json_t *at(const json_t *o, const char *path) {
@@ -104,6 +113,45 @@ static void two_drafters_are_side_by_side(void **state) {
     for (int i = 0; i < 2; i++) sweep_free(&sweep[i]);
 }
 
+// Rounds and tokens of a slice, over its prompts alone.
+static double tau_over(const Sweep *s, Head h, int k, const char *source) {
+    Acceptance sum = {0};
+    for (int i = 0; i < PROMPTS; i++)
+        if (!strcmp(s->prompt[i].source, source)) acceptance_merge(&sum, &s->prompt[i].k[h][k]);
+    return acceptance_tau(&sum);
+}
+
+static void sources_and_kinds_stand_apart(void **state) {
+    (void)state;
+    Sweep sweep[2] = {sweep_of("stock", HEAD_CENTROID, 0), sweep_of("trained", HEAD_CENTROID, 2)};
+    json_t *o = report_of(sweep, 2);
+    const double base = tau_over(&sweep[0], HEAD_CENTROID, 2, "mine.jsonl"),
+                 tau = tau_over(&sweep[1], HEAD_CENTROID, 2, "mine.jsonl");
+    const json_t *mine = json_object_get(at(o, "sources"), "mine.jsonl");
+    assert_int_equal(json_object_size(at(o, "sources")), 2);
+    assert_true(number(mine, "prompts") == 2 && number(mine, "tokens") == 2 * ANCHORS);
+    assert_true(number(mine, "stock.greedy.tau.1") == base);
+    assert_true(number(mine, "trained.greedy_dense.tau.2") ==
+                tau_over(&sweep[1], HEAD_DENSE, 3, "mine.jsonl"));
+    assert_true(fabs(number(mine, "paired.greedy.gain.1") - (tau / base - 1)) < 1e-15);
+    assert_true(number(mine, "paired.greedy.ci.1.0") <= number(mine, "paired.greedy.gain.1") &&
+                number(mine, "paired.greedy.ci.1.1") >= number(mine, "paired.greedy.gain.1"));
+    const json_t *kinds = at(o, "kinds");
+    assert_int_equal(json_object_size(kinds), 2); // no thoughts in it
+    assert_true(number(kinds, "structured.prompts") == 1 &&
+                number(kinds, "structured.tokens") == 4);
+    assert_true(number(kinds, "text.tokens") == PROMPTS * ANCHORS - 4);
+    // one prompt: rounds 3 + k + 2, tokens 9 + shift + 2 k, and no spread
+    assert_true(number(kinds, "structured.stock.greedy.tau.1") == 13.0 / 7);
+    assert_true(number(kinds, "structured.trained.greedy.tau.1") == 15.0 / 7);
+    assert_true(number(kinds, "structured.stock.greedy.num_drafts.2") == 8);
+    assert_true(number(kinds, "structured.paired.greedy.ci.1.0") ==
+                number(kinds, "structured.paired.greedy.ci.1.1"));
+    assert_true(number(kinds, "text.stock.greedy.num_drafts.0") == PROMPTS * 4);
+    json_decref(o);
+    for (int i = 0; i < 2; i++) sweep_free(&sweep[i]);
+}
+
 static void the_stock_alone_has_no_pair(void **state) {
     (void)state;
     Sweep sweep = sweep_of("stock", HEAD_DENSE, 0);
@@ -131,6 +179,12 @@ static void the_table_shows_what_the_file_holds(void **state) {
     assert_non_null(strstr(text, want));
     assert_non_null(strstr(text, "centroid head (deployed)"));
     assert_non_null(strstr(text, "\ndense head\n"));
+    snprintf(want, sizeof want, "| structured | 1* | 4 | %.2f |", 13.0 / 7);
+    assert_non_null(strstr(text, want));
+    snprintf(want, sizeof want, " %+.1f %% |", 100 * (15.0 / 13 - 1));
+    assert_non_null(strstr(strstr(text, "| structured |"), want));
+    assert_non_null(strstr(text, "\n| a/b.jsonl | 2* | 24 |"));
+    assert_non_null(strstr(text, "By category, k = 2, deployed head"));
     assert_non_null(strstr(text, "below 30 an interval is not to be trusted"));
     free(text);
     json_decref(o);
@@ -143,7 +197,7 @@ static void drafters_on_other_prompts_are_refused(void **state) {
     SweepIntervals intervals;
     Sweep sweep[2] = {sweep_of("stock", HEAD_DENSE, 0), sweep_of("trained", HEAD_DENSE, 0)};
     snprintf(sweep[1].prompt[2].id, sizeof sweep[1].prompt[2].id, "other");
-    assert_false(sweep_intervals(&intervals, sweep, 2, 200, 0.95, 4, &err));
+    assert_false(sweep_intervals(&intervals, sweep, 2, &SWEEP_WHOLE, &HOW, &err));
     assert_int_equal(err.code, ERR_INPUT);
     assert_non_null(strstr(err.text, "id-2"));
     assert_non_null(strstr(err.text, "other"));
@@ -153,6 +207,7 @@ static void drafters_on_other_prompts_are_refused(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(two_drafters_are_side_by_side),
+        cmocka_unit_test(sources_and_kinds_stand_apart),
         cmocka_unit_test(the_stock_alone_has_no_pair),
         cmocka_unit_test(the_table_shows_what_the_file_holds),
         cmocka_unit_test(drafters_on_other_prompts_are_refused),

@@ -109,11 +109,19 @@ static void numbers_agree(const json_t *o) {
             assert_true(inner(pair, "ci", k, 0) <= gain && gain <= inner(pair, "ci", k, 1));
         }
     }
-    json_object_foreach(at(o, "categories"), key, c) {
-        prompts += number(c, "prompts");
-        tokens += number(c, "tokens");
+    static const char *const parts[] = {"categories", "sources", "kinds"};
+    for (int i = 0; i < 3; i++) { // each adds up to the whole
+        double drafts = 0;
+        prompts = tokens = 0;
+        json_object_foreach(at(o, parts[i]), key, c) {
+            prompts += number(c, "prompts");
+            tokens += number(c, "tokens");
+            drafts += cell(at(c, "stock.greedy"), "num_drafts", K);
+        }
+        assert_true(tokens == number(o, "tokens"));
+        assert_true(i == 2 ? prompts >= PROMPTS : prompts == PROMPTS);
+        assert_true(drafts == cell(at(o, "drafters.stock.greedy"), "num_drafts", K));
     }
-    assert_true(prompts == number(o, "prompts") && tokens == number(o, "tokens"));
     assert_true(number(o, "prompts") == PROMPTS);
 }
 

@@ -6,6 +6,7 @@
 
 #include "eval/sweep.h"
 #include "eval/wiring.h"
+#include "infer/text/chat.h"
 #include "tests/infer/decode/mini_pair.h"
 
 enum { SEQS = 7, K = 6 };
@@ -26,6 +27,8 @@ static CapturedSeq copy_seq(const CapturedSeq *c) {
     const size_t n = (size_t)c->sample.n;
     out.sample.ids = copy(c->sample.ids, n * sizeof(int32_t));
     out.sample.kind = calloc(n, 1);
+    for (size_t i = 0; i < n; i++) // all of them somewhere
+        out.sample.kind[i] = (uint8_t)(c->sample.n % 2 ? TOKEN_MODEL : i % TOKEN_KINDS);
     out.hidden = copy(c->hidden, n * 2 * (size_t)tc->text.hidden);
     for (int kind = 0; kind < 2; kind++) {
         const int l = tc->kv_source[kind];
@@ -134,6 +137,53 @@ static void one_sequence_alone_gives_its_lengths(void **state) {
     measurer_close(m);
 }
 
+// Every round and every token is in one part; a round belongs to the token behind its bonus.
+static void rounds_are_told_apart_by_what_they_draft(void **state) {
+    (void)state;
+    Err err = {0};
+    static Measured all[SEQS];
+    int32_t L[96], drafts[96 * K];
+    int64_t mixed = 0;
+    measure(all, 64, 256);
+    const MeasureOptions opt = {
+        .K = K, .head = {true, true}, .max_anchors = 64, .pack_tokens = 128};
+    Measurer *m = measurer_open(pair.assistant, target_config(pair.target), &source, &opt, &err);
+    assert_ok(m, err);
+    for (int i = 0; i < SEQS; i++) {
+        const Sample *s = &seq[i].sample;
+        const int64_t anchors = s->n - s->prompt - 1;
+        int64_t tokens[PART_COUNT] = {0};
+        for (int64_t t = s->prompt + 1; t < s->n; t++)
+            tokens[s->kind[t] == TOKEN_THOUGHT                               ? PART_THOUGHT
+                   : s->kind[t] == TOKEN_CALL || s->kind[t] == TOKEN_CHANNEL ? PART_STRUCTURED
+                                                                             : PART_TEXT]++;
+        assert_memory_equal(tokens, all[i].part_tokens, sizeof tokens);
+        mixed += tokens[PART_STRUCTURED] > 0 && tokens[PART_TEXT] > 0;
+        if (anchors < 1) continue;
+        assert_ok(measurer_lengths(m, pair.assistant, &seq[i], HEAD_DENSE, L, drafts, NULL, &err),
+                  err);
+        for (int k = 0; k <= K; k++) {
+            StepCount want[PART_COUNT] = {{0}}, *got = all[i].part[HEAD_DENSE][k];
+            for (int64_t a = 0; a < anchors;) {
+                const int64_t end = a + (L[a] < k ? L[a] : k) + 1;
+                const int kind = s->kind[s->prompt + a + 1];
+                const TextPart p = kind == TOKEN_THOUGHT                         ? PART_THOUGHT
+                                   : kind == TOKEN_CALL || kind == TOKEN_CHANNEL ? PART_STRUCTURED
+                                                                                 : PART_TEXT;
+                want[p].rounds++;
+                want[p].tokens += (end < anchors ? end : anchors) - a;
+                a = end;
+            }
+            assert_memory_equal(got, want, sizeof want);
+            assert_int_equal(got[0].rounds + got[1].rounds + got[2].rounds,
+                             all[i].k[HEAD_DENSE][k].rounds);
+            assert_int_equal(got[0].tokens + got[1].tokens + got[2].tokens, anchors);
+        }
+    }
+    assert_true(mixed > 1);
+    measurer_close(m);
+}
+
 static void samples_of_a_prompt_are_one_entry(void **state) {
     (void)state;
     Err err = {0};
@@ -148,6 +198,11 @@ static void samples_of_a_prompt_are_one_entry(void **state) {
     assert_string_equal(s.prompt[1].id, "p1");
     assert_int_equal(s.prompt[1].tokens, all[1].tokens + all[5].tokens);
     assert_int_equal(s.prompt[1].k[0][4].rounds, all[1].k[0][4].rounds + all[5].k[0][4].rounds);
+    assert_int_equal(s.prompt[1].part_tokens[PART_STRUCTURED],
+                     all[1].part_tokens[PART_STRUCTURED] + all[5].part_tokens[PART_STRUCTURED]);
+    assert_int_equal(s.prompt[1].part[0][4][PART_STRUCTURED].rounds,
+                     all[1].part[0][4][PART_STRUCTURED].rounds +
+                         all[5].part[0][4][PART_STRUCTURED].rounds);
     assert_int_equal(s.prompt[3].all[1].reached[2], all[3].all[1].reached[2]);
     sweep_free(&s);
 }
@@ -187,6 +242,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(packing_does_not_change_the_counts),
         cmocka_unit_test(one_sequence_alone_gives_its_lengths),
+        cmocka_unit_test(rounds_are_told_apart_by_what_they_draft),
         cmocka_unit_test(samples_of_a_prompt_are_one_entry),
         cmocka_unit_test(training_and_inference_forwards_are_compared),
         cmocka_unit_test(a_prompt_longer_than_its_text_is_refused),

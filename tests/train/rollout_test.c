@@ -243,6 +243,24 @@ static void gradients_are_added_and_weights_normalised(void **state) {
     rollout_close(c.r);
 }
 
+static void the_loss_is_that_of_its_sequences(void **state) {
+    (void)state;
+    Case c;
+    open_case(&c, (RolloutOptions){.loss = LOSS_FKL, .route = 0.3f});
+    run(&c, &c.s.a);
+    double loss[2] = {0}, weight[2] = {0}, want = 0;
+    rollout_by_sequence(c.r, &c.batch, loss, weight);
+    for (int i = 0; i < K * ROWS; i++) want += SEQ[i % ROWS] == 1 ? c.weight[i] : 0.0;
+    assert_true(fabs(loss[0] + loss[1] - c.stats.loss) < 1e-12 * c.stats.loss);
+    assert_true(fabs(weight[0] + weight[1] - 1.0) < 1e-6);
+    assert_true(fabs(weight[1] - want / c.stats.weight) < 1e-6);
+    for (int i = 0; i < K * ROWS; i++) // the second sequence alone
+        if (SEQ[i % ROWS] == 0) c.weight[i] = 0;
+    run(&c, &c.s.a);
+    assert_true(fabs(c.stats.loss - loss[1] / weight[1]) < 1e-5 * c.stats.loss);
+    rollout_close(c.r);
+}
+
 static void nothing_weighted_is_no_loss(void **state) {
     (void)state;
     Case c;
@@ -365,6 +383,7 @@ int main(void) {
         cmocka_unit_test(steps_are_reached_where_all_before_them_matched),
         cmocka_unit_test(one_seed_one_machine_one_result),
         cmocka_unit_test(gradients_are_added_and_weights_normalised),
+        cmocka_unit_test(the_loss_is_that_of_its_sequences),
         cmocka_unit_test(nothing_weighted_is_no_loss),
         cmocka_unit_test(detached_features_cut_the_gradient),
         cmocka_unit_test(a_frozen_table_costs_no_gradient),

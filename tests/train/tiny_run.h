@@ -77,6 +77,7 @@ static bool tiny_make(Tiny *t, int64_t i, CapturedSeq *out) {
     const int64_t n = tiny_length(NULL, i), B = t->pair.tc.text.hidden;
     *out = (CapturedSeq){.sample = {.prompt = 4, .n = n, .stopped = true}};
     snprintf(out->sample.id, sizeof out->sample.id, "seq-%lld", (long long)i);
+    snprintf(out->sample.source, sizeof out->sample.source, i % 3 ? "mine" : "general");
     out->sample.ids = malloc((size_t)n * sizeof(int32_t));
     out->sample.kind = malloc((size_t)n);
     for (int64_t r = 0, id = 3 + i * 31 % 200; r < n; r++, id = (id * 5 + 7) % 200 + 3) {
@@ -116,12 +117,16 @@ static bool tiny_read_dev(void *ctx, int64_t i, CapturedSeq *out, Err *err) {
     return tiny_make(ctx, 100 + i, out);
 }
 
-static bool tiny_tau(void *ctx, const Assistant *a, double *tau, Err *err) {
+static bool tiny_tau(void *ctx, const Assistant *a, double *tau, SourceMeans *by, Err *err) {
     Tiny *t = ctx;
     Measured m[TINY_DEV];
     if (!measurer_run(t->measurer, a, m, err)) return false;
-    const Acceptance sum =
-        measured_pool(m, TINY_DEV, assistant_deployed_head(&a->cfg), (int)t->s.eval.select_k);
+    const Head head = assistant_deployed_head(&a->cfg);
+    const Acceptance sum = measured_pool(m, TINY_DEV, head, (int)t->s.eval.select_k);
+    for (int i = 0; i < TINY_DEV; i++) {
+        const Acceptance *k = &m[i].k[head][t->s.eval.select_k];
+        source_means_add(by, m[i].source, (double)k->tokens, (double)k->rounds);
+    }
     *tau = acceptance_tau(&sum);
     return true;
 }

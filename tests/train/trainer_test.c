@@ -10,9 +10,7 @@
 static const char *const REACH[] = {"train.step_weights=reach", "train.ema=0.9", NULL};
 static const char *const VISIT[] = {"train.step_weights=visit", "train.anchors=5",
                                     "train.save_every=4", NULL};
-
 static const char *const EACH[] = {"train.save_every=1", NULL};
-
 static void run_ok(const char *dir, const char *const *more, TinyFault fault, TrainResult *r) {
     Err err = {0};
     assert_ok(tiny_run(dir, more, fault, r, &err), err);
@@ -61,6 +59,16 @@ static void a_run_learns_and_keeps_its_best_by_tau(void **state) {
     for (int64_t s = 20; s <= 120; s += 20)
         assert_true(metric(dir, s, "dev/tau") <= r.best_tau + 1e-6);
     assert_true(fabs(metric(dir, r.best_step, "dev/tau") - r.best_tau) < 1e-6);
+    // a tuned drafter shows what it did to each source
+    static const char *const names[] = {"train/loss/mine", "train/loss/general", "dev/tau/mine",
+                                        "dev/tau/general"};
+    double last[4];
+    for (int i = 0; i < 4; i++) assert_true((last[i] = metric(dir, 120, names[i])) > 0);
+    const double loss[] = {fmin(last[0], last[1]), fmax(last[0], last[1])},
+                 tau[] = {fmin(last[2], last[3]), fmax(last[2], last[3])};
+    assert_true(loss[0] <= after && after <= loss[1] && loss[0] < loss[1]);
+    const double dev = metric(dir, 120, "dev/tau");
+    assert_true(tau[0] <= dev && dev <= tau[1] && metric(dir, 0, "dev/tau/mine") > 0);
     // `best` is a drafter as it would be deployed
     Err err = {0};
     AssistantConfig c;

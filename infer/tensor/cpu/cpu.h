@@ -10,7 +10,9 @@ typedef enum {
     SCRATCH_A, // operands of a product converted to f32
     SCRATCH_B,
     SCRATCH_C,
-    SCRATCH_SUMS, // partial sums of a reduction
+    SCRATCH_SUMS,    // partial sums of a reduction
+    SCRATCH_PAIRS,   // rows by expert
+    SCRATCH_EXPERTS, // buffers of one expert
     SCRATCH_THREAD
 } ScratchId;
 enum { CPU_THREADS_MAX = 1024 };
@@ -134,6 +136,8 @@ void cpu_attention_back(Device *, Tensor dq, Tensor do_, Tensor o, Tensor q, Ten
                         const AttnArgs *args);
 void cpu_geglu(Device *, Tensor m, Tensor a, Tensor b); // geglu.c
 void cpu_geglu_back(Device *, Tensor da, Tensor db, Tensor dm, Tensor a, Tensor b);
+void cpu_route(Device *, Tensor w, Tensor z, Tensor idx, Tensor scale); // experts.c
+void cpu_experts(Device *, Tensor y, Tensor x, Tensor idx, Tensor w, Tensor gate_up, Tensor down);
 void cpu_top2(Device *, Tensor best, Tensor id, Tensor z, Tensor token_of, int64_t v0); // select.c
 void cpu_topk(Device *, Tensor idx, Tensor x, int k);
 void cpu_lse_tile(Device *, Tensor lse, Tensor best, Tensor id, Tensor z, float cap, float temp,

@@ -25,7 +25,7 @@ static inline int64_t gemm_k(const Gemm *g) {
 void gemm_f32(Device *dev, const Gemm *g);
 bool gemm_bf16(Device *dev, const Gemm *g);
 
-// Own kernels for up to four rows of A (small_gemm.c), A and B both F32 or both BF16; false: not
+// Own kernels for up to 16 rows of A (small_gemm.c), A and B both F32 or both BF16; false: not
 // theirs. Only to be run where small_gemm_agrees: where they give the bits that d gives for more
 // rows.
 bool small_gemm_run(const Gemm *g);

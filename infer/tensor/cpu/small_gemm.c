@@ -1,9 +1,10 @@
-// infer/tensor/cpu/small_gemm.c - C (m, n) = A (m, k) B (n, k)^T for up to four rows: decoding.
+// infer/tensor/cpu/small_gemm.c - C (m, n) = A (m, k) B (n, k)^T for few rows: decoding, experts.
 //
 // oneDNN repacks B on every call, three times the work when there are few rows. Here 16 rows of B
 // are turned in registers, and each sum runs through k in order by the very instructions oneDNN
 // uses, so that a row keeps its bits when it meets others in a larger product (checked when the
-// device opens).
+// device opens). Each 16 rows are 16 streams, too short for the CPU to foresee: the next ones are
+// asked for while these are read.
 #include "infer/tensor/cpu/gemm.h"
 
 #include <stdlib.h>
@@ -14,32 +15,38 @@
 
 #ifdef __x86_64__
 
-enum { ROWS = 4, TILE = TURNED_ROWS, STEP = TURNED_BYTES }; // rows of A, of B; bytes of a row
+// Rows of A at once, and at most; rows of B; bytes of a row.
+enum { ROWS = 8, ROWS_MOST = 16, TILE = TURNED_ROWS, STEP = TURNED_BYTES };
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 
-// acc[i] += 64 bytes of A row i times the same bytes of 16 rows of B
+// acc[i] += 64 bytes of A row i times the same bytes of 16 rows of B, four columns at a time: 16 of
+// them and the sums are more than there are registers.
 AVX512 static ALWAYS_INLINE void step_f32(__m512 acc[ROWS], const char *const a[ROWS],
                                           const char *const row[TILE], int64_t at, int m) {
-    __m512i r[TILE];
-    load_turned(r, row, at);
-    for (int k = 0; k < TILE; k++)
-        for (int i = 0; i < m; i++) {
-            float x;
-            memcpy(&x, a[i] + at + 4 * k, sizeof x);
-            acc[i] = _mm512_fmadd_ps(_mm512_set1_ps(x), _mm512_castsi512_ps(r[k]), acc[i]);
-        }
+    for (const int64_t end = at + STEP; at < end; at += 16) {
+        __m512i r[4];
+        load_four_turned(r, row, at);
+        for (int k = 0; k < 4; k++)
+            for (int i = 0; i < m; i++) {
+                float x;
+                memcpy(&x, a[i] + at + 4 * k, sizeof x);
+                acc[i] = _mm512_fmadd_ps(_mm512_set1_ps(x), _mm512_castsi512_ps(r[k]), acc[i]);
+            }
+    }
 }
 
 AVX512_BF16 static ALWAYS_INLINE void step_bf16(__m512 acc[ROWS], const char *const a[ROWS],
                                                 const char *const row[TILE], int64_t at, int m) {
-    __m512i r[TILE];
-    load_turned(r, row, at);
-    for (int k = 0; k < TILE; k++)
-        for (int i = 0; i < m; i++) {
-            int32_t x;
-            memcpy(&x, a[i] + at + 4 * k, sizeof x);
-            acc[i] = _mm512_dpbf16_ps(acc[i], (__m512bh)_mm512_set1_epi32(x), (__m512bh)r[k]);
-        }
+    for (const int64_t end = at + STEP; at < end; at += 16) {
+        __m512i r[4];
+        load_four_turned(r, row, at);
+        for (int k = 0; k < 4; k++)
+            for (int i = 0; i < m; i++) {
+                int32_t x;
+                memcpy(&x, a[i] + at + 4 * k, sizeof x);
+                acc[i] = _mm512_dpbf16_ps(acc[i], (__m512bh)_mm512_set1_epi32(x), (__m512bh)r[k]);
+            }
+    }
 }
 
 // The last bytes of a stretch, followed by zeros up to a whole step.
@@ -57,20 +64,32 @@ static void tail_fill(Tail *t, const char *const a[ROWS], const char *const row[
     for (int i = 0; i < TILE; i++) t->pb[i] = t->b[i];
 }
 
-// sum[i] = A row i times 16 rows of B, `bytes` long. oneDNN's order: sums over chunks of k, which
-// then are added up. m is a constant wherever this is inlined. (32 rows at once would hide more
-// latency, but at the usual strides of a power of two they evict each other from the L1 cache.)
+AVX512 static ALWAYS_INLINE void ask_for(const char *const row[TILE], int64_t at) {
+    for (int i = 0; i < TILE; i++) _mm_prefetch(row[i] + at, _MM_HINT_T1);
+}
+
+// sum[i] = A row i times 16 rows of B, `bytes` long; the next 16 lie `ahead` bytes further.
+// oneDNN's order: sums over chunks of k, which then are added up. m is a constant wherever this is
+// inlined. (32 rows at once would hide more latency, but at the usual strides of a power of two
+// they evict each other from the L1 cache.)
+#define DOTS_CASE(name, rows)                                                                      \
+    case rows:                                                                                     \
+        name##_rows(sum, a, row, bytes, chunk, ahead, rows);                                       \
+        break;
 #define DOTS(name, target, step)                                                                   \
     target static ALWAYS_INLINE void name##_rows(float(*sum)[TILE], const char *const a[ROWS],     \
                                                  const char *const row[TILE], int64_t bytes,       \
-                                                 int64_t chunk, int m) {                           \
+                                                 int64_t chunk, int64_t ahead, int m) {            \
         __m512 total[ROWS], acc[ROWS];                                                             \
         for (int i = 0; i < ROWS; i++) total[i] = _mm512_setzero_ps();                             \
         for (int64_t from = 0; from < bytes; from += chunk) {                                      \
             const int64_t to = bytes - from < chunk ? bytes : from + chunk;                        \
             int64_t at = from;                                                                     \
             for (int i = 0; i < ROWS; i++) acc[i] = _mm512_setzero_ps();                           \
-            for (; at + STEP <= to; at += STEP) step(acc, a, row, at, m);                          \
+            for (; at + STEP <= to; at += STEP) {                                                  \
+                ask_for(row, at + ahead);                                                          \
+                step(acc, a, row, at, m);                                                          \
+            }                                                                                      \
             if (at < to) {                                                                         \
                 Tail t;                                                                            \
                 tail_fill(&t, a, row, at, to - at, m);                                             \
@@ -81,15 +100,18 @@ static void tail_fill(Tail *t, const char *const a[ROWS], const char *const row[
         for (int i = 0; i < m; i++) _mm512_storeu_ps(sum[i], total[i]);                            \
     }                                                                                              \
     target static void name(float(*sum)[TILE], const char *const a[ROWS],                          \
-                            const char *const row[TILE], int64_t bytes, int64_t chunk, int m) {    \
-        if (m == 1)                                                                                \
-            name##_rows(sum, a, row, bytes, chunk, 1);                                             \
-        else if (m == 2)                                                                           \
-            name##_rows(sum, a, row, bytes, chunk, 2);                                             \
-        else if (m == 3)                                                                           \
-            name##_rows(sum, a, row, bytes, chunk, 3);                                             \
-        else                                                                                       \
-            name##_rows(sum, a, row, bytes, chunk, 4);                                             \
+                            const char *const row[TILE], int64_t bytes, int64_t chunk,             \
+                            int64_t ahead, int m) {                                                \
+        switch (m) {                                                                               \
+            DOTS_CASE(name, 1)                                                                     \
+            DOTS_CASE(name, 2)                                                                     \
+            DOTS_CASE(name, 3)                                                                     \
+            DOTS_CASE(name, 4)                                                                     \
+            DOTS_CASE(name, 5)                                                                     \
+            DOTS_CASE(name, 6)                                                                     \
+            DOTS_CASE(name, 7)                                                                     \
+            DOTS_CASE(name, 8)                                                                     \
+        }                                                                                          \
     }
 DOTS(dots_f32, AVX512, step_f32)
 DOTS(dots_bf16, AVX512_BF16, step_bf16)
@@ -100,45 +122,52 @@ static void put(Tensor c, int64_t r, int64_t n, const float *sum, int64_t count,
     span_end(c, r, n, count, to);
 }
 
+// Columns n .. n + TILE - 1 of C, for rows of A in equal shares of at most ROWS.
 static void columns(const Gemm *g, int64_t n) {
     const size_t size = dtype_size(g->b.dtype);
     const int64_t k = g->a.cols, count = g->c.cols - n < TILE ? g->c.cols - n : TILE;
-    const int64_t chunk = k <= 1024 ? 512 : 1024;
-    const int m = (int)g->c.rows;
-    const char *a[ROWS] = {0}, *row[TILE];
+    const int64_t chunk = k <= 1024 ? 512 : 1024, shares = (g->c.rows + ROWS - 1) / ROWS;
+    const int64_t next = n + 2 * TILE <= g->c.cols ? TILE * g->b.ld * (int64_t)size : 0;
+    const char *row[TILE];
     float sum[ROWS][TILE];
-    for (int i = 0; i < m; i++) a[i] = (char *)g->a.data + (size_t)(i * g->a.ld) * size;
     for (int i = 0; i < TILE; i++) { // behind the last row: that row again, its sums unused
         const int64_t r = n + (i < count ? i : count - 1);
         row[i] = (char *)g->b.data + (size_t)(r * g->b.ld) * size;
     }
-    (g->b.dtype == DT_BF16 ? dots_bf16 : dots_f32)(sum, a, row, k * (int64_t)size,
-                                                   chunk * (int64_t)size, m);
-    for (int i = 0; i < m; i++) put(g->c, i, n, sum[i], count, g->beta);
+    for (int64_t s = 0; s < shares; s++) {
+        const int64_t first = g->c.rows * s / shares;
+        const int m = (int)(g->c.rows * (s + 1) / shares - first);
+        const char *a[ROWS] = {0};
+        for (int i = 0; i < m; i++)
+            a[i] = (char *)g->a.data + (size_t)((first + i) * g->a.ld) * size;
+        (g->b.dtype == DT_BF16 ? dots_bf16 : dots_f32)(sum, a, row, k * (int64_t)size,
+                                                       chunk * (int64_t)size, s == 0 ? next : 0, m);
+        for (int i = 0; i < m; i++) put(g->c, first + i, n, sum[i], count, g->beta);
+    }
 }
 
 bool small_gemm_run(const Gemm *g) {
-    if (g->ta || !g->tb || g->c.rows > ROWS || g->a.cols == 0) return false;
+    if (g->ta || !g->tb || g->c.rows > ROWS_MOST || g->a.cols == 0) return false;
 #pragma omp parallel for num_threads(g->threads)
     for (int64_t n = 0; n < g->c.cols; n += TILE) columns(g, n);
     return true;
 }
 
 static bool same_bits(struct Dnnl *d, void *values, DType dtype, int64_t k) {
-    enum { N = 37, ALL = 12 };
-    float wide[ALL * N], few[ROWS * N] = {0};
+    enum { N = 37, ALL = 24 };
+    float wide[ALL * N], few[ROWS_MOST * N] = {0};
     Gemm g = {.tb = true, .threads = 1};
     g.a = tensor_of(values, dtype, ALL, k);
     g.b = tensor_of((char *)values + (size_t)(ALL * k) * dtype_size(dtype), dtype, N, k);
     g.c = tensor_of(wide, DT_F32, ALL, N);
     if (!dnnl_gemm_run(d, &g)) return false;
-    g.a = tensor_rows(g.a, 0, ROWS);
-    g.c = tensor_of(few, DT_F32, ROWS, N);
+    g.a = tensor_rows(g.a, 0, ROWS_MOST);
+    g.c = tensor_of(few, DT_F32, ROWS_MOST, N);
     return small_gemm_run(&g) && memcmp(few, wide, sizeof few) == 0;
 }
 
 bool small_gemm_agrees(struct Dnnl *d, DType dtype) {
-    const int64_t length[] = {83, 512, 700, 1024, 1300, 2100}, most = 49 * 2100;
+    const int64_t length[] = {83, 512, 700, 1024, 1300, 2100}, most = (24 + 37) * 2100;
     __builtin_cpu_init();
     if (!__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512dq") ||
         !__builtin_cpu_supports("avx512vl"))

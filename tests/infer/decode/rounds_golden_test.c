@@ -43,15 +43,7 @@ static int32_t *ids_of(const json_t *array, int64_t *n) {
 static bool case_open(Case *c, const char *family) {
     Err err = {0};
     int64_t n;
-    TargetConfig config;
     *c = (Case){.family = family};
-    if (file_exists(path_of(family, "target/config.json"))) {
-        assert_ok(target_config_load(&config, path_of(family, "target"), &err), err);
-        if (config.text.moe) {
-            print_message("skipped: %s needs experts\n", family);
-            return false;
-        }
-    }
     if ((c->rounds = json_load_file(path_of(family, "rounds.json"), 0, NULL)) == NULL) return false;
     c->greedy = ids_of(json_object_get(c->rounds, "greedy"), &c->n);
     free(ids_of(json_object_get(c->rounds, "prompt"), &n));

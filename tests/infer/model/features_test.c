@@ -22,11 +22,6 @@ static void pack_of(const char *family) {
     Env *env = test_env();
     Err err = {0};
     Pair p = pair_open(family, "assistant", false, 0, 0);
-    if (p.tc.text.moe) {
-        print_message("   %s: skipped, a mixture of experts\n", family);
-        pair_close(&p);
-        return;
-    }
     const TargetOptions o = {.dir = pair_path(family, "target"),
                              .dtype = DT_F32,
                              .scale = EMBED_SCALE_F32,

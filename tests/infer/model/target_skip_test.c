@@ -154,10 +154,17 @@ static void nor_where_every_layer_has_its_own(void **state) {
     check(dir, DT_BF16);
 }
 
+static void nor_where_rows_go_through_experts(void **state) {
+    (void)state;
+    check("tests/golden/26b/target", DT_F32);
+    check("tests/golden/26b/target", DT_BF16);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(skipped_rows_change_nothing_where_layers_share_kv),
         cmocka_unit_test(nor_where_every_layer_has_its_own),
+        cmocka_unit_test(nor_where_rows_go_through_experts),
     };
     log_set_quiet(true);
     dev_describe(test_env()->dev, see_products, NULL);

@@ -18,6 +18,8 @@ static void names_of_every_tool_become_canonical(void **state) {
         {"language_model.model.layers.3.layer_scalar", "layers.3.layer_scalar"},
         {"base_model.model.model.language_model.layers.0.self_attn.q_proj",
          "layers.0.self_attn.q_proj"},
+        {"base_model.model.model.language_model.per_layer_model_projection",
+         "per_layer_model_projection"},
         {"base_model.model.language_model.model.embed_tokens.weight", "embed_tokens.weight"},
         {"model.norm.weight", "norm.weight"},
         {"embed_tokens_per_layer.weight", "embed_tokens_per_layer.weight"},
