@@ -88,6 +88,7 @@ static bool job_done(void *ctx, const GenerateDone *d, Err *err) {
     if (!compose(r, d->user, d, err)) return false;
     r->finished++;
     r->made += d->n;
+    rounds_count(&r->count->drafts, d->round, d->rounds, ((const Job *)d->user)->prompt->n + d->n);
     progress_at(&r->progress, r->finished, rate(r, note));
     return true;
 }
@@ -146,6 +147,7 @@ static bool answer_all(Run *r, Target *t, Journal *j, Err *err) {
         if (!add_group(r, j, first, err)) return false;
     }
     r->count->seconds = now_s() - r->started;
+    r->count->made = r->made;
     progress_end(&r->progress, r->finished, rate(r, note));
     return true;
 }

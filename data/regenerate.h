@@ -25,6 +25,8 @@ typedef struct {
         empty;              // ended by themselves; cut at a limit (kept); without a token (dropped)
     int64_t given, resumed; // answers of the data, kept; answers taken from the journal
     double seconds;
+    Acceptance drafts; // over the answers made now
+    int64_t made;      // tokens of those
 } RegenerateCount;
 
 // max_length, or less where no prompt and its answer can be as long: what a slot of the cache must

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/drafter.h"
 #include "data/regenerate_turns.h"
 #include "data/workspace.h"
 #include "infer/base/log.h"
@@ -17,13 +18,20 @@ typedef struct {
     const Cli *cli;
     const Settings *s;
     OpenTarget model;
+    Assistant *drafter; // NULL: none is wanted, or nothing was to be made yet
     Tokenizer *tokenizer;
     Split split;
     RegenerateOptions opt;
 } Work;
 
-static int64_t rows_at_once(const Settings *s) {
-    return s->capture.chunk > s->regenerate.batch ? s->capture.chunk : s->regenerate.batch;
+static bool drafts(const Settings *s) {
+    return strcmp(s->regenerate.drafter, "none") != 0;
+}
+
+static int64_t rows_at_once(const Settings *s, bool drafted) {
+    const int64_t a_slot = drafted ? s->regenerate.draft_tokens + 1 : 1;
+    const int64_t decoded = s->regenerate.batch * a_slot;
+    return s->capture.chunk > decoded ? s->capture.chunk : decoded;
 }
 
 // Dev and eval are always greedy: the simulator counts greedy acceptance on the target's greedy
@@ -38,9 +46,10 @@ static void set_options(Work *w) {
                      .max_new_tokens = s->regenerate.max_new_tokens,
                      .max_length =
                          most > 0 && most < s->data.max_length ? most : s->data.max_length,
-                     .prefill_rows = rows_at_once(s),
+                     .prefill_rows = rows_at_once(s, drafts(s)),
                      .sampler = {.temperature = 0, .top_p = 1, .seed = (uint64_t)s->data.seed},
-                     .kv_dtype = w->model.dtype},
+                     .kv_dtype = w->model.dtype,
+                     .keep_rounds = drafts(s)},
         .samples = 1,
         .group = GROUPS_OF_BATCH * s->regenerate.batch,
         .what = what};
@@ -57,6 +66,7 @@ static json_t *ids_json(const int64_t *id, int n) {
     return list;
 }
 
+// A drafter is not in it: with DRAFT_BEST the target chooses as it does alone.
 static json_t *identity_of(const Work *w, const char *prompts, Err *err) {
     const GenerateOptions *g = &w->opt.generate;
     const TargetConfig *c = &w->model.config;
@@ -70,7 +80,7 @@ static json_t *identity_of(const Work *w, const char *prompts, Err *err) {
                      "sampler", sampler, "samples", (json_int_t)w->opt.samples,
                      "regenerate.max_new_tokens", (json_int_t)g->max_new_tokens, "data.max_length",
                      (json_int_t)g->max_length, "regenerate.batch", (json_int_t)g->slots,
-                     "capture.chunk", (json_int_t)g->prefill_rows, "data.seed",
+                     "capture.chunk", (json_int_t)rows_at_once(w->s, false), "data.seed",
                      (json_int_t)g->sampler.seed, "stop", ids_json(c->stop, c->nstop),
                      "suppress_tokens", ids_json(c->suppress.id, c->suppress.n));
 }
@@ -91,6 +101,18 @@ static void print_result(Split split, const json_t *o) {
            "%lld empty, %lld given "
            "by the data\n",
            split_name(split), v[0], v[1], v[2], v[3], v[4], v[5], v[6]);
+}
+
+static void print_speed(const Work *w, const RegenerateCount *c) {
+    const Acceptance *a = &c->drafts;
+    if (c->made == 0) return;
+    log_info("%s: %lld tokens in %.1f s, %.0f tokens/s", w->opt.what, (long long)c->made,
+             c->seconds, (double)c->made / (c->seconds + 1e-9));
+    if (a->rounds > 0)
+        log_info("%s: at most %d drafts a round, %.2f tokens per target step (bonus in, pooled), "
+                 "%lld of %lld drafts accepted",
+                 w->opt.what, w->opt.generate.draft.k, acceptance_tau(a), (long long)a->accepted,
+                 (long long)a->drafted);
 }
 
 static void print_plan(const Work *w, const Chain *chain, int64_t n) {
@@ -114,11 +136,28 @@ static void print_plan(const Work *w, const Chain *chain, int64_t n) {
            (double)generate_bytes(&w->model.config.text, &generate) / (1 << 20));
 }
 
+// Read where they lie, in the cache's dtype.
+static bool open_drafter(Work *w, Err *err) {
+    const Settings *s = w->s;
+    const bool stock = !strcmp(s->regenerate.drafter, "stock");
+    const char *dir = stock ? s->model.assistant_path : s->regenerate.drafter;
+    if (!w->drafter && !(w->drafter = drafter_open(&w->model, s, dir, err))) return false;
+    w->opt.generate.draft = (DraftOptions){.assistant = w->drafter,
+                                           .k = (int)s->regenerate.draft_tokens,
+                                           .head = assistant_deployed_head(&w->drafter->cfg),
+                                           .rule = DRAFT_BEST,
+                                           .p_min = s->regenerate.p_min,
+                                           .feature_dtype = w->model.dtype};
+    return true;
+}
+
 // What only answers that are not there yet need.
 static bool load_models(Work *w, Err *err) {
-    if (!load_target(&w->model, w->s, rows_at_once(w->s), err)) return false;
+    const Settings *s = w->s;
+    if (!load_target(&w->model, s, rows_at_once(s, drafts(s)), err)) return false;
+    if (drafts(s) && !open_drafter(w, err)) return false;
     if (!w->tokenizer)
-        w->tokenizer = open_tokenizer(w->s->model.target_path, w->model.config.text.vocab, err);
+        w->tokenizer = open_tokenizer(s->model.target_path, w->model.config.text.vocab, err);
     w->opt.tokenizer = w->tokenizer;
     return w->tokenizer != NULL;
 }
@@ -142,6 +181,7 @@ static bool answer_split(Work *w, const char *prompts, const char *out, const ch
               regenerate_turns(w->model.target, chain, n, &w->opt, w->split == SPLIT_TRAIN, out,
                                &count, err);
     if (ok) {
+        print_speed(w, &count);
         if (count.resumed)
             log_info("%s: %lld answers were there", w->opt.what, (long long)count.resumed);
         *result = result_of(&count);
@@ -191,6 +231,7 @@ static bool regenerate_run(const Cli *cli, Err *err) {
     }
     json_decref(all);
     tokenizer_free(w.tokenizer);
+    assistant_close(w.drafter);
     close_target(&w.model);
     return ok;
 }
@@ -199,8 +240,10 @@ const Verb regenerate_verb = {
     .name = "regenerate",
     .summary = "the fine-tuned target answers every prompt",
     .usage = "  draftsmith regenerate                                    greedy\n"
-             "  draftsmith regenerate --temperature 0.7 --samples 4      four answers to each "
-             "training prompt\n\n"
+             "  draftsmith regenerate regenerate.temperature=0.7 --samples 4   four answers to "
+             "each training prompt\n"
+             "  draftsmith regenerate regenerate.drafter=stock           the same answers, by "
+             "speculative decoding\n\n"
              "Reads OUTPUT_DIR/data/*.jsonl, writes OUTPUT_DIR/regen/*.jsonl in the same order. An "
              "interrupted run\n"
              "goes on where it was and ends in the same bytes. Dev and eval are answered greedily "

@@ -96,6 +96,8 @@ static bool answer_round(Rounds *r, int turn, const Sample *prompt, int64_t n, S
         return false;
     r->count->resumed += count.resumed;
     r->count->seconds += count.seconds;
+    r->count->made += count.made;
+    acceptance_merge(&r->count->drafts, &count.drafts);
     return samples_load(path, r->vocab, answer, answers, err);
 }
 

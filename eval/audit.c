@@ -32,7 +32,7 @@ PRINTF_LIKE(2, 3) static void mismatch(Audit *a, const char *fmt, ...) {
 static double text_gap(const SpeculateResult *live, int64_t p) {
     if (p == live->first) return live->first_margin;
     for (int64_t i = 0; i < live->rounds; i++) {
-        const SpeculateRound *r = &live->round[i];
+        const DraftRound *r = &live->round[i];
         if (p > r->T && p <= r->T + r->accepted + 1) return r->verify_margin[p - r->T - 1];
     }
     return INFINITY;
@@ -57,11 +57,11 @@ static void compare_text(Audit *a, AuditRow *row, const AuditText *text,
              text->id, row->k, (long long)common, gap);
 }
 
-static void compare_round(Audit *a, AuditRow *row, const AuditText *text, const SpeculateRound *r) {
+static void compare_round(Audit *a, AuditRow *row, const AuditText *text, const DraftRound *r) {
     const int64_t anchor = r->T - text->first, left = text->n - 1 - r->T;
     const int live = (int)min_i64(r->accepted, left), sim = (int)min_i64(text->L[anchor], row->k);
     const int at = live < sim ? live : sim; // the first draft on which they can disagree
-    double gap = speculate_gap(r, row->k);
+    double gap = speculate_gap(r);
     for (int j = 0; j <= sim && j < row->k && j < left; j++)
         gap = fmin(gap, text->margin[anchor * text->K + j]);
     row->rounds++;
@@ -89,7 +89,7 @@ void audit_compare(Audit *a, const AuditText *text, const SpeculateResult *live,
     while (common < text->n && common < live->n && live->ids[common] == text->ids[common]) common++;
     compare_text(a, row, text, live, common);
     for (int64_t i = 0; k > 0 && i < live->rounds; i++) {
-        const SpeculateRound *r = &live->round[i];
+        const DraftRound *r = &live->round[i];
         const bool inside =
             r->T + r->accepted + 1 < common || (common == text->n && r->T + 1 < common);
         if (inside) compare_round(a, row, text, r);

@@ -8,7 +8,7 @@
 
 #include "data/prepare.h"
 #include "eval/audit.h"
-#include "eval/drafter.h"
+#include "data/drafter.h"
 #include "eval/wiring.h"
 #include "infer/base/json.h"
 #include "infer/base/log.h"

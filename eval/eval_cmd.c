@@ -9,7 +9,7 @@
 #include "data/capture.h"
 #include "eval/acceptance_json.h"
 #include "eval/audit.h"
-#include "eval/drafter.h"
+#include "data/drafter.h"
 #include "eval/sweep.h"
 #include "infer/base/hash_cache.h"
 #include "infer/base/json.h"

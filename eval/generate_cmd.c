@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "eval/drafter.h"
+#include "data/drafter.h"
 #include "infer/base/json.h"
 #include "infer/base/log.h"
 #include "infer/decode/speculate.h"
@@ -67,8 +67,9 @@ static void print_speed(const Job *j, const SpeculateResult *r) {
              r->stopped ? "" : ", cut at generate.max_new_tokens");
     if (j->k == 0) return;
     Acceptance a = {0};
-    speculate_count(&a, r, j->k);
-    log_info("%d drafts a round: %.2f tokens per target step over %lld rounds (bonus in), %lld of "
+    speculate_count(&a, r);
+    log_info("at most %d drafts a round: %.2f tokens per target step over %lld rounds (bonus in), "
+             "%lld of "
              "%lld drafts "
              "accepted; target %.2f s, drafter %.2f s",
              j->k, acceptance_tau(&a), (long long)a.rounds, (long long)a.accepted,
@@ -77,7 +78,7 @@ static void print_speed(const Job *j, const SpeculateResult *r) {
 
 static json_t *result_json(const Job *j, const SpeculateResult *r, const char *text) {
     Acceptance a = {0};
-    speculate_count(&a, r, j->k);
+    speculate_count(&a, r);
     return json_pack("{ss sI sI si sI sf sI sI sf sf sf sb}", "text", text, "prompt_tokens",
                      (json_int_t)r->first, "tokens", (json_int_t)(r->n - r->first), "draft_tokens",
                      j->k, "rounds", (json_int_t)a.rounds, "tokens_per_target_step",
@@ -105,15 +106,33 @@ static bool print_result(const Cli *cli, const Job *j, const SpeculateResult *r,
     return ok;
 }
 
+static DraftRule rule_of(const char *name) {
+    return !strcmp(name, "best")     ? DRAFT_BEST
+           : !strcmp(name, "strict") ? DRAFT_STRICT
+                                     : DRAFT_REJECTION;
+}
+
+// As regenerate draws.
+static Sampler sampler_of(const Settings *s) {
+    return (Sampler){.temperature = s->regenerate.temperature,
+                     .top_k = s->regenerate.top_k,
+                     .top_p = s->regenerate.top_p,
+                     .seed = (uint64_t)s->data.seed};
+}
+
 static bool decode(const Cli *cli, Job *j, Err *err) {
     const int64_t n = (int64_t)j->ids.n, most = j->s->generate.max_new_tokens;
     const SpeculatorOptions so = {.k_max = j->k,
                                   .capacity = n + most + j->k,
                                   .chunk = PREFILL_ROWS,
                                   .feature_dtype = DT_BF16,
-                                  .kv_dtype = j->open.dtype};
+                                  .kv_dtype = j->open.dtype,
+                                  .sampled = j->s->regenerate.temperature > 0};
     const SpeculateOptions opt = {.k = j->k,
                                   .max_new_tokens = most,
+                                  .rule = rule_of(j->s->generate.draft_rule),
+                                  .p_min = j->s->generate.p_min,
+                                  .sampler = sampler_of(j->s),
                                   .head = j->k ? assistant_deployed_head(&j->drafter->cfg)
                                                : HEAD_DENSE};
     SpeculateResult r = {0};
@@ -147,11 +166,13 @@ static bool generate_cmd_run(const Cli *cli, Err *err) {
 
 const Verb generate_verb = {
     .name = "generate",
-    .summary = "text from the target, greedy, with or without a drafter",
+    .summary = "text from the target, with or without a drafter",
     .usage =
         "  draftsmith generate \"Gib als JSON aus: paket.\"              with the stock assistant\n"
         "  draftsmith generate generate.draft_tokens=0 \"Hallo\"        the target alone\n"
-        "  draftsmith generate generate.drafter=runs/demo/export/hf \"Hallo\"",
+        "  draftsmith generate generate.drafter=runs/demo/export/hf \"Hallo\"\n"
+        "  draftsmith generate regenerate.temperature=0.7 data.seed=3 \"Hallo\"  sampled as "
+        "regenerate samples",
     .max_args = 1,
     .run = generate_cmd_run,
 };

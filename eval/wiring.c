@@ -91,7 +91,7 @@ static void roll(Rollout *o, const int32_t *T, int64_t rows, bool training, Reco
         for (int64_t r = 0; r < rows; r++) token[r] = T[r] + j < o->n ? o->ids[T[r] + j] : -1;
         dev_upload(a->dev, b.tokens, token);
         assistant_step(a, &plan, b.tokens, j == 0 ? b.feature0 : b.step[j - 1].f, &b.step[j], true);
-        assistant_top2(a, HEAD_DENSE, b.best, b.id, b.step[j].y, &o->arena);
+        assistant_top2(a, HEAD_DENSE, b.best, b.id, NO_TENSOR, b.step[j].y, &o->arena);
         download_f32(a->dev, rec->y + (j * all + at) * H, b.step[j].y);
         download_f32(a->dev, rec->f + (j * all + at) * B, b.step[j].f);
         dev_download(a->dev, rec->best + (j * all + at) * 2, b.best);

@@ -12,7 +12,9 @@ typedef enum {
     RNG_SAMPLE,
     RNG_INIT,
     RNG_BOOTSTRAP,
-    RNG_TEST
+    RNG_TEST,
+    RNG_DRAFT, // tokens of a drafter
+    RNG_ACCEPT // whether they stand
 } RngStream;
 
 // Philox key = seed + stream * RNG_STREAM_STEP (mod 2^64), counter = a, b, both little end first.

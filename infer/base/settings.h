@@ -51,6 +51,9 @@ typedef struct {
         int64_t top_k;
         double top_p;
         int64_t samples; // answers per prompt (must be 1 when greedy)
+        char *drafter;   // none | stock | folder: speed, never the answers
+        int64_t draft_tokens;
+        double p_min; // drafts end before one that the drafter gives less; 0 = never
     } regenerate;
     struct {
         int64_t shard_mib; // size aimed at per shard
@@ -106,6 +109,8 @@ typedef struct {
         int64_t max_new_tokens;
         int64_t draft_tokens; // 0 = no drafter
         char *drafter;        // "" = the stock assistant
+        char *draft_rule;     // rejection | strict | best (infer/decode/draft.h)
+        double p_min;         // as in regenerate
         bool raw;             // prompt is already rendered text
     } generate;
     struct {

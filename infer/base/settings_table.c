@@ -72,6 +72,11 @@ const Field settings_fields[] = {
     REAL("regenerate.top_p", regenerate.top_p, "0.95", 0, 1, "probability mass kept, 1 = all"),
     INT("regenerate.samples", regenerate.samples, "1", 1, 1024,
         "answers per prompt, 1 when greedy"),
+    STR("regenerate.drafter", regenerate.drafter, "none", NULL,
+        "none, stock or a drafter's folder: decodes with drafts, the answers stay the same"),
+    INT("regenerate.draft_tokens", regenerate.draft_tokens, "3", 1, 16, "drafts a round at most"),
+    REAL("regenerate.p_min", regenerate.p_min, "0", 0, 1,
+         "drafts end before one whose best token has less probability"),
 
     INT("capture.shard_mib", capture.shard_mib, "1024", 1, 1 << 20, "size aimed at per shard, MiB"),
     INT("capture.chunk", capture.chunk, "512", 1, 1 << 16, "rows of a prefill chunk"),
@@ -149,6 +154,10 @@ const Field settings_fields[] = {
     INT("generate.draft_tokens", generate.draft_tokens, "4", 0, 16, "0 = no drafter"),
     STR("generate.drafter", generate.drafter, "", NULL,
         "drafter folder; empty: the stock assistant"),
+    STR("generate.draft_rule", generate.draft_rule, "rejection", "rejection|strict|best",
+        "which drafts stand where regenerate.temperature is not 0"),
+    REAL("generate.p_min", generate.p_min, "0", 0, 1,
+         "drafts end before one whose best token has less probability"),
     BOOL("generate.raw", generate.raw, "false", "the prompt is already rendered text"),
 
     STR("bench.shapes", bench.shapes, "all", "demo|e4b|all", "model sizes measured"),

@@ -5,6 +5,7 @@
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "infer/base/err.h"
 
@@ -15,7 +16,7 @@ void dist_free(Dist *d) {
     *d = (Dist){0};
 }
 
-static void dist_room(Dist *d, int64_t n) {
+void dist_room(Dist *d, int64_t n) {
     if (n <= d->room) return;
     d->id = realloc(d->id, (size_t)n * sizeof *d->id);
     d->p = realloc(d->p, (size_t)n * sizeof *d->p);
@@ -150,4 +151,28 @@ int32_t dist_pick(const Dist *d, double uniform) {
         if (d->p[i] > 0.0) last = i;
     }
     return d->id[last]; // the sum of p fell short of 1 by rounding
+}
+
+void dist_copy(Dist *to, const Dist *from) {
+    dist_room(to, from->n);
+    to->n = from->n;
+    if (from->n == 0) return;
+    memcpy(to->id, from->id, (size_t)from->n * sizeof *to->id);
+    memcpy(to->p, from->p, (size_t)from->n * sizeof *to->p);
+}
+
+double dist_prob(const Dist *d, int32_t id) {
+    int64_t lo = 0, hi = d->n;
+    while (lo < hi) {
+        const int64_t mid = lo + (hi - lo) / 2;
+        if (d->id[mid] < id)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo < d->n && d->id[lo] == id ? d->p[lo] : 0.0;
+}
+
+double dist_top(const Dist *d) {
+    return d->n > 0 ? largest(d) : 0.0;
 }

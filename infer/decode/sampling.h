@@ -1,10 +1,16 @@
-// infer/decode/sampling.h - a token from logits: temperature, top-k, top-p in HF's order, in double.
+// infer/decode/sampling.h - a token from logits: temperature, top-k, top-p in HF's order, in
+// double.
 #ifndef DECODE_SAMPLING_H
 #define DECODE_SAMPLING_H
 
 #include <stdint.h>
 
-#include "infer/decode/generate.h"
+typedef struct {
+    double temperature; // 0 = greedy
+    int64_t top_k;      // 0 = off
+    double top_p;       // 1 = off
+    uint64_t seed;
+} Sampler;
 
 typedef struct {
     double x;
@@ -20,6 +26,10 @@ typedef struct {
     DistOrder *order; // scratch (room)
 } Dist;
 void dist_free(Dist *d);
+void dist_room(Dist *d, int64_t n); // space for n survivors; what was there may be lost
+void dist_copy(Dist *to, const Dist *from);
+double dist_prob(const Dist *d, int32_t id); // 0 for who is not among them
+double dist_top(const Dist *d);              // the largest probability, 0 without survivors
 // logits (vocab); temperature > 0. Top-k keeps every token tied with the k-th. Top-p cuts the
 // smallest tokens while their mass is <= 1 - top_p, among equals the lowest ids first; the largest
 // always stays. A logit that is NaN or +infinity leaves n = 0.

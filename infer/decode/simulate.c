@@ -123,7 +123,7 @@ static bool run_anchors(Simulator *s, const Assistant *a, const FeaturePack *pac
         assistant_step(a, &plan, b.tokens, j == 0 ? b.feature0 : b.acts.f, &b.acts, j + 1 < s->K);
         for (int head = HEAD_DENSE; head <= HEAD_CENTROID; head++) {
             if (!want[head]) continue;
-            assistant_top2(a, (Head)head, b.best, b.id, b.acts.y, &s->arena);
+            assistant_top2(a, (Head)head, b.best, b.id, NO_TENSOR, b.acts.y, &s->arena);
             dev_download(s->dev, s->id, b.id);
             dev_download(s->dev, s->best, b.best);
             if (!dev_sync(s->dev, err) || !keep_step(s, job, (Head)head, rows, j, err))

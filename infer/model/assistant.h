@@ -125,9 +125,16 @@ void assistant_step_back(const Assistant *a, const AnchorPlan *plan, StepActs *s
 // Heads. dense: z F32 (rows, V) is never formed whole; the two best of each row over vocabulary
 // tiles.
 typedef enum { HEAD_DENSE = 0, HEAD_CENTROID = 1 } Head;
-size_t assistant_head_bytes(const Assistant *a, int64_t rows);
-void assistant_top2(const Assistant *a, Head head, Tensor best, Tensor id, Tensor y,
+// lse F32 (rows, 2): largest logit and sum e^(z - it) over what the head offers; data NULL: not
+// wanted.
+size_t assistant_head_bytes(const Assistant *a, int64_t rows); // scratch of the calls below
+void assistant_top2(const Assistant *a, Head head, Tensor best, Tensor id, Tensor lse, Tensor y,
                     Arena *scratch);
+// All logits that a head offers: z F32 (rows, assistant_logit_cols). dense: of token = column;
+// centroid: of the chosen clusters' tokens, named by token I32 (same shape), in no order.
+int64_t assistant_logit_cols(const Assistant *a, Head head);
+void assistant_logits(const Assistant *a, Head head, Tensor z, Tensor token, Tensor y,
+                      Arena *scratch);
 Head assistant_deployed_head(const AssistantConfig *c); // centroid when use_ordered_embeddings
 
 #endif

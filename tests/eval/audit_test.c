@@ -18,15 +18,18 @@ static AuditText text_of(void) {
 }
 
 // The live decode that agrees for k = 2: T = 4 (2 accepted), 7 (0), 8 (1).
-static SpeculateRound live_rounds[3];
+static DraftRound live_rounds[3];
 static int32_t live_ids[N];
 static SpeculateResult live_of(void) {
     const int64_t T[] = {4, 7, 8};
     const int accepted[] = {2, 0, 1};
     memcpy(live_ids, text_ids, sizeof live_ids);
     for (int i = 0; i < 3; i++) {
-        live_rounds[i] = (SpeculateRound){
-            .T = T[i], .accepted = accepted[i], .margin = {1, 1}, .verify_margin = {1, 1, 1}};
+        live_rounds[i] = (DraftRound){.T = T[i],
+                                      .drafted = 2,
+                                      .accepted = accepted[i],
+                                      .margin = {1, 1},
+                                      .verify_margin = {1, 1, 1}};
     }
     return (SpeculateResult){.ids = live_ids,
                              .n = N,

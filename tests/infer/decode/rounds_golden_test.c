@@ -119,7 +119,7 @@ static void check_plain(const Case *c) {
     speculate_result_free(&r);
 }
 
-static void check_round(const char *what, const SpeculateRound *r, const int32_t *ids,
+static void check_round(const char *what, const DraftRound *r, const int32_t *ids,
                         const json_t *want, int k) {
     const json_t *drafts = json_object_get(want, "drafts"),
                  *emitted = json_object_get(want, "emitted");
@@ -157,7 +157,7 @@ static void check_run(const Case *c, const json_t *run) {
     for (int64_t i = 0; i < r.rounds; i++)
         check_round(what, &r.round[i], r.ids, json_array_get(rounds, (size_t)i), k);
     Acceptance sum = {0};
-    speculate_count(&sum, &r, k);
+    speculate_count(&sum, &r);
     assert_true(fabs(acceptance_tau(&sum) -
                      json_number_value(json_object_get(run, "tokens_per_target_step"))) < 1e-12);
     speculate_result_free(&r);

@@ -81,7 +81,7 @@ static void a_stop_token_ends_the_text(void **state) {
         assert_int_equal(r.n, end + 1);
         assert_int_equal(r.ids[end], stop);
         Acceptance a = {0};
-        speculate_count(&a, &r, k);
+        speculate_count(&a, &r);
         assert_int_equal(a.tokens, end - 20); // after the first, the stop token included
         speculate_result_free(&r);
     }
@@ -113,7 +113,7 @@ static void the_simulator_counts_live_rounds(void **state) {
         for (int k = 1; k <= KMAX; k++) {
             SpeculateResult r = decode(s, i, 10 + 3 * i, k, NEW, true);
             Acceptance live = {0}, walk = {0};
-            speculate_count(&live, &r, k);
+            speculate_count(&live, &r);
             acceptance_walk(&walk, L, NEW - 1, k, NULL);
             assert_memory_equal(&live, &walk, sizeof live);
             accepted += live.accepted;
@@ -143,10 +143,13 @@ static void too_small_a_capacity_is_refused(void **state) {
 
 static void gaps_are_those_that_decided(void **state) {
     (void)state;
-    const SpeculateRound r = {
-        .accepted = 1, .margin = {3, 2, 0.5f}, .verify_margin = {4, 2.5f, 0.25f, 0.1f}};
-    assert_true(speculate_gap(&r, 3) == 2.0);
-    assert_true(speculate_gap(&r, 1) == 2.5); // all accepted: the bonus is the last choice
+    DraftRound r = {.drafted = 3,
+                    .accepted = 1,
+                    .margin = {3, 2, 0.5f},
+                    .verify_margin = {4, 2.5f, 0.25f, 0.1f}};
+    assert_true(speculate_gap(&r) == 2.0);
+    r.drafted = 1;
+    assert_true(speculate_gap(&r) == 2.5); // all accepted: the bonus is the last choice
 }
 
 int main(void) {

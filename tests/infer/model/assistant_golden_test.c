@@ -176,7 +176,7 @@ static void compare_drafts(Case *c, const char *key, Head head) {
     memcpy(ids.data, tokens_of_step(c, 0).data, tensor_bytes(ids));
     for (int j = 0; j < DRAFTS; j++) {
         assistant_step(a, &c->plan, ids, j ? s.f : c->feature0, &s, true);
-        assistant_top2(a, head, best, id, s.y, &scratch);
+        assistant_top2(a, head, best, id, NO_TENSOR, s.y, &scratch);
         for (int64_t r = 0; r < c->rows; r++) {
             ((int32_t *)ids.data)[r] = ((int32_t *)id.data)[2 * r];
             if (((int32_t *)ids.data)[r] != want[r * DRAFTS + j])

@@ -163,7 +163,7 @@ static void both_heads_find_the_two_best(void **state) {
     int differ = 0;
     for (int head = 0; head < 2; head++) {
         const Tensor best = test_zeros(DT_F32, y.rows, 2), id = test_zeros(DT_I32, y.rows, 2);
-        assistant_top2(a, head, best, id, y, &scratch);
+        assistant_top2(a, head, best, id, NO_TENSOR, y, &scratch);
         assert_int_equal(scratch.used, 0);
         for (int64_t r = 0; r < y.rows; r++) {
             int first = -1, second = -1, dense = 0;

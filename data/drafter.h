@@ -1,6 +1,6 @@
-// eval/drafter.h - drafters on the embedding of an open target.
-#ifndef EVAL_DRAFTER_H
-#define EVAL_DRAFTER_H
+// data/drafter.h - drafters on the embedding of an open target.
+#ifndef DATA_DRAFTER_H
+#define DATA_DRAFTER_H
 
 #include "data/workspace.h"
 #include "infer/model/assistant.h"

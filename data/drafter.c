@@ -1,5 +1,5 @@
-// eval/drafter.c - settings to drafters.
-#include "eval/drafter.h"
+// data/drafter.c - settings to drafters.
+#include "data/drafter.h"
 
 #include <stdio.h>
 
