@@ -22,7 +22,9 @@ struct Batches {
     int64_t room; // anchors that the arrays below hold
     int32_t *T, *seq_of, *token, *label;
     uint8_t *valid;
+    float *share;
     int64_t *pick, pick_room; // eligible positions of one sequence, then a permutation of them
+    double *odds; // (pick_room) by position, then of those eligible, at last what each stands for
 };
 
 static int64_t source_length(void *ctx, int64_t i) {
@@ -88,7 +90,9 @@ void batches_close(Batches *b) {
     free(b->token);
     free(b->label);
     free(b->valid);
+    free(b->share);
     free(b->pick);
+    free(b->odds);
     free(b);
 }
 
@@ -134,9 +138,15 @@ bool batches_totals(const Batches *b, int64_t steps, BatchTotals *out, Err *err)
     return ok;
 }
 
-int64_t batches_kept_bytes(const Batches *b, int64_t tokens) {
-    const int64_t bytes = tokens * b->src.bytes_per_token;
-    return bytes < CACHE_BYTES ? bytes : CACHE_BYTES;
+int64_t batches_kept_bytes(const Batches *b, int64_t tokens, int64_t batch_tokens) {
+    const int64_t each = b->src.bytes_per_token, bytes = tokens * each;
+    return bytes < CACHE_BYTES + batch_tokens * each ? bytes : CACHE_BYTES + batch_tokens * each;
+}
+
+int64_t batches_host_bytes(const Batches *b, int64_t rows) {
+    const int64_t each = 2 * (int64_t)sizeof *b->T + (int64_t)sizeof *b->share +
+                         b->opt.K * (2 * (int64_t)sizeof *b->token + 1);
+    return 2 * rows * each; // grown by doubling
 }
 
 // A borrowed view of sequence i, read if need be; kept while the budget lasts.
@@ -162,24 +172,80 @@ static int ascending(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-// Positions T of one sequence into b->pick, ascending; their number, or -1 when memory is out.
-static int64_t pick_anchors(Batches *b, const Sample *s, int64_t step, int slot) {
-    if (b->pick_room < 2 * s->n) {
-        int64_t *more = realloc(b->pick, (size_t)(2 * s->n) * sizeof *more);
-        if (!more) return -1;
-        b->pick = more;
-        b->pick_room = 2 * s->n;
-    }
-    int64_t n = 0;
-    for (int64_t t = 1; t + 1 < s->n; t++)
-        if (sample_supervised(s, t) && sample_supervised(s, t + 1)) b->pick[n++] = t;
-    const int64_t want = b->opt.anchors;
-    if (want == 0 || n <= want) return n;
+static bool pick_room(Batches *b, int64_t n, Err *err) {
+    if (b->pick_room >= 2 * n) return true;
+    int64_t *pick = realloc(b->pick, (size_t)(2 * n) * sizeof *pick);
+    if (pick) b->pick = pick;
+    double *odds = realloc(b->odds, (size_t)(2 * n) * sizeof *odds);
+    if (odds) b->odds = odds;
+    if (!pick || !odds) return err_set(err, ERR_FAILED, "out of memory for anchors");
+    b->pick_room = 2 * n;
+    return true;
+}
+
+// All alike: `want` of n, ascending.
+static void draw_alike(Batches *b, int64_t n, int64_t want, uint64_t visit) {
     int64_t *perm = b->pick + n;
-    rng_permutation(b->opt.seed, RNG_ANCHORS, (uint64_t)(step * PACK_SEQS_MAX + slot), perm, n);
+    rng_permutation(b->opt.seed, RNG_ANCHORS, visit, perm, n);
     qsort(perm, (size_t)want, sizeof *perm, ascending);
     for (int64_t i = 0; i < want; i++) b->pick[i] = b->pick[perm[i]];
-    return want;
+}
+
+// Odds become probabilities p = min(1, scale odds) that sum to `want`.
+static void inclusion(double *p, int64_t n, int64_t want) {
+    double rest = 0.0, scale;
+    int64_t sure = 0;
+    for (int64_t i = 0; i < n; i++) rest += p[i];
+    do {
+        scale = (double)(want - sure) / rest;
+        for (int64_t i = 0; i < n; i++)
+            if (p[i] < 1.0 || sure == 0) p[i] *= scale;
+        sure = 0, rest = 0.0;
+        for (int64_t i = 0; i < n; i++) {
+            if (p[i] >= 1.0) p[i] = 1.0;
+            sure += p[i] == 1.0;
+            rest += p[i] < 1.0 ? p[i] : 0.0;
+        }
+    } while (rest * (1.0 + 1e-9) < (double)(want - sure));
+}
+
+// Systematic: one uniform number and unit steps through the sum of the probabilities, so that the
+// draw is spread over the sequence as they are. Leaves what each stands for in b->odds.
+static int64_t draw_by_odds(Batches *b, int64_t n, int64_t want, uint64_t visit) {
+    double *p = b->odds, sum = 0.0, at = rng_uniform(b->opt.seed, RNG_ANCHORS, visit, 0);
+    int64_t m = 0;
+    for (int64_t i = 0; i < n; i++) p[i] = p[b->pick[i]];
+    inclusion(p, n, want);
+    for (int64_t i = 0; i < n && m < want; i++) {
+        sum += p[i];
+        if (sum <= at) continue;
+        b->pick[m] = b->pick[i];
+        p[m++] = (double)want / ((double)n * p[i]);
+        at += 1.0;
+    }
+    return m;
+}
+
+// Positions T of one sequence into b->pick, ascending, and what each stands for into b->odds; their
+// number, or -1.
+static int64_t pick_anchors(Batches *b, const CapturedSeq *c, int64_t step, int slot, Err *err) {
+    const Sample *s = &c->sample;
+    const int64_t want = b->opt.anchors;
+    const uint64_t visit = (uint64_t)(step * PACK_SEQS_MAX + slot);
+    int64_t n = 0;
+    if (!pick_room(b, s->n, err)) return -1;
+    for (int64_t t = 1; t + 1 < s->n; t++)
+        if (sample_supervised(s, t) && sample_supervised(s, t + 1)) b->pick[n++] = t;
+    if (want > 0 && n > want && b->opt.odds.fill) {
+        if (!b->opt.odds.fill(b->opt.odds.ctx, slot, c, b->odds, err)) return -1;
+        return draw_by_odds(b, n, want, visit);
+    }
+    if (want > 0 && n > want) {
+        draw_alike(b, n, want, visit);
+        n = want;
+    }
+    for (int64_t i = 0; i < n; i++) b->odds[i] = 1.0;
+    return n;
 }
 
 static bool grow(Batches *b, int64_t rows, Err *err) {
@@ -189,13 +255,15 @@ static bool grow(Batches *b, int64_t rows, Err *err) {
     if (T) b->T = T;
     int32_t *seq_of = realloc(b->seq_of, room * sizeof *seq_of);
     if (seq_of) b->seq_of = seq_of;
+    float *share = realloc(b->share, room * sizeof *share);
+    if (share) b->share = share;
     int32_t *token = realloc(b->token, all * sizeof *token);
     if (token) b->token = token;
     int32_t *label = realloc(b->label, all * sizeof *label);
     if (label) b->label = label;
     uint8_t *valid = realloc(b->valid, all);
     if (valid) b->valid = valid;
-    if (!T || !seq_of || !token || !label || !valid)
+    if (!T || !seq_of || !share || !token || !label || !valid)
         return err_set(err, ERR_FAILED, "out of memory for %lld anchors", (long long)rows);
     b->room = (int64_t)room;
     return true;
@@ -216,11 +284,12 @@ static void fill_anchor(const Batches *b, const Batch *out, int64_t r) {
 
 static bool add_anchors(Batches *b, Batch *out, int64_t step, int slot, Err *err) {
     const Sample *s = &out->seq[slot].sample;
-    const int64_t n = pick_anchors(b, s, step, slot);
-    if (n < 0 || !grow(b, out->rows + n, err)) return err_set(err, ERR_FAILED, "out of memory");
+    const int64_t n = pick_anchors(b, &out->seq[slot], step, slot, err);
+    if (n < 0 || !grow(b, out->rows + n, err)) return false;
     for (int64_t i = 0; i < n; i++) {
         b->T[out->rows + i] = (int32_t)b->pick[i];
         b->seq_of[out->rows + i] = slot;
+        b->share[out->rows + i] = (float)b->odds[i];
     }
     out->rows += n;
     out->tokens += s->n;
@@ -247,6 +316,7 @@ bool batches_get(Batches *b, int64_t step, Batch *out, Err *err) {
     out->token = b->token;
     out->label = b->label;
     out->valid = b->valid;
+    out->share = b->share;
     for (int64_t r = 0; r < out->rows; r++) fill_anchor(b, out, r);
     return true;
 }

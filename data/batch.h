@@ -17,17 +17,30 @@ typedef struct SeqSource {
 } SeqSource;
 SeqSource shards_source(ShardSet *s); // borrows s
 
+// How much likelier than others the anchors of a sequence are to be drawn. Fills odds[T] > 0 for
+// T = 0 .. c->sample.n - 1; asked only for a sequence with more anchors than a visit takes. slot:
+// its place in the batch.
+typedef struct {
+    void *ctx;
+    bool (*fill)(void *ctx, int slot, const CapturedSeq *c, double *odds, Err *err);
+} AnchorOdds;
+
 typedef struct {
     int64_t sequences; // per step
     int64_t anchors;   // per sequence, 0 = all
     int K;
     uint64_t seed;
+    AnchorOdds odds; // fill NULL: all anchors alike
 } BatchOptions;
 
 // Host view of one step. Anchor r: sequence seq_of[r] of the batch, T[r]; both ascending. token[j *
 // rows + r] = x_{T+j} (-1 past the end). Step j's teacher row is pack row start[seq] + T + j, its
 // label x_{T+j+1}; weight 0 where the label is missing or not supervised: valid is 0 from the first
-// such label on, since a round of drafts ends with the model's turn.
+// such label on, since a round of drafts ends with the model's turn. share[r]: how many anchors of
+// a uniform draw this one stands for, m / (N p) when m of N were to be drawn and this one was with
+// probability p. Losses times share are, in the mean over draws, those of m anchors drawn alike:
+// the odds move the noise, not the objective, and a long sequence counts as much as what is drawn
+// of it. NULL: 1 each.
 typedef struct {
     int nseq;
     CapturedSeq seq[PACK_SEQS_MAX];
@@ -36,6 +49,7 @@ typedef struct {
     int32_t *T, *seq_of;    // (rows)
     int32_t *token, *label; // (K, rows)
     uint8_t *valid;         // (K, rows)
+    float *share;           // (rows)
     int64_t tokens;         // rows of the pack
 } Batch;
 
@@ -45,6 +59,9 @@ void batches_close(Batches *b);
 int64_t batches_per_epoch(const Batches *b);
 MUST_CHECK bool batches_get(Batches *b, int64_t step, Batch *out,
                             Err *err); // out's memory is reused by the next call
+static inline double batch_share(const Batch *b, int64_t r) {
+    return b->share ? b->share[r] : 1.0;
+}
 // What steps 0 .. steps-1 will be: rows and tokens of the largest one and of all. Exact; reads the
 // anchors of every sequence.
 typedef struct {
@@ -52,6 +69,8 @@ typedef struct {
 } BatchTotals;
 MUST_CHECK bool batches_totals(const Batches *b, int64_t steps, BatchTotals *out, Err *err);
 // Host memory of sequences kept between steps, once that many tokens were seen.
-int64_t batches_kept_bytes(const Batches *b, int64_t tokens);
+// batch_tokens: of the largest step, whose sequences are held although none can be kept any more.
+int64_t batches_kept_bytes(const Batches *b, int64_t tokens, int64_t batch_tokens);
+int64_t batches_host_bytes(const Batches *b, int64_t rows); // of a step of so many anchors
 
 #endif

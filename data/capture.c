@@ -28,11 +28,20 @@ ShardMeta capture_meta(const TargetConfig *c, const Sha256 *fingerprint) {
     return m;
 }
 
+bool check_source(const OpenTarget *o, const SeqSource *src, const char *what, Err *err) {
+    for (int64_t i = 0; i < src->count; i++) {
+        char id[32];
+        snprintf(id, sizeof id, "#%lld", (long long)i);
+        if (!check_positions(o, id, src->length(src->ctx, i), err))
+            return err_wrap(err, "%s", what);
+    }
+    return true;
+}
+
 static void lay_out(Capturer *c, Arena *arena) {
     const TargetConfig *tc = target_config(c->target);
-    const int64_t room = c->plan->longest > c->chunk ? c->plan->longest : c->chunk;
     c->hidden = tensor_take(arena, DT_F32, c->chunk, tc->text.hidden);
-    features_take(&c->pack, tc, room, DT_BF16, arena);
+    features_take(&c->pack, tc, c->chunk, DT_BF16, arena);
 }
 
 static int64_t short_slots(const CapturePlan *p) {
@@ -85,8 +94,42 @@ void capturer_close(Capturer *c) {
     free(c);
 }
 
+static bool copy_sample(Sample *to, const Sample *from) {
+    *to = *from;
+    to->ids = malloc((size_t)from->n * sizeof *to->ids);
+    to->kind = malloc((size_t)from->n);
+    if (!to->ids || !to->kind) return false;
+    memcpy(to->ids, from->ids, (size_t)from->n * sizeof *to->ids);
+    memcpy(to->kind, from->kind, (size_t)from->n);
+    return true;
+}
+
+static bool room_for(const FeaturePack *p, const Sample *s, CapturedSeq *out, Err *err) {
+    bool ok = copy_sample(&out->sample, s);
+    ok = ok && (out->hidden = malloc((size_t)(s->n * p->width) * sizeof(bf16)));
+    for (int k = 0; k < 2 && ok; k++)
+        ok = (out->k[k] = malloc((size_t)(s->n * p->kv_width[k]) * sizeof(bf16))) &&
+             (out->v[k] = malloc((size_t)(s->n * p->kv_width[k]) * sizeof(bf16)));
+    return ok || err_set(err, ERR_FAILED, "out of memory for sample %s", s->id);
+}
+
+static void rows_to(Device *dev, void *to, int64_t at, Tensor from, int64_t first, int64_t n) {
+    dev_download(dev, (bf16 *)to + at * from.cols, tensor_rows(from, first, n));
+}
+
+// Sequence i of the pack becomes rows at .. of out.
+static void download(const Capturer *c, int i, CapturedSeq *out, int64_t at) {
+    const FeaturePack *p = &c->pack;
+    const int64_t first = p->start[i], n = p->start[i + 1] - first;
+    rows_to(c->dev, out->hidden, at, p->hidden, first, n);
+    for (int k = 0; k < 2; k++) {
+        rows_to(c->dev, out->k[k], at, p->k[k], first, n);
+        rows_to(c->dev, out->v[k], at, p->v[k], first, n);
+    }
+}
+
 // Several short sequences, one call.
-static bool run_short(Capturer *c, const Sample *const *seq, int n, Err *err) {
+static bool run_short(Capturer *c, const Sample *const *seq, int n, CapturedSeq *out, Err *err) {
     TargetPiece piece[PACK_SEQS_MAX];
     int64_t rows = 0;
     for (int i = 0; i < n; i++) rows += seq[i]->n;
@@ -101,10 +144,12 @@ static bool run_short(Capturer *c, const Sample *const *seq, int n, Err *err) {
     }
     target_forward(c->target, c->kv, piece, n, ids, tensor_rows(c->hidden, 0, rows), NULL);
     rows = 0;
+    features_clear(&c->pack);
     for (int i = 0; i < n; i++) {
         features_begin(&c->pack);
         features_append(&c->pack, c->dev, c->target, c->kv, i, 0, seq[i]->n,
                         tensor_rows(c->hidden, rows, seq[i]->n));
+        download(c, i, &out[i], 0);
         rows += seq[i]->n;
     }
     free(ids);
@@ -112,43 +157,18 @@ static bool run_short(Capturer *c, const Sample *const *seq, int n, Err *err) {
 }
 
 // One sequence longer than a chunk; its rows leave the cache before the window moves on.
-static void run_long(Capturer *c, const Sample *s) {
+static void run_long(Capturer *c, const Sample *s, CapturedSeq *out) {
     kv_clear(c->long_kv, 0);
-    features_begin(&c->pack);
     for (int64_t at = 0; at < s->n; at += c->chunk) {
         const int64_t n = s->n - at < c->chunk ? s->n - at : c->chunk;
         const TargetPiece piece = {.slot = 0, .count = n};
         const Tensor hidden = tensor_rows(c->hidden, 0, n);
         target_forward(c->target, c->long_kv, &piece, 1, s->ids + at, hidden, NULL);
+        features_clear(&c->pack);
+        features_begin(&c->pack);
         features_append(&c->pack, c->dev, c->target, c->long_kv, 0, at, n, hidden);
+        download(c, 0, out, at);
     }
-}
-
-static void *rows_of(Device *dev, Tensor t, int64_t first, int64_t n) {
-    void *out = malloc(tensor_bytes(tensor_rows(t, first, n)));
-    if (out) dev_download(dev, out, tensor_rows(t, first, n));
-    return out;
-}
-
-static bool copy_sample(Sample *to, const Sample *from) {
-    *to = *from;
-    to->ids = malloc((size_t)from->n * sizeof *to->ids);
-    to->kind = malloc((size_t)from->n);
-    if (!to->ids || !to->kind) return false;
-    memcpy(to->ids, from->ids, (size_t)from->n * sizeof *to->ids);
-    memcpy(to->kind, from->kind, (size_t)from->n);
-    return true;
-}
-
-static bool download(const Capturer *c, int i, const Sample *s, CapturedSeq *out, Err *err) {
-    const FeaturePack *p = &c->pack;
-    const int64_t at = p->start[i];
-    bool ok = copy_sample(&out->sample, s);
-    ok = ok && (out->hidden = rows_of(c->dev, p->hidden, at, s->n));
-    for (int k = 0; k < 2 && ok; k++)
-        ok = (out->k[k] = rows_of(c->dev, p->k[k], at, s->n)) &&
-             (out->v[k] = rows_of(c->dev, p->v[k], at, s->n));
-    return ok || err_set(err, ERR_FAILED, "out of memory for sample %s", s->id);
 }
 
 // First row with a value that is not finite (or, if zeros, a row of zeros alone), or -1.
@@ -183,13 +203,12 @@ bool capturer_run(Capturer *c, int64_t g, CapturedSeq *out, Err *err) {
     const int n = (int)(c->plan->group[g + 1] - first);
     const Sample *const *seq = c->plan->seq + first;
     memset(out, 0, (size_t)n * sizeof *out);
-    features_clear(&c->pack);
     bool ok = true;
-    if (seq[0]->n > c->chunk)
-        run_long(c, seq[0]);
-    else
-        ok = run_short(c, seq, n, err);
-    for (int i = 0; i < n && ok; i++) ok = download(c, i, seq[i], &out[i], err);
+    for (int i = 0; i < n && ok; i++) ok = room_for(&c->pack, seq[i], &out[i], err);
+    if (ok && seq[0]->n > c->chunk)
+        run_long(c, seq[0], out);
+    else if (ok)
+        ok = run_short(c, seq, n, out, err);
     ok = dev_sync(c->dev, err) && ok;
     for (int i = 0; i < n && ok; i++) ok = check_rows(&out[i], &c->pack, err);
     for (int i = 0; i < n && !ok; i++) captured_free(&out[i]);

@@ -8,6 +8,7 @@
 #define DATA_CAPTURE_H
 
 #include "data/batch.h"
+#include "data/workspace.h"
 
 // Which sequences are captured, and in which groups and shards. Sequences without a single anchor
 // (no two supervised tokens in a row) teach nothing and are left out.
@@ -23,6 +24,9 @@ typedef struct {
 MUST_CHECK bool capture_plan(CapturePlan *p, const Sample *sample, int64_t n, int64_t chunk,
                              int64_t shard_tokens, Err *err);
 void capture_plan_free(CapturePlan *p);
+
+// No sequence may be longer than the target's positions (check_positions); names `what`.
+MUST_CHECK bool check_source(const OpenTarget *o, const SeqSource *src, const char *what, Err *err);
 
 // What the target decides of a shard's meta: widths, window, vocabulary, dtype, and its fingerprint
 // (NULL: left empty).
@@ -44,7 +48,7 @@ typedef struct Stream Stream;
 MUST_CHECK Stream *stream_open(Target *t, const char *samples_path, int64_t chunk, DType kv_dtype,
                                Err *err);
 SeqSource stream_source(Stream *s);   // borrows s
-size_t stream_bytes(const Stream *s); // device memory beside the target
+size_t stream_bytes(const Stream *s); // memory beside the target
 void stream_close(Stream *s);
 
 #endif

@@ -8,6 +8,7 @@
 #include "data/capture.h"
 #include "data/workspace.h"
 #include "infer/base/log.h"
+#include "infer/base/memory.h"
 #include "infer/base/stage.h"
 
 typedef struct {
@@ -19,6 +20,8 @@ typedef struct {
     char samples[PATH_ROOM], dir[PATH_ROOM], stage[PATH_ROOM];
     ShardMeta meta;
     CapturePlan plan;
+    MemoryPlan base;   // before the target is loaded
+    int64_t announced; // memory: the largest of the splits that are captured
 } Work;
 
 // Everything the bytes of the shards depend on; the hash of it is the shards' configuration.
@@ -135,26 +138,41 @@ static void print_result(Split split, const json_t *o) {
            split_name(split), v[0], v[1], v[2], (double)v[3] / (1 << 20), v[4], v[5]);
 }
 
+static MemoryPlan memory_of(const Work *w, const Sample *sample, int64_t n) {
+    const CapturePlan *p = &w->plan;
+    MemoryPlan m = w->base;
+    int64_t most = 0, texts = n * (int64_t)sizeof *sample;
+    for (int i = 0; i < p->shards; i++)
+        if (shard_tokens(p, i) > most) most = shard_tokens(p, i);
+    for (int64_t i = 0; i < n; i++)
+        texts += sample[i].n * (int64_t)(sizeof *sample[i].ids + sizeof *sample[i].kind);
+    memory_add(&m, "target", (int64_t)target_bytes(w->model.target));
+    memory_add(&m, "kernels", (int64_t)dev_scratch_bytes(w->model.dev));
+    memory_add(&m, "texts", texts);
+    memory_add(&m, "K/V and rows of a chunk",
+               (int64_t)capturer_bytes(w->model.target, p, w->s->capture.chunk, w->model.dtype));
+    memory_add(&m, "shard under way", most * shard_bytes_per_token(&w->meta));
+    return m;
+}
+
 // Prices the run: sizes from the plan, time from capturing the first group.
-static bool dry_run(Work *w, Err *err) {
+static bool dry_run(Work *w, const MemoryPlan *memory, Err *err) {
     const CapturePlan *p = &w->plan;
     json_t *result = result_of(w);
     print_result(w->split, result);
     json_decref(result);
-    const double device =
-        (double)capturer_bytes(w->model.target, p, w->s->capture.chunk, w->model.dtype);
-    int64_t most = 0;
-    for (int i = 0; i < p->shards; i++)
-        if (shard_tokens(p, i) > most) most = shard_tokens(p, i);
-    printf("       memory: %.1f MiB beside the target, %.1f MiB for the shard under way\n",
-           device / (1 << 20), (double)(most * shard_bytes_per_token(&w->meta)) / (1 << 20));
+    printf("       memory: ");
+    memory_print(stdout, memory);
+    printf("\n");
     if (p->groups == 0) return true;
     CapturedSeq seq[PACK_SEQS_MAX];
     Capturer *c = capturer_open(w->model.target, p, w->s->capture.chunk, w->model.dtype, err);
     if (!c) return false;
     double seconds = 0;
     bool ok = true;
-    for (int turn = 0; turn < 2 && ok; turn++) { // the first call warms caches and kernels
+    // the first call warms caches and kernels; beside a long sequence that is little
+    const int turns = p->longest > w->s->capture.chunk ? 1 : 2;
+    for (int turn = 0; turn < turns && ok; turn++) {
         const double from = now_s();
         ok = capturer_run(c, 0, seq, err);
         seconds = now_s() - from;
@@ -189,10 +207,18 @@ static bool write_shards(Work *w, Err *err) {
 
 // What only a capture that is not done yet needs.
 static bool load_models(Work *w, Err *err) {
-    if (!load_target(&w->model, w->s, w->s->capture.chunk, err)) return false;
-    if (!w->tokenizer)
-        w->tokenizer = open_tokenizer(w->s->model.target_path, w->model.config.text.vocab, err);
-    return w->tokenizer != NULL;
+    if (w->tokenizer) return true;
+    w->tokenizer = open_tokenizer(w->s->model.target_path, w->model.config.text.vocab, err);
+    if (!w->tokenizer) return false;
+    memory_plan(&w->base);
+    return load_target(&w->model, w->s, w->s->capture.chunk, err);
+}
+
+static bool check_lengths(const Work *w, const Sample *sample, int64_t n, Err *err) {
+    for (int64_t i = 0; i < n; i++)
+        if (!check_positions(&w->model, sample[i].id, sample[i].n, err))
+            return err_wrap(err, "%s", w->samples);
+    return true;
 }
 
 static bool plan_and_run(Work *w, const json_t *identity, json_t **result, Err *err) {
@@ -202,10 +228,13 @@ static bool plan_and_run(Work *w, const json_t *identity, json_t **result, Err *
     bool ok = samples_load(w->samples, (int32_t)w->meta.vocab, &sample, &n, err);
     if (!ok) return false;
     const int64_t tokens = (w->s->capture.shard_mib << 20) / shard_bytes_per_token(&w->meta);
-    ok = fill_meta(w, identity, sample, n, err) &&
+    MemoryPlan memory = {0};
+    ok = check_lengths(w, sample, n, err) && fill_meta(w, identity, sample, n, err) &&
          capture_plan(&w->plan, sample, n, w->s->capture.chunk, tokens > 0 ? tokens : 1, err);
+    if (ok) memory = memory_of(w, sample, n);
+    if (memory_announced(&memory) > w->announced) w->announced = memory_announced(&memory);
     if (ok && w->cli->dry_run) {
-        ok = dry_run(w, err);
+        ok = dry_run(w, &memory, err);
     } else if (ok) {
         ok = write_shards(w, err);
         *result = ok ? result_of(w) : NULL;
@@ -243,6 +272,7 @@ static bool capture_split(Work *w, json_t *all, Err *err) {
 static bool capture_run(const Cli *cli, Err *err) {
     Work w = {.cli = cli, .s = &cli->s};
     json_t *all = json_object();
+    memory_begin();
     bool ok = identify_target(&w.model, w.s, err);
     for (int i = 0; i < SPLIT_COUNT && ok; i++) {
         w.split = (Split)i;
@@ -252,6 +282,7 @@ static bool capture_run(const Cli *cli, Err *err) {
         }
         ok = capture_split(&w, all, err);
     }
+    ok = ok && (cli->dry_run || memory_record(w.s->output_dir, "capture", w.announced, err));
     if (ok && cli->json && !cli->dry_run) {
         json_dumpf(all, stdout, JSON_INDENT(2));
         putchar('\n');

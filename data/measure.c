@@ -43,10 +43,21 @@ static int64_t anchors_at_once(const SeqSource *src, const MeasureOptions *opt) 
     return room < opt->max_anchors ? room : opt->max_anchors;
 }
 
+// Host memory: drafts and lengths of the pack, one sequence as it is read.
+static int64_t host_bytes(const SeqSource *src, const MeasureOptions *opt) {
+    const int64_t room = pack_room(src, opt);
+    int64_t bytes = room * (int64_t)sizeof(int32_t), longest = 0;
+    for (int h = 0; h < HEADS; h++)
+        if (opt->head[h]) bytes += room * opt->K * (int64_t)sizeof(int32_t);
+    for (int64_t i = 0; i < src->count; i++)
+        if (src->length(src->ctx, i) > longest) longest = src->length(src->ctx, i);
+    return bytes + longest * src->bytes_per_token;
+}
+
 size_t measurer_bytes(const Assistant *a, const TargetConfig *tc, const SeqSource *src,
                       const MeasureOptions *opt) {
     return simulator_bytes(a, anchors_at_once(src, opt)) +
-           features_bytes(tc, pack_room(src, opt), DT_BF16);
+           features_bytes(tc, pack_room(src, opt), DT_BF16) + (size_t)host_bytes(src, opt);
 }
 
 Measurer *measurer_open(const Assistant *a, const TargetConfig *tc, const SeqSource *src,
@@ -199,6 +210,7 @@ bool measurer_run(Measurer *m, const Assistant *a, Measured *out, Err *err) {
             .seq = m->n, .ids = c->sample.ids, .n = c->sample.n, .first = c->sample.prompt};
         m->n++; // from here on drop_group frees it
         if (!load(m, c, err)) return false;
+        captured_drop_rows(c); // the pack has them
         for (int h = 0; h < HEADS; h++)
             if (m->opt.head[h]) job->drafts[h] = m->drafts[h] + m->anchors * m->opt.K;
         m->anchors += anchors_of(&c->sample);

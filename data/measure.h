@@ -42,7 +42,7 @@ typedef struct {
 // Adds the counts of another sequence; names stay.
 void measured_add(Measured *sum, const Measured *more);
 
-typedef struct Measurer Measurer; // buffers; device memory priced by measurer_bytes
+typedef struct Measurer Measurer; // buffers; memory, host and device, priced by measurer_bytes
 size_t measurer_bytes(const Assistant *a, const TargetConfig *tc, const SeqSource *src,
                       const MeasureOptions *opt);
 MUST_CHECK Measurer *measurer_open(const Assistant *a, const TargetConfig *tc, const SeqSource *src,

@@ -29,8 +29,13 @@ typedef struct {
 static bool inputs_open(Inputs *in, const Settings *s, Err *err) {
     char path[PATH_ROOM];
     *in = (Inputs){0};
-    return target_config_load(&in->config, s->model.target_path, err) &&
-           tokenizer_file_hash(&in->hash, path_join(path, s->model.target_path, "tokenizer.json"),
+    if (!load_target_config(&in->config, s, err)) return false;
+    if (s->data.max_length > in->config.text.max_positions)
+        return err_set(err, ERR_USAGE,
+                       "data.max_length is %lld, the target takes %lld tokens "
+                       "(max_position_embeddings; model.max_positions sets another limit)",
+                       (long long)s->data.max_length, (long long)in->config.text.max_positions);
+    return tokenizer_file_hash(&in->hash, path_join(path, s->model.target_path, "tokenizer.json"),
                                err) &&
            chat_template_load(&in->chat, s->model.target_path, s->data.chat_template, err);
 }

@@ -20,6 +20,7 @@ typedef struct {
 
 typedef struct {
     const RegenerateOptions *opt;
+    GenerateOptions generate; // opt's, in no more room than these prompts need
     const Tokenizer *tokenizer;
     char sampler[64];
     int32_t vocab;
@@ -139,7 +140,7 @@ static bool answer_all(Run *r, Target *t, Journal *j, Err *err) {
     while (r->next < r->jobs) {
         const int64_t first = r->next, left = r->jobs - first;
         r->group_end = first + (left < r->opt->group ? left : r->opt->group);
-        if (!generate_run(t, &r->opt->generate, next_job, job_done, r, err)) return false;
+        if (!generate_run(t, &r->generate, next_job, job_done, r, err)) return false;
         if (r->finished < r->group_end)
             return err_set(err, ERR_STOPPED,
                            "stopped; the next run goes on with the group under way");
@@ -186,9 +187,20 @@ static bool write_out(Run *r, const Sample *prompt, int64_t n, const char *out, 
     return out_commit(&f, err);
 }
 
+int64_t regenerate_capacity(const GenerateOptions *opt, int64_t longest_prompt) {
+    const int64_t most = longest_prompt + opt->max_new_tokens;
+    return most < opt->max_length ? most : opt->max_length;
+}
+
 static bool lay_out_jobs(Run *r, const Sample *prompt, int64_t n, Err *err) {
     int64_t open = 0;
-    for (int64_t i = 0; i < n; i++) open += prompt[i].prompt == prompt[i].n;
+    int64_t longest = 1;
+    for (int64_t i = 0; i < n; i++) {
+        open += prompt[i].prompt == prompt[i].n;
+        if (prompt[i].n > longest) longest = prompt[i].n;
+    }
+    r->generate = r->opt->generate;
+    r->generate.max_length = regenerate_capacity(&r->generate, longest);
     r->job = calloc((size_t)(open * r->opt->samples + 1), sizeof *r->job);
     if (!r->job)
         return err_set(err, ERR_FAILED, "out of memory for %lld answers",

@@ -29,6 +29,10 @@ typedef struct {
     int64_t made;      // tokens of those
 } RegenerateCount;
 
+// max_length, or less where no prompt and its answer can be as long: what a slot of the cache must
+// hold. Answers are the same.
+int64_t regenerate_capacity(const GenerateOptions *opt, int64_t longest_prompt);
+
 // Prompts whose answer is given already (prompt < n) are passed through. out: path of the final
 // file, written atomically; out + ".journal" holds finished groups meanwhile. A stop request ends
 // with ERR_STOPPED and the journal in place.

@@ -24,6 +24,7 @@ typedef struct {
     void *hidden, *k[2], *v[2]; // host, rows of meta widths, dtype BF16; by LayerKind
 } CapturedSeq;
 void captured_free(CapturedSeq *c);
+void captured_drop_rows(CapturedSeq *c); // the sample stays
 int64_t shard_bytes_per_token(const ShardMeta *m);
 
 // Writing. The folder's manifest may already name finished shards (resume): shards are numbered,

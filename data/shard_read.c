@@ -14,14 +14,19 @@ struct ShardSet {
     ChunkCache cache;
 };
 
-void captured_free(CapturedSeq *c) {
-    sample_free(&c->sample);
+void captured_drop_rows(CapturedSeq *c) {
     free(c->hidden);
+    c->hidden = NULL;
     for (int i = 0; i < 2; i++) {
         free(c->k[i]);
         free(c->v[i]);
+        c->k[i] = c->v[i] = NULL;
     }
-    *c = (CapturedSeq){0};
+}
+
+void captured_free(CapturedSeq *c) {
+    captured_drop_rows(c);
+    sample_free(&c->sample);
 }
 
 ShardSet *shards_open(const char *dir, const ShardMeta *want, Err *err) {

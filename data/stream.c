@@ -11,6 +11,7 @@ struct Stream {
     int64_t samples;
     CapturePlan plan;
     Capturer *capturer;
+    int64_t chunk;
     size_t bytes;                                 // of the capturer
     CapturedSeq *ready;                           // (plan.n); sample.n 0: not there
     int64_t *group_of;                            // (plan.n)
@@ -36,6 +37,7 @@ Stream *stream_open(Target *t, const char *samples_path, int64_t chunk, DType kv
     }
     for (int64_t g = 0; g < s->plan.groups; g++)
         for (int64_t i = s->plan.group[g]; i < s->plan.group[g + 1]; i++) s->group_of[i] = g;
+    s->chunk = chunk;
     s->bytes = capturer_bytes(t, &s->plan, chunk, kv_dtype);
     const ShardMeta meta = capture_meta(tc, NULL);
     s->bytes_per_token = shard_bytes_per_token(&meta);
@@ -57,7 +59,9 @@ void stream_close(Stream *s) {
 }
 
 size_t stream_bytes(const Stream *s) {
-    return s->bytes;
+    const int64_t all = s->plan.tokens * s->bytes_per_token,
+                  group = (s->plan.longest + s->chunk) * s->bytes_per_token;
+    return s->bytes + (size_t)(all < KEEP_BYTES + group ? all : KEEP_BYTES + group);
 }
 
 static int64_t length(void *ctx, int64_t i) {

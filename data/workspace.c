@@ -31,7 +31,22 @@ static bool open_device(OpenTarget *o, const Settings *s, Err *err) {
     const bool wide = !strcmp(s->runtime.dtype, "f32") ||
                       (!strcmp(s->runtime.dtype, "auto") && !dev_prefers_bf16(o->dev));
     o->dtype = wide ? DT_F32 : DT_BF16;
-    return target_config_load(&o->config, s->model.target_path, err);
+    return load_target_config(&o->config, s, err);
+}
+
+bool load_target_config(TargetConfig *c, const Settings *s, Err *err) {
+    if (!target_config_load(c, s->model.target_path, err)) return false;
+    if (s->model.max_positions > 0) c->text.max_positions = s->model.max_positions;
+    return true;
+}
+
+bool check_positions(const OpenTarget *o, const char *id, int64_t tokens, Err *err) {
+    const int64_t most = o->config.text.max_positions;
+    return tokens <= most ||
+           err_set(err, ERR_INPUT,
+                   "sequence %s has %lld tokens, the target takes %lld (max_position_embeddings; "
+                   "model.max_positions sets another limit)",
+                   id, (long long)tokens, (long long)most);
 }
 
 bool identify_target(OpenTarget *o, const Settings *s, Err *err) {

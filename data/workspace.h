@@ -13,6 +13,9 @@ const char *split_name(Split split);
 char *split_path(char out[PATH_ROOM], const Settings *s, const char *folder, Split split,
                  const char *suffix);
 
+// config.json of the target, with model.max_positions in the place of its own limit.
+MUST_CHECK bool load_target_config(TargetConfig *c, const Settings *s, Err *err);
+
 // The merged target on its device. dtype: of weights, GEMM inputs and of the K/V cache.
 typedef struct {
     Device *dev;
@@ -30,6 +33,8 @@ MUST_CHECK bool load_target(OpenTarget *o, const Settings *s, int64_t max_rows, 
 // Without a fingerprint, for verbs that bind nothing to the target. On an error nothing is open.
 MUST_CHECK bool open_target(OpenTarget *o, const Settings *s, int64_t max_rows, Err *err);
 void close_target(OpenTarget *o);
+// Refuses (ERR_INPUT) a sequence longer than the target's positions, model.max_positions in force.
+MUST_CHECK bool check_positions(const OpenTarget *o, const char *id, int64_t tokens, Err *err);
 // OUTPUT_DIR/hashes.json, see hash_cache.h
 char *hash_cache_path(char out[PATH_ROOM], const Settings *s);
 

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/capture.h"
 #include "eval/acceptance_json.h"
 #include "eval/audit.h"
 #include "data/drafter.h"
@@ -13,6 +14,7 @@
 #include "infer/base/hash_cache.h"
 #include "infer/base/json.h"
 #include "infer/base/log.h"
+#include "infer/base/memory.h"
 #include "infer/base/stage.h"
 
 enum { JSON_LIMIT = 64 << 20 };
@@ -27,6 +29,7 @@ typedef struct {
     SeqSource source;
     Assistant *drafter[2]; // stock, trained (NULL: none)
     Sweep sweep[2];
+    MemoryPlan memory;
 } Eval;
 
 static bool hash_of(const char *cache, const char *dir, const char *file, char hex[65], Err *err) {
@@ -80,11 +83,12 @@ static bool open_models(Eval *e, Err *err) {
     memcpy(want.target, e->open.fingerprint.hex, sizeof want.target);
     want.hidden = e->open.config.text.hidden;
     want.vocab = e->open.config.text.vocab;
-    if ((e->shards = shards_open(e->shards_dir, &want, err)) == NULL ||
-        !load_target(&e->open, s, e->rows, err))
-        return false;
+    if ((e->shards = shards_open(e->shards_dir, &want, err)) == NULL) return false;
     e->source = shards_source(e->shards);
     if (e->source.count == 0) return err_set(err, ERR_INPUT, "%s holds no sequence", e->shards_dir);
+    if (!check_source(&e->open, &e->source, e->shards_dir, err)) return false;
+    memory_plan(&e->memory);
+    if (!load_target(&e->open, s, e->rows, err)) return false;
     e->drafter[0] = drafter_open(&e->open, s, s->model.assistant_path, err);
     if (e->drafter[0] == NULL || e->trained_path[0] == '\0') return e->drafter[0] != NULL;
     return (e->drafter[1] = drafter_open(&e->open, s, e->trained_path, err)) != NULL;
@@ -162,19 +166,57 @@ static int64_t audit_count(const Eval *e) {
     return e->s->eval.audit_prompts < e->source.count ? e->s->eval.audit_prompts : e->source.count;
 }
 
-static bool audit_all(Eval *e, Audit *audit, const Assistant *a, Err *err) {
-    const int64_t count = audit_count(e);
+static void audit_options(const Eval *e, const Assistant *a, SpeculatorOptions *so,
+                          MeasureOptions *mo) {
     int64_t capacity = 0;
-    for (int64_t i = 0; i < count; i++) {
+    for (int64_t i = 0; i < audit_count(e); i++) {
         const int64_t n = shards_length(e->shards, i);
         if (n > capacity) capacity = n;
     }
-    const SpeculatorOptions so = {.k_max = e->K,
-                                  .capacity = capacity + e->K,
-                                  .chunk = e->rows,
-                                  .feature_dtype = DT_BF16,
-                                  .kv_dtype = e->open.dtype};
-    const MeasureOptions mo = {.K = e->K, .head = {true, a->cfg.ordered}, .max_anchors = 1024};
+    *so = (SpeculatorOptions){.k_max = e->K,
+                              .capacity = capacity + e->K,
+                              .chunk = e->rows,
+                              .feature_dtype = DT_BF16,
+                              .kv_dtype = e->open.dtype};
+    *mo = (MeasureOptions){.K = e->K, .head = {true, a->cfg.ordered}, .max_anchors = 1024};
+}
+
+static const Assistant *audited(const Eval *e) {
+    return e->drafter[1] != NULL ? e->drafter[1] : e->drafter[0];
+}
+
+static bool can_audit(const Eval *e) {
+    return audit_count(e) > 0 && strcmp(shards_meta(e->shards)->sampler, "greedy") == 0;
+}
+
+// Measuring and the audit come one after the other: the larger one counts.
+static void plan_memory(Eval *e) {
+    const TargetConfig *tc = target_config(e->open.target);
+    size_t drafters = 0, most = 0, audit = 0;
+    for (int i = 0; i < 2 && e->drafter[i] != NULL; i++) {
+        const size_t sweep = sweep_bytes(e->drafter[i], tc, &e->source, e->K);
+        drafters += assistant_bytes(e->drafter[i]);
+        if (sweep > most) most = sweep;
+    }
+    if (can_audit(e)) {
+        SpeculatorOptions so;
+        MeasureOptions mo;
+        audit_options(e, audited(e), &so, &mo);
+        audit = measurer_bytes(audited(e), tc, &e->source, &mo) +
+                speculator_bytes(e->open.target, audited(e), &so);
+    }
+    memory_add(&e->memory, "target", (int64_t)target_bytes(e->open.target));
+    memory_add(&e->memory, "drafters", (int64_t)drafters);
+    memory_add(&e->memory, "kernels", (int64_t)dev_scratch_bytes(e->open.dev));
+    memory_add(&e->memory, audit > most ? "live audit" : "sequences and anchors of a call",
+               (int64_t)(audit > most ? audit : most));
+}
+
+static bool audit_all(Eval *e, Audit *audit, const Assistant *a, Err *err) {
+    const int64_t count = audit_count(e);
+    SpeculatorOptions so;
+    MeasureOptions mo;
+    audit_options(e, a, &so, &mo);
     Measurer *m = measurer_open(a, target_config(e->open.target), &e->source, &mo, err);
     Speculator *s = m != NULL ? speculator_open(e->open.target, a, &so, err) : NULL;
     bool ok = s != NULL;
@@ -197,9 +239,9 @@ static bool audit_all(Eval *e, Audit *audit, const Assistant *a, Err *err) {
 // Live decoding with the trained drafter (the stock one when there is no other) on the captured
 // prompts.
 static bool audit_live(Eval *e, Audit *audit, json_t *report, Err *err) {
-    const Assistant *a = e->drafter[1] != NULL ? e->drafter[1] : e->drafter[0];
+    const Assistant *a = audited(e);
     if (audit_count(e) == 0) return true;
-    if (strcmp(shards_meta(e->shards)->sampler, "greedy") != 0) {
+    if (!can_audit(e)) {
         log_warn("eval: the text in %s is \"%s\", not the target's greedy text: tokens per step "
                  "hold for that "
                  "text only, and no live audit is possible",
@@ -234,24 +276,25 @@ static bool print_report(const Cli *cli, const json_t *report, Err *err) {
     return true;
 }
 
-static bool dry_run(const Eval *e, Err *err) {
-    const ShardMeta any = {0};
+static bool dry_run(Eval *e, Err *err) {
     if (!shards_complete(e->shards_dir)) {
         printf("eval: no capture in %s yet; it would measure k = 1..%d there\n", e->shards_dir,
                e->K);
         return true;
     }
-    ShardSet *set = shards_open(e->shards_dir, &any, err);
-    if (set == NULL) return false;
+    if (!open_models(e, err)) return false;
+    plan_memory(e);
     int64_t tokens = 0;
-    const int64_t n = shards_count(set);
-    for (int64_t i = 0; i < n; i++) tokens += shards_length(set, i);
+    const int64_t n = e->source.count;
+    for (int64_t i = 0; i < n; i++) tokens += shards_length(e->shards, i);
     printf("eval: %lld sequences, %lld tokens; stock %s, trained %s; at most %lld drafter steps of "
            "one token each\n",
            (long long)n, (long long)tokens, e->s->model.assistant_path,
            e->trained_path[0] ? e->trained_path : "(none)",
            (long long)(tokens * e->K * (e->trained_path[0] ? 2 : 1)));
-    shards_close(set);
+    printf("memory: ");
+    memory_print(stdout, &e->memory);
+    printf("\n");
     return true;
 }
 
@@ -261,13 +304,15 @@ static bool make_report(Eval *e, const Cli *cli, const json_t *identity, Err *er
     audit_start(&audit, e->K, 0.0);
     json_t *report = NULL, *outputs = json_object();
     bool ok = stage_clear(e->stage, err) &&
-              dir_make(path_join(dir, e->s->output_dir, "eval"), err) && open_models(e, err) &&
-              (report = measure(e, err)) != NULL;
+              dir_make(path_join(dir, e->s->output_dir, "eval"), err) && open_models(e, err);
+    if (ok) plan_memory(e);
+    ok = ok && (report = measure(e, err)) != NULL;
     if (ok) audit_start(&audit, e->K, audit_near_tie(e->open.dtype));
     ok = ok && audit_live(e, &audit, report, err) && json_write_file(e->report, report, err);
     ok = ok && print_report(cli, report, err);
     ok = ok && audit_gate(&audit, err) &&
          stage_note_output(outputs, e->stage, "acceptance.json", err) &&
+         memory_record(e->s->output_dir, "eval", memory_announced(&e->memory), err) &&
          stage_publish_outputs(e->stage, identity, NULL, outputs, err);
     json_decref(outputs);
     json_decref(report);
@@ -281,6 +326,7 @@ static bool eval_run(const Cli *cli, Err *err) {
     e->K = (int)cli->s.eval.draft_tokens;
     json_t *identity = NULL, *report = NULL;
     Err other = {0};
+    memory_begin();
     bool ok = paths(e, cli->dry_run, err);
     if (ok && cli->dry_run) {
         ok = dry_run(e, err);

@@ -50,7 +50,9 @@ static bool encode_prompt(Job *j, Err *err) {
 
 static bool open_models(Job *j, Err *err) {
     const Settings *s = j->s;
-    if (!open_target(&j->open, s, PREFILL_ROWS, err)) return false;
+    if (!open_target(&j->open, s, PREFILL_ROWS, err) ||
+        !check_positions(&j->open, "of the prompt", (int64_t)j->ids.n, err))
+        return false;
     if (j->k == 0) return true;
     const char *dir = s->generate.drafter[0] ? s->generate.drafter : s->model.assistant_path;
     return (j->drafter = drafter_open(&j->open, s, dir, err)) != NULL;

@@ -34,6 +34,20 @@ static void merge_samples(Sweep *s) {
     s->n = kept;
 }
 
+static MeasureOptions options(const bool head[2], int K) {
+    return (MeasureOptions){.K = K,
+                            .head = {head[0], head[1]},
+                            .max_anchors = SWEEP_ANCHORS,
+                            .pack_tokens = SWEEP_TOKENS};
+}
+
+size_t sweep_bytes(const Assistant *a, const TargetConfig *tc, const SeqSource *src, int K) {
+    bool head[2] = {[HEAD_DENSE] = true};
+    head[assistant_deployed_head(&a->cfg)] = true;
+    const MeasureOptions opt = options(head, K);
+    return measurer_bytes(a, tc, src, &opt) + (size_t)src->count * sizeof(Measured);
+}
+
 bool sweep_run(Sweep *out, const char *name, const char *path, const Assistant *a,
                const TargetConfig *tc, const SeqSource *src, int K, Err *err) {
     *out = (Sweep){.deployed = assistant_deployed_head(&a->cfg),
@@ -48,10 +62,7 @@ bool sweep_run(Sweep *out, const char *name, const char *path, const Assistant *
     char file[PATH_ROOM];
     path_join(file, path, "model.safetensors");
     if (file_exists(file) && !sha256_file(&out->sha, file, err)) return false;
-    const MeasureOptions opt = {.K = K,
-                                .head = {out->has[0], out->has[1]},
-                                .max_anchors = SWEEP_ANCHORS,
-                                .pack_tokens = SWEEP_TOKENS};
+    const MeasureOptions opt = options(out->has, K);
     Measurer *m = NULL;
     if ((out->prompt = calloc((size_t)src->count + 1, sizeof *out->prompt)) == NULL) {
         err_set(err, ERR_FAILED, "no memory for %lld sequences", (long long)src->count);

@@ -23,6 +23,8 @@ typedef struct {
 // Measures the deployed head and, where that is the centroid one, the dense head beside it.
 MUST_CHECK bool sweep_run(Sweep *out, const char *name, const char *path, const Assistant *a,
                           const TargetConfig *tc, const SeqSource *src, int K, Err *err);
+// Memory that sweep_run takes beside the models.
+size_t sweep_bytes(const Assistant *a, const TargetConfig *tc, const SeqSource *src, int K);
 void sweep_free(Sweep *s);
 
 // A part of what was measured: prompts of one category or source, rounds of one part of the text.

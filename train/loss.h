@@ -43,6 +43,7 @@ MUST_CHECK HeadLoss *head_loss_open(const Assistant *a, const TargetConfig *tc,
 void head_loss_close(HeadLoss *l);
 // Most bytes of device arena that head_loss_run takes.
 size_t head_loss_bytes(const Assistant *a, const TargetConfig *tc, const LossOptions *opt);
+size_t head_loss_host_bytes(const LossOptions *opt); // that head_loss_open takes
 // Fills the results of items (n of them, put into the order of their teacher rows). y (any)
 // (stacked rows, H). g NULL: loss only; else adds into g->table (and g->centroids) and into dy F32,
 // y's shape.

@@ -63,6 +63,15 @@ HeadLoss *head_loss_open(const Assistant *a, const TargetConfig *tc, const LossO
     return NULL;
 }
 
+size_t head_loss_host_bytes(const LossOptions *opt) {
+    const HeadLoss *l = NULL; // for the sizes of what open allocates
+    const size_t item = sizeof *l->sorted + sizeof *l->y + sizeof *l->trow + sizeof *l->label +
+                        2 * sizeof *l->best + sizeof *l->weight + 4 * sizeof *l->stat +
+                        sizeof *l->route;
+    return (size_t)opt->max_items * item +
+           ((size_t)opt->max_teachers + 1) * (sizeof *l->count + sizeof *l->teacher);
+}
+
 void head_loss_close(HeadLoss *l) {
     if (l == NULL) return;
     free(l->sorted);

@@ -14,6 +14,7 @@ typedef struct {
     float hybrid_kl, temperature, route;
     bool route_detached, detach_feature;
     int64_t max_rows, max_tokens; // anchors and packed tokens of the largest batch
+    int64_t tile; // anchors worked on at once: what is kept for the way back grows with it; 0 = all
     int max_seqs;
     size_t head_bytes; // memory for vocabulary logits; 0 = LOSS_HEAD_BYTES
 } RolloutOptions;
@@ -25,17 +26,20 @@ typedef struct {
     double step_match[DRAFT_MAX]; // share of valid rows whose dense argmax is the label
     double step_keep[DRAFT_MAX];  // the same among the anchors whose steps before all matched
     double fkl, tv, route;        // means over valid rows
-    int64_t step_rows[DRAFT_MAX], step_reached[DRAFT_MAX];
+    int64_t step_rows[DRAFT_MAX];
+    double step_reached[DRAFT_MAX]; // anchors behind step_keep, by what each stands for
 } RolloutStats;
 
 typedef struct Rollout Rollout;
 size_t rollout_bytes(const Assistant *a, const TargetConfig *tc,
                      const RolloutOptions *opt); // arena plan
+size_t rollout_host_bytes(const RolloutOptions *opt);
 MUST_CHECK Rollout *rollout_open(const Assistant *a, const TargetConfig *tc, float softcap,
                                  const RolloutOptions *opt, Arena *arena, Err *err);
 // Adds d(sum w l) / sum w into g (F32). weight (K, rows) host; rows of zero weight cost nothing in
-// the head. g NULL: loss only. g->table or g->centroids with data NULL: frozen, their gradient is
-// not formed.
+// the head. A batch of more anchors than a tile is rolled out tile by tile, forward and back: the
+// same sums in another order. g NULL: loss only. g->table or g->centroids with data NULL: frozen,
+// their gradient is not formed.
 MUST_CHECK bool rollout_run(Rollout *r, const Assistant *a, const Batch *b, const FeaturePack *pack,
                             const float *weight, AssistantWeights *g, RolloutStats *stats,
                             Err *err);

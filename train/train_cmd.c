@@ -58,7 +58,9 @@ static bool train(TrainSetup *t, const Cli *cli, json_t **result, Err *err) {
     const bool ok = trainer != NULL && trainer_run(trainer, &r, err);
     trainer_close(trainer);
     if (ok) *result = result_json(&r, &cli->s);
-    return ok;
+    MemoryPlan memory = t->memory;
+    trainer_plan_memory(&plan, &memory);
+    return ok && memory_record(cli->s.output_dir, "train", memory_announced(&memory), err);
 }
 
 static bool train_run(const Cli *cli, Err *err) {
@@ -67,6 +69,7 @@ static bool train_run(const Cli *cli, Err *err) {
     json_t *result = NULL;
     StageState state = STAGE_ABSENT;
     path_join(stage, cli->s.output_dir, "ckpt/train.json");
+    memory_begin();
     bool ok = train_setup_identify(&t, &cli->s, err);
     if (ok && !cli->dry_run) state = stage_state(stage, t.identity, cli->overwrite, err);
     ok = ok && state != STAGE_ERROR;

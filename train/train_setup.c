@@ -147,8 +147,12 @@ bool train_setup_identify(TrainSetup *t, const Settings *s, Err *err) {
 bool train_setup_open(TrainSetup *t, Err *err) {
     // Of the target only the table is needed, which makes the teacher's logits.
     const int64_t rows = t->s->train.stream ? t->s->capture.chunk : 0;
+    memory_plan(&t->memory);
     if (!load_target(&t->model, t->s, rows, err) || !open_assistant(t, err) ||
         !open_sources(t, err) || !open_measurer(t, err))
+        return false;
+    if (!check_source(&t->model, &t->train, "training data", err) ||
+        !check_source(&t->model, &t->dev, "dev split", err))
         return false;
     t->machine = json_object();
     dev_describe(t->model.dev, machine_line, t->machine);
@@ -192,5 +196,6 @@ TrainerOptions train_setup_options(TrainSetup *t) {
                             .machine = t->machine,
                             .target_bytes = target_bytes(t->model.target) +
                                             (t->stream ? stream_bytes(t->stream) : 0),
+                            .memory = t->memory,
                             .measure_bytes = t->measure_bytes};
 }

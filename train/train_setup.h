@@ -19,6 +19,7 @@ typedef struct {
     size_t measure_bytes; // of the measurer
     Measured *measured;   // (dev.count)
     json_t *identity, *machine;
+    MemoryPlan memory; // before anything large is opened
 } TrainSetup;
 
 // What tells whether the run is done already: t->identity, from files and the dev split; a shard of

@@ -41,6 +41,7 @@ static bool rollout_options(const TrainerOptions *opt, const TrainPlan *plan, Ro
                             .detach_feature = s->train.detach_feature,
                             .max_rows = plan->max_rows,
                             .max_tokens = plan->max_tokens,
+                            .tile = s->train.tile,
                             .max_seqs = (int)s->train.batch_sequences};
     if (s->train.route > 0 && !opt->assistant->cfg.ordered)
         return err_set(err, ERR_USAGE, "train.route: %g, but the assistant has no centroid head",
@@ -48,18 +49,35 @@ static bool rollout_options(const TrainerOptions *opt, const TrainPlan *plan, Ro
     return loss_kind(s->train.loss, &out->loss, err);
 }
 
-static Batches *open_batches(const TrainerOptions *opt, Err *err) {
+static bool wants_visits(const Settings *s) {
+    const bool draws = s->train.anchors > 0 && strcmp(s->train.anchor_choice, "visit") == 0;
+    return draws || strcmp(s->train.step_weights, "visit") == 0;
+}
+
+// trainer NULL: for the plan, nothing is drawn.
+static Batches *open_batches(const TrainerOptions *opt, Trainer *trainer, Err *err) {
     const Settings *s = opt->settings;
     if (s->train.batch_sequences > PACK_SEQS_MAX) {
         err_set(err, ERR_USAGE, "train.batch_sequences: %lld, at most %d",
                 (long long)s->train.batch_sequences, PACK_SEQS_MAX);
         return NULL;
     }
-    const BatchOptions batch = {.sequences = s->train.batch_sequences,
-                                .anchors = s->train.anchors,
-                                .K = (int)s->train.k,
-                                .seed = (uint64_t)s->train.seed};
+    BatchOptions batch = {.sequences = s->train.batch_sequences,
+                          .anchors = s->train.anchors,
+                          .K = (int)s->train.k,
+                          .seed = (uint64_t)s->train.seed};
+    if (trainer != NULL && strcmp(s->train.anchor_choice, "visit") == 0)
+        batch.odds = (AnchorOdds){trainer, trainer_odds};
     return batches_open(opt->source, &batch, err);
+}
+
+static int64_t simulator_rows(const Settings *s, const TrainPlan *p) {
+    return p->max_rows < s->train.tile ? p->max_rows : s->train.tile;
+}
+
+// Of a token: drafts, visit, worth.
+static size_t visit_bytes(const Settings *s) {
+    return sizeof(double) + (size_t)s->train.k * (sizeof(double) + sizeof(int32_t));
 }
 
 static bool fill_plan(const TrainerOptions *opt, const Batches *b, TrainPlan *p, Err *err) {
@@ -80,38 +98,46 @@ static bool fill_plan(const TrainerOptions *opt, const Batches *b, TrainPlan *p,
     p->max_tokens = totals.max_tokens > 0 ? totals.max_tokens : 1;
     if (!rollout_options(opt, p, &rollout, err)) return false;
     const int64_t count = assistant_layout(c, &(AssistantWeights){0}, NULL, DT_F32);
-    p->weights = (size_t)count * dtype_size(opt->assistant->dtype);
+    p->weights = assistant_bytes(opt->assistant);
     p->optimizer = optimizer_bytes(c, &optimizer);
     p->features = features_bytes(opt->target, p->max_tokens, DT_BF16);
     p->rollout = rollout_bytes(opt->assistant, opt->target, &rollout);
-    if (strcmp(s->train.step_weights, "visit") == 0)
-        p->simulator = simulator_bytes(opt->assistant, p->max_rows);
+    if (wants_visits(s))
+        p->simulator = simulator_bytes(opt->assistant, simulator_rows(s, p)) +
+                       (size_t)p->max_tokens * visit_bytes(s);
+    p->batch = (size_t)rollout_host_bytes(&rollout) + (size_t)batches_host_bytes(b, p->max_rows);
     p->target = opt->target_bytes;
+    p->kernels = dev_scratch_bytes(opt->dev);
     p->measure = opt->measure_bytes;
     const int64_t seen = p->all_tokens < p->tokens ? p->all_tokens : p->tokens;
-    p->kept = (size_t)batches_kept_bytes(b, seen);
+    p->kept = (size_t)batches_kept_bytes(b, seen, p->max_tokens);
     p->checkpoint = (size_t)count * (2 + 4 * (s->train.ema > 0 ? 4 : 3));
     return true;
 }
 
 bool trainer_plan(const TrainerOptions *opt, TrainPlan *plan, Err *err) {
-    Batches *b = open_batches(opt, err);
+    Batches *b = open_batches(opt, NULL, err);
     const bool ok = b != NULL && fill_plan(opt, b, plan, err);
     batches_close(b);
     return ok;
 }
 
-static double mib(size_t bytes) {
-    return (double)bytes / 1048576.0;
-}
-
-size_t trainer_plan_bytes(const TrainPlan *p) {
-    return p->target + p->weights + p->optimizer + p->features + p->rollout + p->simulator +
-           p->measure + p->kept;
+void trainer_plan_memory(const TrainPlan *p, MemoryPlan *m) {
+    memory_add(m, "target", (int64_t)p->target);
+    memory_add(m, "kernels", (int64_t)p->kernels);
+    memory_add(m, "weights", (int64_t)p->weights);
+    memory_add(m, "optimiser", (int64_t)p->optimizer);
+    memory_add(m, "features", (int64_t)p->features);
+    memory_add(m, "rollout", (int64_t)(p->rollout + p->batch));
+    memory_add(m, "dev split", (int64_t)p->measure);
+    memory_add(m, "sequences kept", (int64_t)p->kept);
+    memory_add(m, "visits", (int64_t)p->simulator);
 }
 
 void trainer_plan_print(FILE *out, const TrainPlan *p, const TrainerOptions *opt) {
     const Settings *s = opt->settings;
+    MemoryPlan memory = opt->memory;
+    trainer_plan_memory(p, &memory);
     fprintf(out, "sequences       %lld (%lld tokens)\n", (long long)p->sequences,
             (long long)p->tokens);
     fprintf(out, "steps           %lld (%lld an epoch of %lld sequences each)\n",
@@ -120,15 +146,10 @@ void trainer_plan_print(FILE *out, const TrainPlan *p, const TrainerOptions *opt
             (long long)p->all_rows, (long long)s->train.k, (long long)p->all_tokens);
     fprintf(out, "largest step    %lld anchors, %lld tokens\n", (long long)p->max_rows,
             (long long)p->max_tokens);
-    fprintf(out,
-            "memory          %.1f MiB: target %.1f, weights %.1f, optimiser %.1f, features %.1f",
-            mib(trainer_plan_bytes(p)), mib(p->target), mib(p->weights), mib(p->optimizer),
-            mib(p->features));
-    fprintf(out, ", rollout %.1f, dev split %.1f, sequences kept %.1f", mib(p->rollout),
-            mib(p->measure), mib(p->kept));
-    fprintf(out, p->simulator ? ", visits %.1f\n" : "\n", mib(p->simulator));
-    fprintf(out, "disk            %.1f MiB a checkpoint, up to %lld of them\n", mib(p->checkpoint),
-            (long long)s->train.keep + 4);
+    fprintf(out, "memory          ");
+    memory_print(out, &memory);
+    fprintf(out, "\ndisk            %.1f MiB a checkpoint, up to %lld of them\n",
+            (double)p->checkpoint / 1048576.0, (long long)s->train.keep + 4);
 }
 
 static bool open_weighting(Trainer *t, Err *err) {
@@ -140,8 +161,8 @@ static bool open_weighting(Trainer *t, Err *err) {
     if (!weighting_kind(s->train.step_weights, &t->weighting.kind, err)) return false;
     t->weight = calloc(rows * (size_t)K + 1, sizeof *t->weight);
     if (t->weight == NULL) return err_set(err, ERR_FAILED, "out of memory");
-    if (t->weighting.kind != WEIGHTS_VISIT) return true;
-    t->simulator = simulator_open(t->opt.assistant, t->plan.max_rows, K, err);
+    if (!wants_visits(s)) return true;
+    t->simulator = simulator_open(t->opt.assistant, simulator_rows(s, &t->plan), K, err);
     if (t->simulator == NULL) return false;
     t->drafts = calloc(tokens * (size_t)K + 1, sizeof *t->drafts);
     t->visit = calloc(tokens + 1, sizeof *t->visit);
@@ -183,7 +204,7 @@ Trainer *trainer_open(const TrainerOptions *opt, Err *err) {
     t->world = world_open();
     t->saved_step = -1;
     path_join(t->root, s->output_dir, "ckpt");
-    if ((t->batches = open_batches(opt, err)) == NULL) goto fail;
+    if ((t->batches = open_batches(opt, t, err)) == NULL) goto fail;
     if (!fill_plan(opt, t->batches, &t->plan, err) || !open_memory(t, err)) goto fail;
     t->schedule = (Schedule){.lr = s->train.lr,
                              .lr_end = s->train.lr_end,

@@ -6,6 +6,7 @@
 #include <jansson.h>
 
 #include "data/batch.h"
+#include "infer/base/memory.h"
 #include "infer/base/settings.h"
 #include "infer/model/assistant.h"
 #include "train/source_means.h"
@@ -29,6 +30,7 @@ typedef struct {
     const json_t *identity;             // field -> value: what a resume must find unchanged
     const json_t *machine;              // noted beside it
     size_t target_bytes, measure_bytes; // held beside the trainer: for the plan
+    MemoryPlan memory;                  // the program itself
 } TrainerOptions;
 
 // What a run will take, known before anything is allocated. Bytes.
@@ -37,10 +39,11 @@ typedef struct {
     int64_t per_epoch, steps;     // optimiser steps
     int64_t all_rows, all_tokens; // of all steps: anchors, packed tokens
     int64_t max_rows, max_tokens; // of the largest step
-    size_t target, weights, optimizer, features, rollout, simulator, measure, kept;
+    size_t target, kernels, weights, optimizer, features, rollout, simulator, measure, kept;
+    size_t batch;      // host memory of the largest step
     size_t checkpoint; // one, on disk
 } TrainPlan;
-size_t trainer_plan_bytes(const TrainPlan *p); // memory, all together
+void trainer_plan_memory(const TrainPlan *p, MemoryPlan *m); // adds the parts
 
 typedef struct {
     int64_t steps, best_step;

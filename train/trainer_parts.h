@@ -23,9 +23,11 @@ struct Trainer {
     Simulator *simulator; // visit weights only
     Weighting weighting;
     Schedule schedule;
-    float *weight;         // (K, rows) of the step at hand
-    int32_t *drafts;       // visit: (anchors, K) of one sequence
-    double *visit, *worth; // visit: (anchors), (anchors, K)
+    float *weight;               // (K, rows) of the step at hand
+    int32_t *drafts;             // visit: (anchors, K) of one sequence
+    double *visit, *worth;       // visit: (tokens), (tokens, K) of the batch at hand
+    int64_t walk[PACK_SEQS_MAX]; // where each of its sequences begins in there, -1: not walked
+    int64_t walk_end;
     TrainState state;
     Metrics *metrics;
     SourceMeans dev;      // tau of the last measuring
@@ -47,6 +49,8 @@ OptimizerOptions trainer_optimizer_options(const Settings *s);
 MUST_CHECK bool trainer_step(Trainer *t, StepReport *report, Err *err);
 // Measures the present drafter; *best tells whether it is now the best one.
 MUST_CHECK bool trainer_measure(Trainer *t, bool *best, Err *err);
+// AnchorOdds of train.anchor_choice=visit: drafts of the present drafter over the whole sequence.
+MUST_CHECK bool trainer_odds(void *trainer, int slot, const CapturedSeq *c, double *odds, Err *err);
 // Writes a checkpoint of the present state.
 MUST_CHECK bool trainer_save(Trainer *t, Err *err);
 MUST_CHECK bool trainer_resume(Trainer *t, bool *resumed, Err *err);

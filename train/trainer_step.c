@@ -5,31 +5,54 @@
 
 #include "train/trainer_parts.h"
 
-static void pack_batch(Trainer *t, const Batch *b) {
-    features_clear(&t->pack);
-    for (int i = 0; i < b->nseq; i++) {
-        const CapturedSeq *s = &b->seq[i];
-        const void *const k[2] = {s->k[0], s->k[1]}, *const v[2] = {s->v[0], s->v[1]};
-        features_begin(&t->pack);
-        features_load(&t->pack, t->opt.dev, s->hidden, k, v, s->sample.n);
-    }
+static void load_sequence(Trainer *t, const CapturedSeq *s) {
+    const void *const k[2] = {s->k[0], s->k[1]}, *const v[2] = {s->v[0], s->v[1]};
+    features_begin(&t->pack);
+    features_load(&t->pack, t->opt.dev, s->hidden, k, v, s->sample.n);
 }
 
-// Drafts of the present drafter over the whole text of every sequence give the visits.
-static bool weigh_by_visit(Trainer *t, const Batch *b, Err *err) {
+static void pack_batch(Trainer *t, const Batch *b) {
+    features_clear(&t->pack);
+    for (int i = 0; i < b->nseq; i++) load_sequence(t, &b->seq[i]);
+}
+
+// Drafts of the present drafter over the whole text of sequence `slot` of the batch, which is
+// sequence `seq` of the pack: how often decoding visits each anchor, and what its steps are worth.
+static bool walk(Trainer *t, int slot, int seq, const Sample *s, Err *err) {
     const Assistant *a = t->opt.assistant;
-    const Head head = assistant_deployed_head(&a->cfg);
+    const int64_t anchors = s->n - s->prompt - 1, at = t->walk_end;
+    t->walk[slot] = at;
+    if (anchors <= 0) return true;
+    t->walk_end += anchors;
+    if (!simulator_drafts(t->simulator, a, &t->pack, seq, s->ids, s->n, s->prompt,
+                          assistant_deployed_head(&a->cfg), t->drafts, NULL, err))
+        return false;
+    weighting_visits(&t->weighting, t->drafts, anchors, s->ids, s->n, s->prompt, t->visit + at,
+                     t->worth + at * t->weighting.K);
+    return true;
+}
+
+bool trainer_odds(void *trainer, int slot, const CapturedSeq *c, double *odds, Err *err) {
+    Trainer *t = trainer;
+    const Sample *s = &c->sample;
+    const int64_t anchors = s->n - s->prompt - 1;
+    features_clear(&t->pack);
+    load_sequence(t, c);
+    if (!walk(t, slot, 0, s, err)) return false;
+    weighting_odds(t->visit + t->walk[slot], anchors > 0 ? anchors : 0, s->prompt, s->n,
+                   t->opt.target->text.window, t->opt.settings->train.anchor_far, odds);
+    return true;
+}
+
+static bool weigh_by_visit(Trainer *t, const Batch *b, Err *err) {
     memset(t->weight, 0, (size_t)(t->weighting.K * b->rows) * sizeof *t->weight);
     for (int i = 0; i < b->nseq; i++) {
         const Sample *s = &b->seq[i].sample;
         const int64_t anchors = s->n - s->prompt - 1;
         if (anchors <= 0) continue;
-        if (!simulator_drafts(t->simulator, a, &t->pack, i, s->ids, s->n, s->prompt, head,
-                              t->drafts, NULL, err))
-            return false;
-        weighting_visits(&t->weighting, t->drafts, anchors, s->ids, s->n, s->prompt, t->visit,
-                         t->worth);
-        weighting_place(&t->weighting, b, i, t->worth, anchors, s->prompt, t->weight);
+        if (t->walk[i] < 0 && !walk(t, i, i, s, err)) return false;
+        weighting_place(&t->weighting, b, i, t->worth + t->walk[i] * t->weighting.K, anchors,
+                        s->prompt, t->weight);
     }
     return true;
 }
@@ -67,6 +90,8 @@ bool trainer_step(Trainer *t, StepReport *report, Err *err) {
     Device *dev = t->opt.dev;
     Batch b = {0};
     double norm = NAN;
+    t->walk_end = 0;
+    for (int i = 0; i < PACK_SEQS_MAX; i++) t->walk[i] = -1;
     if (!batches_get(t->batches, t->state.step, &b, err)) return false;
     CHECK(b.rows <= t->plan.max_rows && b.tokens <= t->plan.max_tokens,
           "a step of %lld anchors, planned %lld", (long long)b.rows, (long long)t->plan.max_rows);

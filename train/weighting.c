@@ -6,6 +6,8 @@
 
 // The running rate forgets half in about 7 steps: fast enough to follow a drafter that learns.
 static const double KEEP = 0.9;
+// Share of draws that regard no odds: what one anchor stands for stays below 1 / ALIKE.
+static const double ALIKE = 0.25;
 
 bool weighting_kind(const char *name, WeightKind *out, Err *err) {
     if (strcmp(name, "fixed") == 0)
@@ -35,9 +37,9 @@ void weighting_steps(const Weighting *w, double out[DRAFT_MAX]) {
     }
 }
 
-void weighting_observe(Weighting *w, const double match[DRAFT_MAX], const int64_t rows[DRAFT_MAX]) {
+void weighting_observe(Weighting *w, const double match[DRAFT_MAX], const double rows[DRAFT_MAX]) {
     for (int j = 0; j < w->K; j++) {
-        if (rows[j] == 0) continue;
+        if (rows[j] == 0.0) continue;
         w->match[j] = w->seen == 0 ? match[j] : KEEP * w->match[j] + (1.0 - KEEP) * match[j];
     }
     w->seen++;
@@ -48,7 +50,8 @@ void weighting_fill(const Weighting *w, const Batch *b, float *weight) {
     weighting_steps(w, step);
     for (int j = 0; j < w->K; j++)
         for (int64_t r = 0; r < b->rows; r++)
-            weight[j * b->rows + r] = b->valid[j * b->rows + r] ? (float)step[j] : 0.0f;
+            weight[j * b->rows + r] =
+                b->valid[j * b->rows + r] ? (float)(step[j] * batch_share(b, r)) : 0.0f;
 }
 
 void weighting_visits(const Weighting *w, const int32_t *drafts, int64_t anchors,
@@ -76,6 +79,21 @@ void weighting_visits(const Weighting *w, const int32_t *drafts, int64_t anchors
     }
 }
 
+void weighting_odds(const double *visit, int64_t anchors, int64_t first, int64_t n, int64_t window,
+                    double far, double *odds) {
+    double sum = 0.0;
+    for (int64_t t = 0; t < anchors; t++) {
+        const double octaves = log2((double)(first + t) / (double)window);
+        odds[first + t] = visit[t] * (octaves > 0 ? 1.0 + far * octaves : 1.0);
+        sum += odds[first + t];
+    }
+    const double mean = anchors > 0 && sum > 0 ? sum / (double)anchors : 1.0;
+    for (int64_t T = 0; T < n; T++) {
+        const bool walked = T >= first && T < first + anchors;
+        odds[T] = (1.0 - ALIKE) * (walked ? odds[T] / mean : 1.0) + ALIKE;
+    }
+}
+
 void weighting_place(const Weighting *w, const Batch *b, int seq, const double *out,
                      int64_t anchors, int64_t first, float *weight) {
     double mean[DRAFT_MAX] = {0};
@@ -86,7 +104,8 @@ void weighting_place(const Weighting *w, const Batch *b, int seq, const double *
         const int64_t t = b->T[r] - first;
         for (int j = 0; j < w->K; j++) {
             const double x = t >= 0 && t < anchors ? out[t * w->K + j] : mean[j];
-            weight[j * b->rows + r] = b->valid[j * b->rows + r] ? (float)x : 0.0f;
+            weight[j * b->rows + r] =
+                b->valid[j * b->rows + r] ? (float)(x * batch_share(b, r)) : 0.0f;
         }
     }
 }

@@ -23,8 +23,9 @@ typedef struct {
     struct {
         char *target_path, *adapter_path, *assistant_path; // folders; adapter "" = none
         int64_t pos_offset,
-            window_extra;  // parity switches of the assistant (design 1): -1..0, -1..1
-        char *embed_scale; // auto | f32 | bf16: sqrt(hidden) as stored by the runtime
+            window_extra;      // parity switches of the assistant (design 1): -1..0, -1..1
+        int64_t max_positions; // 0 = max_position_embeddings of the target
+        char *embed_scale;     // auto | f32 | bf16: sqrt(hidden) as stored by the runtime
     } model;
     struct {
         StrList train, eval; // files, archives, folders; "PATH=WEIGHT" (data/inputs.h)
@@ -78,7 +79,10 @@ typedef struct {
         int64_t steps; // 0 = by epochs
         double epochs;
         int64_t batch_sequences;
-        int64_t anchors;    // per sequence and visit, 0 = every supervised position
+        int64_t anchors;     // per sequence and visit, 0 = every supervised position
+        char *anchor_choice; // uniform | visit
+        double anchor_far;
+        int64_t tile;       // anchors rolled out at once
         char *dtype;        // auto | f32 | bf16: storage of what enters the GEMMs
         int64_t dev_every;  // steps between evaluations on the dev split, 0 = only at the end
         int64_t save_every; // steps between checkpoints

@@ -32,6 +32,8 @@ const Field settings_fields[] = {
         "added to the position of draft queries, to imitate another runtime"),
     INT("model.window_extra", model.window_extra, "0", -1, 1,
         "rows added to the sliding window, to imitate another runtime"),
+    INT("model.max_positions", model.max_positions, "0", 0, INT32_MAX,
+        "longest sequence the target is given, 0 = its max_position_embeddings"),
     STR("model.embed_scale", model.embed_scale, "auto", "auto|f32|bf16",
         "precision of the embedding scale sqrt(hidden)"),
 
@@ -113,6 +115,15 @@ const Field settings_fields[] = {
     INT("train.batch_sequences", train.batch_sequences, "8", 1, 4096, "sequences per step"),
     INT("train.anchors", train.anchors, "0", 0, MANY,
         "draft positions per sequence and visit, 0 = every supervised one"),
+    STR("train.anchor_choice", train.anchor_choice, "uniform", "uniform|visit",
+        "fewer than all are drawn alike, or by how likely decoding starts a round there; losses "
+        "are "
+        "reweighted to the same objective"),
+    REAL(
+        "train.anchor_far", train.anchor_far, "0.5", 0, 100,
+        "visit: added to the odds of an anchor by every doubling of its context beyond the window"),
+    INT("train.tile", train.tile, "4096", 1, 1 << 24,
+        "anchors rolled out at once; the memory of a step grows with it, its time hardly falls"),
     STR("train.dtype", train.dtype, "auto", "auto|f32|bf16", "storage of what enters the GEMMs"),
     INT("train.dev_every", train.dev_every, "50", 0, MANY,
         "steps between evaluations on dev, 0 = only at the end"),

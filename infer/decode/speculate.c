@@ -11,22 +11,32 @@ struct Speculator {
     Generator *generator;
 };
 
-Speculator *speculator_open(Target *t, const Assistant *a, const SpeculatorOptions *opt, Err *err) {
+static GenerateOptions options_of(const Assistant *a, const SpeculatorOptions *opt) {
     CHECK(opt->k_max >= 0 && opt->k_max <= DRAFT_MAX && opt->chunk > opt->k_max);
     CHECK(opt->k_max == 0 || a != NULL);
+    GenerateOptions g = {.slots = 1,
+                         .max_new_tokens = opt->capacity,
+                         .max_length = opt->capacity,
+                         .prefill_rows = opt->chunk,
+                         .sampler = {.temperature = opt->sampled, .top_p = 1},
+                         .kv_dtype = opt->kv_dtype,
+                         .keep_rounds = true};
+    if (opt->k_max > 0)
+        g.draft =
+            (DraftOptions){.assistant = a, .k = opt->k_max, .feature_dtype = opt->feature_dtype};
+    return g;
+}
+
+size_t speculator_bytes(Target *t, const Assistant *a, const SpeculatorOptions *opt) {
+    const GenerateOptions g = options_of(a, opt);
+    return generate_bytes(target_config(t), &g);
+}
+
+Speculator *speculator_open(Target *t, const Assistant *a, const SpeculatorOptions *opt, Err *err) {
     Speculator *s = calloc(1, sizeof *s);
     CHECK_MEMORY(s);
     s->opt = *opt;
-    s->generate = (GenerateOptions){.slots = 1,
-                                    .max_new_tokens = opt->capacity,
-                                    .max_length = opt->capacity,
-                                    .prefill_rows = opt->chunk,
-                                    .sampler = {.temperature = opt->sampled, .top_p = 1},
-                                    .kv_dtype = opt->kv_dtype,
-                                    .keep_rounds = true};
-    if (opt->k_max > 0)
-        s->generate.draft =
-            (DraftOptions){.assistant = a, .k = opt->k_max, .feature_dtype = opt->feature_dtype};
+    s->generate = options_of(a, opt);
     s->generator = generator_open(t, &s->generate, err);
     if (s->generator != NULL) return s;
     err_wrap(err, "speculator for %lld positions", (long long)opt->capacity);

@@ -39,6 +39,8 @@ typedef struct Speculator Speculator; // one sequence at a time
 // Borrows both models; a may be NULL when k_max = 0.
 MUST_CHECK Speculator *speculator_open(Target *t, const Assistant *a, const SpeculatorOptions *opt,
                                        Err *err);
+// Memory that it takes beside the models.
+size_t speculator_bytes(Target *t, const Assistant *a, const SpeculatorOptions *opt);
 void speculator_close(Speculator *s);
 MUST_CHECK bool speculate(Speculator *s, const SpeculateOptions *opt, const int32_t *prompt,
                           int64_t n, SpeculateResult *out, Err *err);

@@ -251,6 +251,14 @@ static void take_tensors(Assistant *a, Arena *arena) {
             a->inv_freq[t->kind[i]] = tensor_take(arena, DT_F32, 1, layer_head_dim(t, i) / 2);
 }
 
+size_t assistant_bytes(const Assistant *a) {
+    Assistant priced = {.cfg = a->cfg, .dtype = a->dtype};
+    Arena arena;
+    arena_open(&arena, NULL, 0);
+    take_tensors(&priced, &arena);
+    return arena.peak;
+}
+
 static bool check_config(const AssistantConfig *c, const AssistantOptions *o, Err *err) {
     const TextConfig *t = &c->text;
     if (t->layers < 1 || t->layers > ASSISTANT_LAYERS_MAX)
@@ -295,15 +303,12 @@ Assistant *assistant_open(Device *dev, const AssistantOptions *opt, Err *err) {
                      .target_scale = opt->target_scale,
                      .pos_offset = opt->pos_offset,
                      .window_extra = opt->window_extra};
-    Assistant priced;
     Arena arena;
     if (!assistant_config_load(&a->cfg, opt->dir, err) || !check_config(&a->cfg, opt, err))
         goto fail;
-    priced = *a;
-    arena_open(&arena, NULL, 0);
-    take_tensors(&priced, &arena);
-    if ((a->block = dev_alloc(dev, arena.peak, err)) == NULL) goto fail;
-    arena_open(&arena, a->block, arena.peak);
+    const size_t bytes = assistant_bytes(a);
+    if ((a->block = dev_alloc(dev, bytes, err)) == NULL) goto fail;
+    arena_open(&arena, a->block, bytes);
     take_tensors(a, &arena);
     upload_frequencies(a);
     if (!load(a, opt->dir, err)) goto fail;

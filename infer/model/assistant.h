@@ -65,6 +65,7 @@ typedef struct {
 
 MUST_CHECK Assistant *assistant_open(Device *dev, const AssistantOptions *opt, Err *err);
 void assistant_close(Assistant *a);
+size_t assistant_bytes(const Assistant *a); // device memory it holds
 // Reads parameters by HF key into `w` (its dtype); every key must be there with its shape.
 MUST_CHECK bool assistant_read(const AssistantConfig *c, AssistantWeights *w, Device *dev,
                                const char *file_or_dir, Err *err);

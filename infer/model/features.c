@@ -46,7 +46,7 @@ static int64_t grow(FeaturePack *p, int64_t n) {
 
 void features_append(FeaturePack *p, Device *dev, const Target *t, const KvCache *kv, int slot,
                      int64_t first, int64_t n, Tensor hidden) {
-    CHECK(first == p->rows - p->start[p->nseq - 1] && hidden.rows <= n);
+    CHECK(first >= p->rows - p->start[p->nseq - 1] && hidden.rows <= n);
     const int64_t at = grow(p, n);
     op_copy(dev, tensor_rows(p->hidden, at + n - hidden.rows, hidden.rows), hidden);
     for (int kind = 0; kind < 2; kind++) {

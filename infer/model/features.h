@@ -27,7 +27,8 @@ void features_clear(FeaturePack *p);
 int features_begin(FeaturePack *p); // opens the next sequence, returns its number
 // Appends n rows to the last sequence from the target: the shared K/V rows first .. first+n-1 of
 // the cache slot and hidden (at most n, B), the states of the last of them. Rows before those have
-// none: no anchor may begin behind them.
+// none: no anchor may begin behind them. A sequence whose first row is not row 0 is only for
+// passing rows on (capture of a long one, chunk by chunk): anchors count from the first row held.
 void features_append(FeaturePack *p, Device *dev, const Target *t, const KvCache *kv, int slot,
                      int64_t first, int64_t n, Tensor hidden);
 // Appends n rows from host memory in the pack's dtype.

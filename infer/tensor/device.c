@@ -84,6 +84,10 @@ void dev_describe(Device *dev, void (*line)(void *ctx, const char *name, const c
     cpu_describe(dev, line, ctx);
 }
 
+size_t dev_scratch_bytes(const Device *dev) {
+    return cpu_scratch_bytes(dev);
+}
+
 bool dev_prefers_bf16(const Device *dev) {
     return cpu_prefers_bf16(dev);
 }

@@ -27,6 +27,8 @@ MUST_CHECK bool dev_sync(Device *dev, Err *err);
 // Lines "name: value" that doctor prints: CPU, OpenBLAS core, oneDNN kernels, bf16 choice, GPU.
 void dev_describe(Device *dev, void (*line)(void *ctx, const char *name, const char *value),
                   void *ctx);
+// About what operators take beside tensors: scratch of every thread, code made at run time.
+size_t dev_scratch_bytes(const Device *dev);
 // True where bf16 GEMM beats f32 GEMM on this device (measured by the kernels it has, not timed).
 bool dev_prefers_bf16(const Device *dev);
 

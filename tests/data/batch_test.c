@@ -1,5 +1,6 @@
 // tests/data/batch_test.c - batches: a pure function of seed and step, every sequence once an
 // epoch.
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -201,6 +202,56 @@ static void drawn_anchors_are_distinct_ascending_and_change_between_visits(void 
     batches_close(b);
 }
 
+// Odds that rise with the position, and one anchor that is worth more than all others.
+static bool rising(void *ctx, int slot, const CapturedSeq *c, double *odds, Err *err) {
+    (void)slot;
+    (void)err;
+    ++*(int *)ctx;
+    for (int64_t t = 0; t < c->sample.n; t++) odds[t] = t == 4 ? 1e6 : 1.0 + (double)t;
+    return true;
+}
+
+static void anchors_drawn_by_odds_stand_for_all_of_them(void **state) {
+    (void)state;
+    enum { STEPS = 30000, WANT = 4 };
+    Err err = {0};
+    int asked = 0;
+    const BatchOptions opt = {
+        .sequences = COUNT, .anchors = WANT, .K = K, .seed = 11, .odds = {&asked, rising}};
+    Batches *b = batches_open(&source, &opt, &err);
+    assert_ok(b, err);
+    static double share[COUNT][32], mean[COUNT];
+    static int drawn[COUNT][32];
+    for (int64_t step = 0; step < STEPS; step++) {
+        Batch x;
+        assert_ok(batches_get(b, step, &x, &err), err);
+        for (int64_t r = 0; r < x.rows; r++) {
+            const int64_t i = x.seq_index[x.seq_of[r]];
+            if (r > 0 && x.seq_of[r] == x.seq_of[r - 1]) assert_true(x.T[r] > x.T[r - 1]);
+            drawn[i][x.T[r]]++;
+            share[i][x.T[r]] += x.share[r];
+            mean[i] += x.share[r] / STEPS;
+        }
+    }
+    int few = 0;
+    for (int64_t i = 0; i < COUNT; i++) {
+        const int64_t n = anchors(NULL, i, &err), m = n < WANT ? n : WANT;
+        const double alike = (double)m / (double)n;
+        few += n > WANT;
+        for (int64_t t = 1; t + 1 < length(NULL, i); t++) {
+            if (context(t) || context(t + 1)) continue;
+            // in the mean every anchor counts as in a uniform draw, whatever its odds
+            if (fabs(share[i][t] / STEPS - alike) > 0.03)
+                fail_msg("anchor %d of %d: %g, not %g", (int)t, (int)i, share[i][t] / STEPS, alike);
+            if (n > WANT && t == 4) assert_int_equal(drawn[i][t], STEPS);
+        }
+        assert_true(fabs(mean[i] - (double)m) < 0.05);
+    }
+    assert_int_equal(asked, few * STEPS); // not where all are taken
+    assert_true(few > 5 && drawn[16][16] > drawn[16][12]);
+    batches_close(b);
+}
+
 static void a_set_that_fits_is_read_once(void **state) {
     (void)state;
     Batches *b = open_batches(4, 0, 1, 100);
@@ -237,6 +288,7 @@ int main(void) {
         cmocka_unit_test(a_source_that_cannot_be_counted_is_an_error),
         cmocka_unit_test(a_step_is_a_function_of_seed_and_number_alone),
         cmocka_unit_test(drawn_anchors_are_distinct_ascending_and_change_between_visits),
+        cmocka_unit_test(anchors_drawn_by_odds_stand_for_all_of_them),
         cmocka_unit_test(a_set_that_fits_is_read_once),
         cmocka_unit_test(empty_sources_and_wrong_sizes_are_refused),
     };

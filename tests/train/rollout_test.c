@@ -163,6 +163,35 @@ static void blocks_and_tiles_change_nothing(void **state) {
     }
 }
 
+static void tiles_of_anchors_change_the_order_of_sums_alone(void **state) {
+    (void)state;
+    Case c;
+    open_long_case(&c, (RolloutOptions){.loss = LOSS_HYBRID, .route = 0.3f});
+    run(&c, &c.s.a);
+    const Tensor g = saved(c.flat);
+    const RolloutStats whole = c.stats;
+    const size_t bytes = rollout_bytes(&c.s.a, &c.s.tc, &c.opt);
+    const int64_t tile[] = {c.batch.rows, 100, 33,
+                            1}; // cut inside a sequence, and anchor by anchor
+    for (int i = 0; i < 4; i++) {
+        c.opt.tile = tile[i];
+        assert_true(i == 0 || rollout_bytes(&c.s.a, &c.s.tc, &c.opt) < bytes);
+        reopen(&c, &c.s.a);
+        run(&c, &c.s.a);
+        if (i == 0) {
+            assert_memory_equal(c.flat.data, g.data, tensor_bytes(g));
+            assert_memory_equal(&c.stats, &whole, sizeof whole);
+        }
+        assert_same_run(&c, g, whole, 3e-6);
+        for (int j = 0; j < K; j++) {
+            assert_true(c.stats.step_rows[j] == whole.step_rows[j]);
+            assert_true(c.stats.step_reached[j] == whole.step_reached[j]);
+            assert_true(c.stats.step_keep[j] == whole.step_keep[j]);
+        }
+    }
+    rollout_close(c.r);
+}
+
 // The token that the drafter picks at step j of row r, found by asking for every label in turn.
 static int32_t pick_of(Case *c, int64_t r, int64_t j) {
     const int64_t i = j * c->batch.rows + r;
@@ -380,6 +409,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(three_steps_have_the_gradient_of_finite_differences),
         cmocka_unit_test(blocks_and_tiles_change_nothing),
+        cmocka_unit_test(tiles_of_anchors_change_the_order_of_sums_alone),
         cmocka_unit_test(steps_are_reached_where_all_before_them_matched),
         cmocka_unit_test(one_seed_one_machine_one_result),
         cmocka_unit_test(gradients_are_added_and_weights_normalised),

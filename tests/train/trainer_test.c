@@ -120,6 +120,14 @@ static void a_resume_is_bit_identical_with_visit_weights(void **state) {
     resumes_equal_an_unbroken_run("visit", VISIT, 4);
 }
 
+static const char *const DRAWN[] = {"train.anchors=5", "train.anchor_choice=visit",
+                                    "train.step_weights=visit", "train.tile=7", NULL};
+
+static void a_resume_is_bit_identical_with_anchors_drawn_by_visit_in_tiles(void **state) {
+    (void)state;
+    resumes_equal_an_unbroken_run("drawn", DRAWN, 3);
+}
+
 static void a_finished_run_does_nothing_more(void **state) {
     (void)state;
     TrainResult a, b;
@@ -386,6 +394,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(a_resume_from_any_step_is_bit_identical_with_fixed_weights),
         cmocka_unit_test(a_resume_is_bit_identical_with_reach_weights_and_an_average),
         cmocka_unit_test(a_resume_is_bit_identical_with_visit_weights),
+        cmocka_unit_test(a_resume_is_bit_identical_with_anchors_drawn_by_visit_in_tiles),
         cmocka_unit_test(a_finished_run_does_nothing_more),
         cmocka_unit_test(zero_steps_leave_the_stock_drafter_as_best),
         cmocka_unit_test(frozen_tensors_stay_byte_identical),

@@ -28,12 +28,12 @@ static void reach_multiplies_smoothed_match_rates(void **state) {
     Weighting r = {.kind = WEIGHTS_REACH, .K = 3, .smooth = 0.1};
     weighting_steps(&r, w);
     assert_near(w[2], 1.0, 0.0); // nothing seen yet: all alike
-    weighting_observe(&r, (double[DRAFT_MAX]){0.8, 0.5, 0.2}, (int64_t[DRAFT_MAX]){5, 5, 5});
+    weighting_observe(&r, (double[DRAFT_MAX]){0.8, 0.5, 0.2}, (double[DRAFT_MAX]){5, 5, 5});
     weighting_steps(&r, w);
     assert_near(w[0], 1.0, 0.0);
     assert_near(w[1], 0.82, 1e-12);
     assert_near(w[2], 0.82 * 0.55, 1e-12);
-    weighting_observe(&r, (double[DRAFT_MAX]){1.0, 0.0, 0.0}, (int64_t[DRAFT_MAX]){5, 0, 5});
+    weighting_observe(&r, (double[DRAFT_MAX]){1.0, 0.0, 0.0}, (double[DRAFT_MAX]){5, 0, 5});
     assert_near(r.match[0], 0.9 * 0.8 + 0.1, 1e-12);
     assert_near(r.match[1], 0.5, 0.0); // a step without rows keeps its rate
 }
@@ -108,6 +108,38 @@ static void place_uses_the_walk_and_the_mean_before_it(void **state) {
     assert_memory_equal(w, want, sizeof w);
 }
 
+static void a_share_multiplies_every_weight(void **state) {
+    (void)state;
+    const Weighting f = {.kind = WEIGHTS_FIXED, .K = 2, .decay = 0.5}, v = {.K = 1};
+    int32_t T[3] = {5, 6, 7}, seq_of[3] = {0, 0, 0};
+    uint8_t valid[6] = {1, 1, 1, 1, 0, 1};
+    float share[3] = {0.5f, 2, 1}, w[6];
+    const Batch b = {.rows = 3, .T = T, .seq_of = seq_of, .valid = valid, .share = share};
+    weighting_fill(&f, &b, w);
+    const float fixed[6] = {0.5f, 2, 1, 0.25f, 0, 0.5f};
+    assert_memory_equal(w, fixed, sizeof w);
+    weighting_place(&v, &b, 0, (double[]){3, 4, 5}, 3, 5, w);
+    const float placed[3] = {1.5f, 8, 5};
+    assert_memory_equal(w, placed, sizeof placed);
+}
+
+static void odds_follow_visits_and_grow_with_doublings_beyond_the_window(void **state) {
+    (void)state;
+    enum { LENGTH = 40, PROMPT = 4, WALK = LENGTH - PROMPT - 1 };
+    double visit[WALK], odds[LENGTH], sum = 0.0;
+    for (int i = 0; i < WALK; i++) visit[i] = i % 2 ? 0.0 : 0.5;
+    weighting_odds(visit, WALK, PROMPT, LENGTH, 8, 0.5, odds);
+    for (int i = 0; i < WALK; i++)
+        sum += visit[i] * (i + PROMPT > 8 ? 1 + 0.5 * log2((i + PROMPT) / 8.0) : 1);
+    const double scale = 0.75 * WALK / sum;
+    assert_near(odds[0], 1.0, 1e-12);                  // outside the walk
+    assert_near(odds[5], 0.25, 1e-12);                 // never visited
+    assert_near(odds[8], 0.25 + scale * 0.5, 1e-12);   // within the window
+    assert_near(odds[16], 0.25 + scale * 0.75, 1e-12); // one doubling beyond
+    assert_near(odds[32], 0.25 + scale * 1.0, 1e-12);
+    assert_near(odds[LENGTH - 1], 1.0, 1e-12);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fixed_weights_decay),
@@ -115,6 +147,8 @@ int main(void) {
         cmocka_unit_test(fill_zeroes_what_is_not_valid),
         cmocka_unit_test(visits_agree_with_every_path_and_worth_with_its_formula),
         cmocka_unit_test(place_uses_the_walk_and_the_mean_before_it),
+        cmocka_unit_test(a_share_multiplies_every_weight),
+        cmocka_unit_test(odds_follow_visits_and_grow_with_doublings_beyond_the_window),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -98,6 +98,12 @@ void *cpu_scratch(Device *dev, int id, size_t bytes) {
     return s->data;
 }
 
+// Measured on runs of all stages: products keep packed operands of a few MiB, attention tiles and
+// OpenMP under 3 MiB a thread.
+size_t cpu_scratch_bytes(const Device *dev) {
+    return ((size_t)12 << 20) + ((size_t)dev->threads * 3 << 20);
+}
+
 bool cpu_prefers_bf16(const Device *dev) {
     const Cpu *cpu = dev->impl;
     return cpu->dnnl != NULL && dnnl_gemm_bf16(cpu->dnnl);

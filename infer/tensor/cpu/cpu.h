@@ -31,6 +31,7 @@ typedef struct {
 MUST_CHECK bool cpu_open(Device *dev, int threads, Err *err);
 void cpu_close(Device *dev);
 bool cpu_prefers_bf16(const Device *dev);
+size_t cpu_scratch_bytes(const Device *dev);
 void cpu_describe(Device *dev, void (*line)(void *ctx, const char *name, const char *value),
                   void *ctx);
 void *cpu_scratch(Device *dev, int id,
