@@ -115,9 +115,36 @@ static void print_speed(const Work *w, const RegenerateCount *c) {
                  (long long)a->drafted);
 }
 
-static void print_plan(const Work *w, const Chain *chain, int64_t n) {
+static const char *drafter_folder(const Settings *s) {
+    const bool stock = !strcmp(s->regenerate.drafter, "stock");
+    return stock ? s->model.assistant_path : s->regenerate.drafter;
+}
+
+// K/V is read where it lies, in the cache's dtype.
+static DraftOptions draft_options(const Work *w, const Assistant *a) {
+    return (DraftOptions){.assistant = a,
+                          .k = (int)w->s->regenerate.draft_tokens,
+                          .head = assistant_deployed_head(&a->cfg),
+                          .rule = DRAFT_BEST,
+                          .p_min = w->s->regenerate.p_min,
+                          .feature_dtype = w->model.dtype};
+}
+
+static bool open_drafter(Work *w, Err *err) {
+    if (!w->drafter && !(w->drafter = drafter_open(&w->model, w->s, drafter_folder(w->s), err)))
+        return false;
+    w->opt.generate.draft = draft_options(w, w->drafter);
+    return true;
+}
+
+static bool print_plan(const Work *w, const Chain *chain, int64_t n, Err *err) {
     int64_t open = 0, tokens = 0, longest = 1;
     GenerateOptions generate = w->opt.generate;
+    Assistant priced;
+    if (drafts(w->s)) {
+        if (!drafter_price(&priced, &w->model, w->s, drafter_folder(w->s), err)) return false;
+        generate.draft = draft_options(w, &priced);
+    }
     for (int64_t i = 0; i < n; i++) {
         const Sample *prompt = &chain[i].sample;
         if (prompt->n > longest) longest = prompt->n;
@@ -133,21 +160,7 @@ static void print_plan(const Work *w, const Chain *chain, int64_t n) {
            "buffers\n",
            split_name(w->split), (long long)n, (long long)(open * w->opt.samples),
            (long long)(tokens * w->opt.samples), (long long)w->opt.generate.max_new_tokens,
-           (double)generate_bytes(&w->model.config.text, &generate) / (1 << 20));
-}
-
-// Read where they lie, in the cache's dtype.
-static bool open_drafter(Work *w, Err *err) {
-    const Settings *s = w->s;
-    const bool stock = !strcmp(s->regenerate.drafter, "stock");
-    const char *dir = stock ? s->model.assistant_path : s->regenerate.drafter;
-    if (!w->drafter && !(w->drafter = drafter_open(&w->model, s, dir, err))) return false;
-    w->opt.generate.draft = (DraftOptions){.assistant = w->drafter,
-                                           .k = (int)s->regenerate.draft_tokens,
-                                           .head = assistant_deployed_head(&w->drafter->cfg),
-                                           .rule = DRAFT_BEST,
-                                           .p_min = s->regenerate.p_min,
-                                           .feature_dtype = w->model.dtype};
+           (double)generate_bytes(&w->model.config, &generate) / (1 << 20));
     return true;
 }
 
@@ -169,9 +182,9 @@ static bool answer_split(Work *w, const char *prompts, const char *out, const ch
     RegenerateCount count;
     if (!chains_load(prompts, (int32_t)w->model.config.text.vocab, &chain, &n, err)) return false;
     if (w->cli->dry_run) {
-        print_plan(w, chain, n);
+        const bool printed = print_plan(w, chain, n, err);
         chains_free(chain, n);
-        return true;
+        return printed;
     }
     char *text = json_dumps(identity, JSON_COMPACT | JSON_SORT_KEYS), dir[PATH_ROOM];
     w->opt.identity = text;
@@ -219,6 +232,9 @@ static bool regenerate_split(Work *w, json_t *all, Err *err) {
 static bool regenerate_run(const Cli *cli, Err *err) {
     const Settings *s = &cli->s;
     Work w = {.cli = cli, .s = s};
+    if (drafts(s) && !dir_exists(drafter_folder(s)))
+        return err_set(err, ERR_USAGE, "regenerate.drafter: no folder %s (none, stock or a folder)",
+                       drafter_folder(s));
     json_t *all = json_object();
     bool ok = identify_target(&w.model, s, err);
     for (int i = 0; i < SPLIT_COUNT && ok; i++) {

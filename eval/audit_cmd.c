@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/drafter.h"
 #include "data/prepare.h"
 #include "eval/audit.h"
-#include "data/drafter.h"
 #include "eval/wiring.h"
 #include "infer/base/json.h"
 #include "infer/base/log.h"

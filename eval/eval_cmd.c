@@ -7,9 +7,9 @@
 #include <string.h>
 
 #include "data/capture.h"
+#include "data/drafter.h"
 #include "eval/acceptance_json.h"
 #include "eval/audit.h"
-#include "data/drafter.h"
 #include "eval/sweep.h"
 #include "infer/base/hash_cache.h"
 #include "infer/base/json.h"

@@ -32,13 +32,16 @@ static void lay_out(Generator *g, const TextConfig *c, const GenerateOptions *op
     g->logits = tensor_take(arena, DT_F32, g->logit_rows, c->vocab);
 }
 
-size_t generate_bytes(const TextConfig *c, const GenerateOptions *opt) {
+size_t generate_bytes(const TargetConfig *c, const GenerateOptions *opt) {
     Arena plan;
     Generator g;
     arena_open(&plan, NULL, 0);
-    lay_out(&g, c, opt, &plan);
-    return plan.peak + (size_t)kv_bytes(c, (int)opt->slots, capacity_of(opt), opt->prefill_rows,
-                                        false, opt->kv_dtype);
+    lay_out(&g, &c->text, opt, &plan);
+    return plan.peak +
+           (size_t)kv_bytes(&c->text, (int)opt->slots, capacity_of(opt), opt->prefill_rows, false,
+                            opt->kv_dtype) +
+           drafts_bytes(c, &opt->draft, is_sampled(opt), (int)opt->slots, capacity_of(opt),
+                        opt->kv_dtype);
 }
 
 static bool take_host(Generator *g, const GenerateOptions *opt, int64_t vocab) {

@@ -45,7 +45,7 @@ typedef bool GenerateEnded(void *ctx, const GenerateDone *answer, Err *err); // 
 // Calls ended in the order in which answers end.
 MUST_CHECK bool generate_run(Target *t, const GenerateOptions *opt, GenerateNext *next,
                              GenerateEnded *ended, void *ctx, Err *err);
-size_t generate_bytes(const TextConfig *c, const GenerateOptions *opt); // beside both models
+size_t generate_bytes(const TargetConfig *c, const GenerateOptions *opt); // beside both models
 
 // The same with buffers that serve several runs, of which each may have other tokens, drafts (not
 // more of them than at the opening), head, rule, p_min, sampler values and flags.

@@ -12,6 +12,8 @@ struct Speculator {
 };
 
 static GenerateOptions options_of(const Assistant *a, const SpeculatorOptions *opt) {
+    CHECK(opt->k_max >= 0 && opt->k_max <= DRAFT_MAX && opt->chunk > opt->k_max);
+    CHECK(opt->k_max == 0 || a != NULL);
     GenerateOptions g = {.slots = 1,
                          .max_new_tokens = opt->capacity,
                          .max_length = opt->capacity,
@@ -26,15 +28,11 @@ static GenerateOptions options_of(const Assistant *a, const SpeculatorOptions *o
 }
 
 size_t speculator_bytes(Target *t, const Assistant *a, const SpeculatorOptions *opt) {
-    const TargetConfig *c = target_config(t);
     const GenerateOptions g = options_of(a, opt);
-    return generate_bytes(&c->text, &g) +
-           drafts_bytes(c, &g.draft, opt->sampled, 1, opt->capacity + opt->k_max, opt->kv_dtype);
+    return generate_bytes(target_config(t), &g);
 }
 
 Speculator *speculator_open(Target *t, const Assistant *a, const SpeculatorOptions *opt, Err *err) {
-    CHECK(opt->k_max >= 0 && opt->k_max <= DRAFT_MAX && opt->chunk > opt->k_max);
-    CHECK(opt->k_max == 0 || a != NULL);
     Speculator *s = calloc(1, sizeof *s);
     CHECK_MEMORY(s);
     s->opt = *opt;

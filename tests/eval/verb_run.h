@@ -104,7 +104,7 @@ static inline json_t *read_json(const char *dir, const char *name) {
 static inline const char *tree_sum(const char *dir) {
     static char sum[2][80];
     static int turn;
-    char line[PATH_ROOM + 200], *to = sum[turn ^= 1];
+    char line[2 * PATH_ROOM + 200], *to = sum[turn ^= 1];
     snprintf(line, sizeof line,
              "{ find %s -printf '%%p %%y %%s %%T@ %%l\\n' | LC_ALL=C sort; "
              "find %s -type f -print0 | LC_ALL=C sort -z | xargs -0 cat; } 2>&1 | sha256sum",

@@ -306,7 +306,7 @@ static double compare_distributions(DraftRule rule, double p_min, bool planted) 
 static void sampled_drafts_leave_the_distribution(void **state) {
     (void)state;
     const double z[] = {compare_distributions(DRAFT_REJECTION, 0, false),
-                        compare_distributions(DRAFT_REJECTION, 0.6, false),
+                        compare_distributions(DRAFT_REJECTION, 0.8, false),
                         compare_distributions(DRAFT_STRICT, 0, false)};
     print_message("z of chi-square: %.2f %.2f %.2f\n", z[0], z[1], z[2]);
     for (int i = 0; i < 3; i++) assert_true(z[i] < 4.0);
