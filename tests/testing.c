@@ -48,8 +48,10 @@ Tensor test_random(DType t, int64_t rows, int64_t cols) {
     Tensor x = test_zeros(t, rows, cols);
     for (int64_t i = 0; i < rows * cols; i++) {
         const float f = (float)next_normal();
-        if (t == DT_F32) ((float *)x.data)[i] = f;
-        else ((bf16 *)x.data)[i] = bf16_from_f32(f);
+        if (t == DT_F32)
+            ((float *)x.data)[i] = f;
+        else
+            ((bf16 *)x.data)[i] = bf16_from_f32(f);
     }
     return x;
 }
@@ -99,8 +101,8 @@ void assert_floats(const char *what, const float *a, const float *b, int64_t n, 
         if (!(d <= worst)) worst = d, at = i;
     }
     if (!(worst <= atol))
-        fail_msg("%s: element %lld: %.9g, expected %.9g, tolerance %.3g", what, (long long)at, a[at],
-                 b[at], atol);
+        fail_msg("%s: element %lld: %.9g, expected %.9g, tolerance %.3g", what, (long long)at,
+                 a[at], b[at], atol);
 }
 
 double relative_l2(const float *a, const float *b, int64_t n) {
@@ -125,26 +127,29 @@ void assert_gradient(double (*loss)(void *), void *ctx, Tensor x, Tensor dx, dou
                 saved[i] = ((float *)x.data)[r * x.ld + c];
                 dir[i] = (float)next_normal();
                 analytic += (double)dir[i] * ((float *)dx.data)[r * dx.ld + c];
-                norm += (double)((float *)dx.data)[r * dx.ld + c] * ((float *)dx.data)[r * dx.ld + c];
+                norm +=
+                    (double)((float *)dx.data)[r * dx.ld + c] * ((float *)dx.data)[r * dx.ld + c];
             }
         double value[4]; // at +h, -h, +h/2, -h/2: Richardson removes the third derivative
         for (int side = 0; side < 4; side++) {
             const double step = (side & 1 ? -h : h) * (side < 2 ? 1.0 : 0.5);
             for (int64_t r = 0; r < x.rows; r++)
                 for (int64_t c = 0; c < x.cols; c++)
-                    ((float *)x.data)[r * x.ld + c] = (float)(saved[r * x.cols + c] + step * dir[r * x.cols + c]);
+                    ((float *)x.data)[r * x.ld + c] =
+                        (float)(saved[r * x.cols + c] + step * dir[r * x.cols + c]);
             value[side] = loss(ctx);
         }
         for (int64_t r = 0; r < x.rows; r++)
-            for (int64_t c = 0; c < x.cols; c++) ((float *)x.data)[r * x.ld + c] = saved[r * x.cols + c];
+            for (int64_t c = 0; c < x.cols; c++)
+                ((float *)x.data)[r * x.ld + c] = saved[r * x.cols + c];
         const double wide = (value[0] - value[1]) / (2 * h), narrow = (value[2] - value[3]) / h;
         const double numeric = (4 * narrow - wide) / 3;
         // f32 arithmetic leaves noise of about 1e-7 |loss| / h in the difference
         const double noise = 4e-7 * (fabs(value[0]) + 1.0) / h;
         const double allowed = tolerance * (sqrt(norm) + fabs(analytic)) + noise;
         if (!(fabs(numeric - analytic) <= allowed))
-            fail_msg("gradient: finite difference %.9g, backward %.9g, allowed difference %.3g", numeric,
-                     analytic, allowed);
+            fail_msg("gradient: finite difference %.9g, backward %.9g, allowed difference %.3g",
+                     numeric, analytic, allowed);
     }
     free(saved);
     free(dir);

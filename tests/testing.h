@@ -1,4 +1,5 @@
-// tests/testing.h - what every test needs: seeded tensors, comparisons that say where, gradient checks.
+// tests/testing.h - what every test needs: seeded tensors, comparisons that say where, gradient
+// checks.
 #ifndef TESTS_TESTING_H
 #define TESTS_TESTING_H
 
@@ -23,23 +24,24 @@ Env *test_env(void);
 Tensor test_zeros(DType t, int64_t rows, int64_t cols);
 Tensor test_random(DType t, int64_t rows, int64_t cols);
 Tensor test_ids(const int32_t *id, int64_t n);
-float test_get(Tensor t, int64_t r, int64_t c);          // any float dtype
+float test_get(Tensor t, int64_t r, int64_t c); // any float dtype
 double test_dot(Tensor a, Tensor b);
 
 // Fails naming the worst element when |a - b| > atol + rtol |b| anywhere.
 void assert_close(const char *what, Tensor a, Tensor b, double atol, double rtol);
 void assert_floats(const char *what, const float *a, const float *b, int64_t n, double atol);
 double relative_l2(const float *a, const float *b, int64_t n); // |a-b| / |b|
-#define assert_ok(call, err) \
-    do { \
-        if (!(call)) fail_msg("%s: %s", #call, (err).text); \
+#define assert_ok(call, err)                                                                       \
+    do {                                                                                           \
+        if (!(call)) fail_msg("%s: %s", #call, (err).text);                                        \
     } while (0)
 
-// dx holds the gradient that backward returned for x; loss(ctx) recomputes the scalar from x. Compares
-// with the central difference along several random directions; the second difference tells noise.
+// dx holds the gradient that backward returned for x; loss(ctx) recomputes the scalar from x.
+// Compares with the central difference along several random directions; the second difference tells
+// noise.
 void assert_gradient(double (*loss)(void *), void *ctx, Tensor x, Tensor dx, double tolerance);
 
-const char *test_dir(void);              // a fresh temporary folder, removed at exit
+const char *test_dir(void);               // a fresh temporary folder, removed at exit
 const char *test_golden(const char *sub); // tests/golden/sub, or $GOLDEN/sub; static buffer of 8
 
 #endif

@@ -1,11 +1,12 @@
-// infer/tensor/ops.h - the only door to arithmetic. Every operator has a CPU body (infer/tensor/cpu),
-// and a CUDA twin of the same name and arguments where a GPU is built in.
+// infer/tensor/ops.h - the only door to arithmetic. Every operator has a CPU body
+// (infer/tensor/cpu), and a CUDA twin of the same name and arguments where a GPU is built in.
 //
-// Rules. Arguments: device, outputs, inputs, scalars. Operators return void: wrong shapes are bugs and
-// stop by CHECK; device failures are sticky (device.h). Tensors marked (any) may be F32 or BF16,
-// independently; arithmetic and accumulation are f32 (sums over rows of a parameter in fixed order).
-// Every *_back ADDS into its gradients (suffix: d + name); the opener of a step zeroes them. Index
-// tensors are I32, one row. Nothing here allocates while running except device-private scratch.
+// Rules. Arguments: device, outputs, inputs, scalars. Operators return void: wrong shapes are bugs
+// and stop by CHECK; device failures are sticky (device.h). Tensors marked (any) may be F32 or
+// BF16, independently; arithmetic and accumulation are f32 (sums over rows of a parameter in fixed
+// order). Every *_back ADDS into its gradients (suffix: d + name); the opener of a step zeroes
+// them. Index tensors are I32, one row. Nothing here allocates while running except device-private
+// scratch.
 #ifndef TENSOR_OPS_H
 #define TENSOR_OPS_H
 
@@ -13,17 +14,17 @@
 
 // One sequence's keys and values, and the query rows that look at them.
 typedef struct {
-    Tensor k, v;         // (any) (rows, kv_heads * hd); row i is absolute position first + i
+    Tensor k, v; // (any) (rows, kv_heads * hd); row i is absolute position first + i
     int64_t first;
-    int64_t q0, nq;      // rows q0 .. q0+nq-1 of q
+    int64_t q0, nq; // rows q0 .. q0+nq-1 of q
 } AttnSeg;
 
 // Query row r sees absolute rows max(0, end[r] - span) .. end[r]-1; end never decreases inside a
 // segment. span = ATTN_ALL for full attention. A query that sees nothing yields zeros.
 typedef struct {
-    const AttnSeg *seg;  // host memory
+    const AttnSeg *seg; // host memory
     int nseg;
-    Tensor end;          // I32 (1, q.rows), device memory
+    Tensor end;              // I32 (1, q.rows), device memory
     const int32_t *end_host; // the same values in host memory
     int64_t span;
     int heads, kv_heads, hd;
@@ -35,10 +36,11 @@ enum { LOSS_STATS = 1, LOSS_GRAD = 2 }; // parts of op_loss_tile
 
 // What the student rows of a vocabulary tile are compared with.
 typedef struct {
-    Tensor p, psum;  // of op_prob_tile, same tile
-    Tensor trow;     // I32 (1, rows): the teacher row of each student row
-    Tensor target;   // I32 token ids: (1, teacher rows) for CE_ARGMAX, else (1, rows); data NULL: none
-    Tensor weight;   // F32 (1, rows), LOSS_GRAD only
+    Tensor p, psum; // of op_prob_tile, same tile
+    Tensor trow;    // I32 (1, rows): the teacher row of each student row
+    Tensor
+        target; // I32 token ids: (1, teacher rows) for CE_ARGMAX, else (1, rows); data NULL: none
+    Tensor weight; // F32 (1, rows), LOSS_GRAD only
     LossKind kind;
     float mix, temp;
     unsigned parts;
@@ -49,9 +51,12 @@ typedef struct Ops {
     void (*zero)(Device *, Tensor x);
     void (*copy)(Device *, Tensor y, Tensor x); // (any) -> (any), converts; also I32 -> I32
     // --- products. C = A op B + beta C; beta is 0 or 1. (any) for all three.
-    void (*matmul_nt)(Device *, Tensor c, Tensor a, Tensor b, float beta); // C (m,n) = A (m,k) B (n,k)^T
-    void (*matmul_nn)(Device *, Tensor c, Tensor a, Tensor b, float beta); // C (m,n) = A (m,k) B (k,n)
-    void (*matmul_tn)(Device *, Tensor c, Tensor a, Tensor b, float beta); // C (m,n) = A (k,m)^T B (k,n)
+    void (*matmul_nt)(Device *, Tensor c, Tensor a, Tensor b,
+                      float beta); // C (m,n) = A (m,k) B (n,k)^T
+    void (*matmul_nn)(Device *, Tensor c, Tensor a, Tensor b,
+                      float beta); // C (m,n) = A (m,k) B (k,n)
+    void (*matmul_tn)(Device *, Tensor c, Tensor a, Tensor b,
+                      float beta); // C (m,n) = A (k,m)^T B (k,n)
     // --- rows of a table: y[r] = scale * table[ids[r]]; an id < 0 gives zeros
     void (*gather)(Device *, Tensor y, Tensor table, Tensor ids, float scale);
     // dtable[ids[r]] += scale * dy[r], rows in order, so that bits repeat; ids < 0 skipped
@@ -59,20 +64,24 @@ typedef struct Ops {
     // --- RMSNorm: xhat = x * rstd, rstd = (mean(x^2) + eps)^-1/2 per row;
     //     y = scale * (res + xhat * w).  w.data NULL: w = 1. res.data NULL: 0. rstd F32 (1, rows),
     //     rstd.data NULL: not kept.
-    void (*norm)(Device *, Tensor y, Tensor rstd, Tensor res, Tensor x, Tensor w, float eps, float scale);
+    void (*norm)(Device *, Tensor y, Tensor rstd, Tensor res, Tensor x, Tensor w, float eps,
+                 float scale);
     //     dres += scale dy (if dres.data), dw += scale sum_r dy xhat (if dw.data), and
     //     dx += rstd (g - xhat mean(g xhat)) with g = scale dy w
     void (*norm_back)(Device *, Tensor dx, Tensor dw, Tensor dres, Tensor dy, Tensor x, Tensor rstd,
                       Tensor w, float scale);
-    // --- per-head RMSNorm and RoPE of x (rows, heads * hd): y = R(xhat * w). cs F32 (rows, hd): cos in
-    //     columns 0..hd/2-1, sin in hd/2..hd-1; NeoX halves (i, i + hd/2). cs.data NULL: no rotation.
-    //     rstd F32 (rows, heads), data NULL: not kept.
-    void (*head_norm)(Device *, Tensor y, Tensor rstd, Tensor x, Tensor w, Tensor cs, float eps, int hd);
-    void (*head_norm_back)(Device *, Tensor dx, Tensor dw, Tensor dy, Tensor x, Tensor rstd, Tensor w,
-                           Tensor cs, int hd);
+    // --- per-head RMSNorm and RoPE of x (rows, heads * hd): y = R(xhat * w). cs F32 (rows, hd):
+    // cos in
+    //     columns 0..hd/2-1, sin in hd/2..hd-1; NeoX halves (i, i + hd/2). cs.data NULL: no
+    //     rotation. rstd F32 (rows, heads), data NULL: not kept.
+    void (*head_norm)(Device *, Tensor y, Tensor rstd, Tensor x, Tensor w, Tensor cs, float eps,
+                      int hd);
+    void (*head_norm_back)(Device *, Tensor dx, Tensor dw, Tensor dy, Tensor x, Tensor rstd,
+                           Tensor w, Tensor cs, int hd);
     //     cs[r] from positions and inverse frequencies inv (1, hd/2) F32: angle = (f32)pos * inv
     void (*rope_table)(Device *, Tensor cs, Tensor pos, Tensor inv);
-    // --- attention, scale 1: o (rows, heads * hd) = softmax(q k^T) v; lse F32 (rows, heads) or NULL data.
+    // --- attention, scale 1: o (rows, heads * hd) = softmax(q k^T) v; lse F32 (rows, heads) or
+    // NULL data.
     //     Query head h reads kv head h / (heads / kv_heads).
     void (*attention)(Device *, Tensor o, Tensor lse, Tensor q, const AttnArgs *args);
     //     K and V are constants: dq += sum_p P_p (do.v_p - do.o) k_p
@@ -81,56 +90,66 @@ typedef struct Ops {
     // --- GEGLU: m = gelu_tanh(a) * b
     void (*geglu)(Device *, Tensor m, Tensor a, Tensor b);
     void (*geglu_back)(Device *, Tensor da, Tensor db, Tensor dm, Tensor a, Tensor b);
-    // --- mixture of experts. route: w F32 (rows, k) = softmax(z[r, idx[r, :]]) * scale[idx], with z F32
+    // --- mixture of experts. route: w F32 (rows, k) = softmax(z[r, idx[r, :]]) * scale[idx], with
+    // z F32
     //     (rows, E) the router's logits, idx I32 (rows, k) from topk, scale F32 (1, E)
     void (*route)(Device *, Tensor w, Tensor z, Tensor idx, Tensor scale);
-    //     y F32 (rows, B) = sum over e in idx[r, :], by rising e, of w * down_e (gelu_tanh(gate) * up) with
-    //     (gate, up) = gate_up_e x. x (any) (rows, B); gate_up (any) (E * 2I, B), an expert's gate rows
-    //     first; down (any) (E * B, I). Rows that chose an expert go through it together.
-    void (*experts)(Device *, Tensor y, Tensor x, Tensor idx, Tensor w, Tensor gate_up, Tensor down);
+    //     y F32 (rows, B) = sum over e in idx[r, :], by rising e, of w * down_e (gelu_tanh(gate) *
+    //     up) with (gate, up) = gate_up_e x. x (any) (rows, B); gate_up (any) (E * 2I, B), an
+    //     expert's gate rows first; down (any) (E * B, I). Rows that chose an expert go through it
+    //     together.
+    void (*experts)(Device *, Tensor y, Tensor x, Tensor idx, Tensor w, Tensor gate_up,
+                    Tensor down);
     // --- y = alpha x + beta y
     void (*axpby)(Device *, Tensor y, Tensor x, float alpha, float beta);
     // --- z = cap * tanh(z / cap) in place; cap 0 = nothing
     void (*softcap)(Device *, Tensor z, float cap);
-    // --- running best of a row over vocabulary tiles: ids and values of the two largest so far; the
+    // --- running best of a row over vocabulary tiles: ids and values of the two largest so far;
+    // the
     //     lowest id wins a tie. begin: v0 == 0 starts anew. best F32 (rows, 2), id I32 (rows, 2).
     //     token_of.data NULL: column c means token v0 + c; else I32 (rows, cols) token ids.
     void (*top2)(Device *, Tensor best, Tensor id, Tensor z, Tensor token_of, int64_t v0);
-    // --- the k largest columns of each row, best first, lowest column first on ties: idx I32 (rows, k)
+    // --- the k largest columns of each row, best first, lowest column first on ties: idx I32
+    // (rows, k)
     void (*topk)(Device *, Tensor idx, Tensor x, int k);
     // --- softmax of rows over vocabulary tiles v0 .. v0+cols-1, v0 == 0 starts anew. x = z / temp.
-    //     First z = cap * tanh(z / cap) in place (F32), unless cap is 0. lse F32 (rows, 2) holds the
-    //     running (max x, sum e^(x - max)); best and id as in top2, best.data NULL: not wanted.
+    //     First z = cap * tanh(z / cap) in place (F32), unless cap is 0. lse F32 (rows, 2) holds
+    //     the running (max x, sum e^(x - max)); best and id as in top2, best.data NULL: not wanted.
     void (*lse_tile)(Device *, Tensor lse, Tensor best, Tensor id, Tensor z, float cap, float temp,
                      int64_t v0);
-    //     With the finished lse: p F32 (rows, cols) = e^x / sum_v e^x, and psum F64 (rows, 2) = sums
-    //     over this tile of p and of p ln p, data NULL: not wanted. x is of z capped as above; z stays
-    //     as it is, unless p is z.
+    //     With the finished lse: p F32 (rows, cols) = e^x / sum_v e^x, and psum F64 (rows, 2) =
+    //     sums over this tile of p and of p ln p, data NULL: not wanted. x is of z capped as above;
+    //     z stays as it is, unless p is z.
     void (*prob_tile)(Device *, Tensor p, Tensor psum, Tensor z, Tensor lse, float cap, float temp);
     // --- loss of student logits z over a vocabulary tile; q = softmax(z / temp), lse finished.
     //     LOSS_STATS: stat F64 (rows, 4) accumulates over tiles (v0 == 0 starts anew)
     //       0 sum p (ln p - ln q)   1 1/2 sum |p - q|   3 -ln q of the target
     //       2 sum q s with s = sign(q - p)/2, for TV and HYBRID only
-    //     LOSS_GRAD: g (any) (rows, cols) = weight/temp * d loss / d (z/temp), overwriting g; g may be z
+    //     LOSS_GRAD: g (any) (rows, cols) = weight/temp * d loss / d (z/temp), overwriting g; g may
+    //     be z
     //       FKL q - p; CE q - 1_target; TV q (s - stat2); HYBRID mix * FKL + (1 - mix) * TV
-    //     Both in one call: the gradient reads stat 2 with this tile in it, so TV and HYBRID want the
-    //     whole vocabulary in one tile, or LOSS_GRAD by itself after all tiles' LOSS_STATS.
+    //     Both in one call: the gradient reads stat 2 with this tile in it, so TV and HYBRID want
+    //     the whole vocabulary in one tile, or LOSS_GRAD by itself after all tiles' LOSS_STATS.
     void (*loss_tile)(Device *, Tensor stat, Tensor g, Tensor z, Tensor lse, const LossArgs *args,
                       int64_t v0);
-    // --- teacher mass of clusters: mass F32 (teacher rows, C) += sum over the tile of p_v at cluster_of[v];
+    // --- teacher mass of clusters: mass F32 (teacher rows, C) += sum over the tile of p_v at
+    // cluster_of[v];
     //     cluster_of I32 (1, V)
     void (*cluster_mass)(Device *, Tensor mass, Tensor p, Tensor cluster_of, int64_t v0);
     // --- cross-entropy of clusters: loss[r] = -sum_c P ln softmax(z)[r,c], P = mass[trow[r]];
-    //     g (rows, C) = weight[r] (softmax(z) * sum P - P). loss F32 (1, rows). g.data NULL: loss only.
-    void (*cluster_ce)(Device *, Tensor loss, Tensor g, Tensor z, Tensor mass, Tensor trow, Tensor weight);
-    // --- centroid head: logits of the tokens of the chosen clusters. ordering I32 (C, per): token ids.
+    //     g (rows, C) = weight[r] (softmax(z) * sum P - P). loss F32 (1, rows). g.data NULL: loss
+    //     only.
+    void (*cluster_ce)(Device *, Tensor loss, Tensor g, Tensor z, Tensor mass, Tensor trow,
+                       Tensor weight);
+    // --- centroid head: logits of the tokens of the chosen clusters. ordering I32 (C, per): token
+    // ids.
     //     z F32 (rows, k * per), token I32 (rows, k * per), for clusters idx I32 (rows, k)
-    void (*cluster_logits)(Device *, Tensor z, Tensor token, Tensor y, Tensor table, Tensor ordering,
-                           Tensor idx);
+    void (*cluster_logits)(Device *, Tensor z, Tensor token, Tensor y, Tensor table,
+                           Tensor ordering, Tensor idx);
     // --- optimiser over flat F32 buffers; copy (BF16, data NULL: none) receives the new weights.
     //     g is scaled first; bias correction by step (1-based); decoupled decay.
-    void (*adamw)(Device *, Tensor w, Tensor m, Tensor v, Tensor copy, Tensor g, float gscale, float lr,
-                  float beta1, float beta2, float eps, float decay, int64_t step);
+    void (*adamw)(Device *, Tensor w, Tensor m, Tensor v, Tensor copy, Tensor g, float gscale,
+                  float lr, float beta1, float beta2, float eps, float decay, int64_t step);
     // sum of squares in a fixed order, in double: out F64 (1, 1)
     void (*sumsq)(Device *, Tensor out, Tensor x);
 } Ops;

@@ -1,7 +1,8 @@
 // infer/tensor/tensor.h - a matrix view: a value that never owns.
 //
-// Dimension letters used everywhere: N tokens or rows, B width of the target ("backbone"), H width of
-// the assistant, V vocabulary, L layers, K draft steps, C clusters, W sliding window, hd head size.
+// Dimension letters used everywhere: N tokens or rows, B width of the target ("backbone"), H width
+// of the assistant, V vocabulary, L layers, K draft steps, C clusters, W sliding window, hd head
+// size.
 #ifndef TENSOR_TENSOR_H
 #define TENSOR_TENSOR_H
 
@@ -30,8 +31,14 @@ Tensor tensor_take(Arena *a, DType dtype, int64_t rows, int64_t cols);
 Tensor tensor_rows(Tensor t, int64_t first, int64_t count);
 Tensor tensor_cols(Tensor t, int64_t first, int64_t count); // keeps ld
 Tensor tensor_view(Tensor t, int64_t rows, int64_t cols);   // same elements; t must be contiguous
-static inline int64_t tensor_count(Tensor t) { return t.rows * t.cols; }
-static inline int tensor_is_contiguous(Tensor t) { return t.ld == t.cols || t.rows <= 1; }
-static inline size_t tensor_bytes(Tensor t) { return (size_t)tensor_count(t) * dtype_size(t.dtype); }
+static inline int64_t tensor_count(Tensor t) {
+    return t.rows * t.cols;
+}
+static inline int tensor_is_contiguous(Tensor t) {
+    return t.ld == t.cols || t.rows <= 1;
+}
+static inline size_t tensor_bytes(Tensor t) {
+    return (size_t)tensor_count(t) * dtype_size(t.dtype);
+}
 
 #endif

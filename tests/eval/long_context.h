@@ -103,7 +103,8 @@ static inline CapturedSeq long_read(const char *dir) {
 }
 
 // Products of oneDNN give a row the same bits among any others; of another library nearly.
-static inline void assert_same_rows(const char *what, const bf16 *a, const bf16 *b, int64_t n, bool bits) {
+static inline void assert_same_rows(const char *what, const bf16 *a, const bf16 *b, int64_t n,
+                                    bool bits) {
     double off = 0, sum = 0;
     int64_t differ = 0;
     for (int64_t i = 0; i < n; i++) {
