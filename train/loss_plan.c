@@ -69,7 +69,8 @@ size_t head_loss_host_bytes(const LossOptions *opt) {
                         2 * sizeof *l->best + sizeof *l->weight + 4 * sizeof *l->stat +
                         sizeof *l->route;
     return (size_t)opt->max_items * item +
-           ((size_t)opt->max_teachers + 1) * (sizeof *l->count + sizeof *l->teacher);
+           ((size_t)opt->max_teachers + 1) *
+               (sizeof *l->count + sizeof *l->teacher + sizeof *l->never);
 }
 
 void head_loss_close(HeadLoss *l) {

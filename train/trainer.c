@@ -80,6 +80,16 @@ static size_t visit_bytes(const Settings *s) {
     return sizeof(double) + (size_t)s->train.k * (sizeof(double) + sizeof(int32_t));
 }
 
+// Writing a checkpoint: the largest tensor as F32 and as the file has it, in bf16 mostly.
+static size_t saving_bytes(Assistant *a) {
+    AssistantParam param[ASSISTANT_PARAMS_MAX];
+    const int n = assistant_params(&a->cfg, &a->w, param);
+    int64_t most = 0;
+    for (int i = 0; i < n; i++)
+        if (tensor_count(*param[i].tensor) > most) most = tensor_count(*param[i].tensor);
+    return (size_t)most * 6;
+}
+
 static bool fill_plan(const TrainerOptions *opt, const Batches *b, TrainPlan *p, Err *err) {
     const Settings *s = opt->settings;
     const AssistantConfig *c = &opt->assistant->cfg;
@@ -111,6 +121,7 @@ static bool fill_plan(const TrainerOptions *opt, const Batches *b, TrainPlan *p,
     p->measure = opt->measure_bytes;
     const int64_t seen = p->all_tokens < p->tokens ? p->all_tokens : p->tokens;
     p->kept = (size_t)batches_kept_bytes(b, seen, p->max_tokens);
+    p->saving = saving_bytes(opt->assistant);
     p->checkpoint = (size_t)count * (2 + 4 * (s->train.ema > 0 ? 4 : 3));
     return true;
 }
@@ -131,6 +142,7 @@ void trainer_plan_memory(const TrainPlan *p, MemoryPlan *m) {
     memory_add(m, "rollout", (int64_t)(p->rollout + p->batch));
     memory_add(m, "dev split", (int64_t)p->measure);
     memory_add(m, "sequences kept", (int64_t)p->kept);
+    memory_add(m, "saving", (int64_t)p->saving);
     memory_add(m, "visits", (int64_t)p->simulator);
 }
 

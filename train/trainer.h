@@ -41,6 +41,7 @@ typedef struct {
     int64_t max_rows, max_tokens; // of the largest step
     size_t target, kernels, weights, optimizer, features, rollout, simulator, measure, kept;
     size_t batch;      // host memory of the largest step
+    size_t saving;     // while a checkpoint is written
     size_t checkpoint; // one, on disk
 } TrainPlan;
 void trainer_plan_memory(const TrainPlan *p, MemoryPlan *m); // adds the parts
