@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <jansson.h>
+
 #include "infer/model/features.h"
 #include "tests/testing.h"
 
@@ -42,6 +44,15 @@ static inline void mini_prompt(int32_t *ids, int64_t n, int number) {
         x = x * 1664525u + 1013904223u;
         ids[i] = i == 0 ? 2 : 3 + (int32_t)(x >> 8) % 250;
     }
+}
+
+// The first n ids of the text that the assistant was fitted to: it drafts well behind them.
+static inline void mini_fitted(int32_t *ids, size_t n) {
+    json_t *all = json_load_file("tests/golden/e2b/rounds.json", 0, NULL);
+    const json_t *text = json_object_get(all, "greedy");
+    assert_true(json_array_size(text) >= n);
+    for (size_t i = 0; i < n; i++) ids[i] = (int32_t)json_integer_value(json_array_get(text, i));
+    json_decref(all);
 }
 
 // Features of n ids as the next sequence of the pack (room for it is the caller's business).
