@@ -9,7 +9,7 @@
 #include "infer/base/json.h"
 #include "infer/base/log.h"
 
-enum { RECORD_LIMIT = 1 << 20 };
+enum { RECORD_LIMIT = 1 << 20, OWN_PAGES = 4 << 20 };
 
 // A line "NAME:   1234 kB" of /proc/self/status in bytes; 0: there is none.
 static int64_t status_bytes(const char *name) {
@@ -26,7 +26,10 @@ static int64_t status_bytes(const char *name) {
     return (int64_t)kib * 1024;
 }
 
+// Blocks of some size get pages of their own, which go back when they are freed. Left to itself
+// glibc puts ever larger ones among the small, where what a stage gave back stays resident.
 void memory_begin(void) {
+    mallopt(M_MMAP_THRESHOLD, OWN_PAGES);
     malloc_trim(0);
     FILE *f = fopen("/proc/self/clear_refs", "w");
     if (f == NULL) return;
