@@ -20,7 +20,7 @@ typedef struct {
     // Temperature 0: the text is taken as greedy, RULE_GREEDY is counted. Else the text was drawn
     // with this sampler, and every other rule is counted, p and q warped by it; `target` gives p.
     Sampler sampler;
-    const Target *target; // its head; NULL for greedy text
+    const Target *target; // its head; NULL for greedy text, and where memory is priced
     int p_mins;           // p-min thresholds counted beside 0, each in (0, 1]
     double p_min[P_MIN_MAX];
     bool recall; // of the clusters chosen by the centroid head
@@ -64,14 +64,21 @@ void measured_add(Measured *sum, const Measured *more);
 StepCount measured_sum(const Measured *m, int64_t n, AcceptRule rule, Head head, int k);
 
 // Counts of all sequences together.
+//
+// p_min: rounds, tokens and accepted are exact. What is drafted, verified and stepped is counted
+// along the text: behind its first draft that falls, a live round goes on from that wrong draft,
+// and ends there by other probabilities than along the text. (Without p-min there is no
+// difference: a round drafts k.) Past the end of the text nothing is withheld.
 typedef struct {
     Acceptance k[RULE_COUNT][2][DRAFT_MAX + 1];
     Acceptance p_min[RULE_COUNT][2][P_MIN_MAX][DRAFT_MAX + 1];
     AnchorReach all[RULE_COUNT][2];
     // Centroid head: anchors whose teacher's best token lies in the chosen clusters, by step 1..K;
-    // ceiling: the walk of a drafter that is right wherever that is so.
+    // ceiling: the walk of the best drafter with these clusters, whose draft stands wherever the
+    // text's token is among them (by rejection: its q is p over what they hold).
     double anchors[DRAFT_MAX + 1], recalled[DRAFT_MAX + 1];
     Acceptance ceiling[DRAFT_MAX + 1];
+    int64_t impossible; // simulator_impossible() of these texts
 } MeasuredPool;
 
 typedef struct Measurer Measurer; // buffers; memory, host and device, priced by measurer_bytes
