@@ -37,14 +37,14 @@ void acceptance_keep(double *keep, const int32_t *drafts, int64_t anchors, int K
         }
 }
 
-void acceptance_round(Acceptance *sum, int accepted, int k, int64_t left) {
-    CHECK(accepted >= 0 && accepted <= k && k <= DRAFT_MAX && left >= 1);
+void acceptance_round(Acceptance *sum, int accepted, int drafted, int k, int64_t left) {
+    CHECK(accepted >= 0 && accepted <= drafted && drafted <= k && k <= DRAFT_MAX && left >= 1);
     const int64_t possible = min_i64(k, left), got = min_i64(accepted, left);
     sum->rounds += 1;
     sum->tokens += (double)min_i64(got + 1, left); // what follows the end of the text is no token
-    sum->drafted += k;
-    sum->steps += k;
-    sum->verified[k] += 1;
+    sum->drafted += drafted;
+    sum->steps += drafted < k ? drafted + 1 : k;
+    sum->verified[drafted] += 1;
     sum->accepted += (double)got;
     for (int64_t i = 0; i <= possible; i++) sum->possible[i] += 1;
     for (int64_t i = 0; i <= got; i++) sum->reached[i] += 1;
@@ -56,7 +56,7 @@ void acceptance_walk(Acceptance *sum, const int32_t *L, int64_t anchors, int k, 
     for (int64_t a = 0; a < anchors;) {
         const int accepted = (int)min_i64(L[a], k);
         if (visit != NULL) visit[a] = 1;
-        acceptance_round(sum, accepted, k, anchors - a);
+        acceptance_round(sum, accepted, k, k, anchors - a);
         a += accepted + 1;
     }
 }
@@ -75,11 +75,10 @@ static int survival(double out[DRAFT_MAX + 1], const DraftOdds *o, int64_t ancho
     return most;
 }
 
-void acceptance_expect_round(Acceptance *sum, const DraftOdds *o, int64_t anchor, int k,
-                             double weight) {
-    CHECK(k >= 0 && k <= o->K && o->K <= DRAFT_MAX && anchor >= 0 && anchor < o->anchors);
-    double s[DRAFT_MAX + 1];
-    const int most = survival(s, o, anchor, k), offered = offered_at(o, anchor, k);
+// s: of survival(), up to `most`.
+static void add_round(Acceptance *sum, const DraftOdds *o, int64_t anchor, int k, double weight,
+                      const double *s, int most) {
+    const int offered = offered_at(o, anchor, k);
     const int64_t left = o->anchors - anchor;
     sum->rounds += weight;
     sum->drafted += weight * offered;
@@ -91,13 +90,21 @@ void acceptance_expect_round(Acceptance *sum, const DraftOdds *o, int64_t anchor
     for (int i = 0; i <= most && i < left; i++) sum->tokens += weight * s[i];
 }
 
+void acceptance_expect_round(Acceptance *sum, const DraftOdds *o, int64_t anchor, int k,
+                             double weight) {
+    CHECK(k >= 0 && k <= o->K && o->K <= DRAFT_MAX && anchor >= 0 && anchor < o->anchors);
+    double s[DRAFT_MAX + 1];
+    add_round(sum, o, anchor, k, weight, s, survival(s, o, anchor, k));
+}
+
 void acceptance_expect(Acceptance *sum, const DraftOdds *o, int k, double *visit) {
+    CHECK(k >= 0 && k <= o->K && o->K <= DRAFT_MAX);
     for (int64_t a = 0; a < o->anchors; a++) visit[a] = a == 0 ? 1.0 : 0.0;
     for (int64_t a = 0; a < o->anchors; a++) {
+        if (visit[a] == 0.0) continue;
         double s[DRAFT_MAX + 1];
         const int most = survival(s, o, a, k);
-        if (visit[a] == 0.0) continue;
-        acceptance_expect_round(sum, o, a, k, visit[a]);
+        add_round(sum, o, a, k, visit[a], s, most);
         for (int j = 0; j <= most && a + 1 + j < o->anchors; j++)
             visit[a + 1 + j] += visit[a] * (j < most ? s[j] - s[j + 1] : s[j]);
     }

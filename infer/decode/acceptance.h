@@ -31,14 +31,15 @@ typedef struct {
     double steps;                   // of the drafter: drafted, and those whose draft p-min withheld
     double verified[DRAFT_MAX + 1]; // [i]: rounds in which the target verified i drafts
     double reached[DRAFT_MAX + 1];  // [i]: visited rounds with at least i accepted; [0] = rounds
-    double possible[DRAFT_MAX + 1]; // [i]: visited rounds in which i drafts had text to match
+    double possible[DRAFT_MAX + 1]; // [i]: visited rounds in which i drafts, made or withheld, had
+                                    // text to match
 } Acceptance;
 
 // What one drafter pass over a text says of every anchor. keep (anchors, K): probability that draft
 // i + 1 stands, given the text and that those before it stand (greedy: 0 or 1). alpha (anchors, K):
 // the same before the text's token is known, given the text before it; NULL: keep itself. offered
-// (anchors): drafts that p-min lets through, NULL: all K. Entries past the end of the text are not
-// looked at.
+// (anchors): drafts that p-min lets through, NULL: all K. keep and alpha past the end of the text
+// are not looked at.
 typedef struct {
     const double *keep, *alpha;
     const int8_t *offered;
@@ -64,9 +65,9 @@ void acceptance_expect(Acceptance *sum, const DraftOdds *o, int k, double *visit
 // Adds `weight` times the round that begins at one anchor.
 void acceptance_expect_round(Acceptance *sum, const DraftOdds *o, int64_t anchor, int k,
                              double weight);
-// Adds one live round with `accepted` drafts of k, `left` tokens of text left to match (>= 1
-// counted).
-void acceptance_round(Acceptance *sum, int accepted, int k, int64_t left);
+// Adds one live round: of k drafts `drafted` were made, the others withheld by p-min, `accepted`
+// stood; `left` tokens of text (>= 1) were left to match.
+void acceptance_round(Acceptance *sum, int accepted, int drafted, int k, int64_t left);
 void acceptance_merge(Acceptance *sum, const Acceptance *more);
 double acceptance_tau(const Acceptance *a); // tokens / rounds, bonus in; 0 without rounds
 double acceptance_u(const Acceptance *a,
