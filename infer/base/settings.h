@@ -123,6 +123,9 @@ typedef struct {
         StrList text;    // JSON lines whose strings are encoded
     } bench;
     struct {
+        char *out; // folder of the report; "" = beside the file, for several "report"
+    } report;
+    struct {
         char *device;    // auto | cpu | cuda[:n]
         int64_t threads; // 0 = all cores
         char *dtype;     // auto | f32 | bf16: of inference

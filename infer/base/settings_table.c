@@ -173,6 +173,9 @@ const Field settings_fields[] = {
          "JSON lines whose text is encoded"),
     STR("bench.python", bench.python, "python3", NULL, "interpreter of the peers"),
 
+    STR("report.out", report.out, "", NULL,
+        "folder of the report; empty: beside the acceptance.json, for several \"report\""),
+
     STR("runtime.device", runtime.device, "auto", "auto|cpu|cuda|cuda:[0-9]|cuda:[0-9][0-9]",
         "where it computes"),
     INT("runtime.threads", runtime.threads, "0", 0, 4096, "0 = all cores"),

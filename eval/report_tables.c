@@ -1,0 +1,235 @@
+// eval/report_tables.c - the tables that everybody looks at: tau by k, slices, speed.
+#include <stdio.h>
+#include <string.h>
+
+#include "eval/report_parts.h"
+#include "eval/stats.h"
+
+void table_open(Page *p, const char *caption) {
+    page_markup(p, "<p class=\"cap\">");
+    page_text(p, caption);
+    page_markup(p, "</p>\n<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"");
+    page_text(p, caption);
+    page_markup(p, "\"><table>\n");
+}
+
+void table_close(Page *p) {
+    page_markup(p, "</table></div>\n");
+}
+
+static void cell(Page *p, Ref r, Figure kind) {
+    page_markup(p, "<td>");
+    page_figure(p, r, kind);
+    page_markup(p, "</td>");
+}
+
+static void drafter_heads(Page *p, const ReportView *v, const char *first) {
+    page_markup(p, "<thead><tr><th scope=\"col\">%s</th>", first);
+    for (int d = 0; d < v->drafters; d++) {
+        page_markup(p, "<th scope=\"col\">");
+        page_text(p, v->name[d]);
+        page_markup(p, "</th>");
+    }
+    page_markup(p, "</tr></thead>\n");
+}
+
+// tau, its interval and the gain beside drafter 0, one below the other.
+static void tau_cell(Page *p, const ReportView *v, Ref head, Ref pair, size_t i, int d) {
+    page_markup(p, "<td><b>");
+    page_figure(p, ref_at(ref_key(head, "tau"), i), FIG_TAU);
+    page_markup(p, "</b><small>");
+    page_interval(p, ref_at(ref_key(head, "tau_ci"), i), FIG_TAU);
+    page_markup(p, "</small>");
+    if (d > 0 && json_is_number(ref_at(ref_key(pair, "gain"), i).v)) {
+        page_markup(p, "<small class=\"gain\">");
+        page_figure(p, ref_at(ref_key(pair, "gain"), i), FIG_GAIN);
+        page_markup(p, "</small><small>");
+        page_interval(p, ref_at(ref_key(pair, "ci"), i), FIG_GAIN);
+        page_markup(p, "</small>");
+    }
+    page_markup(p, "</td>");
+    (void)v;
+}
+
+void tables_tau(Page *p, const ReportView *v) {
+    for (int n = 0; n < v->keys; n++) {
+        char words[160], caption[320];
+        view_key_words(words, v, 0, v->key[n]);
+        snprintf(caption, sizeof caption,
+                 "Tokens per target step, %g %% interval%s: %s; bonus in, pooled",
+                 100 * view_confidence(v), v->drafters > 1 ? ", gain and its interval" : "", words);
+        table_open(p, caption);
+        drafter_heads(p, v, "k");
+        page_markup(p, "<tbody>\n");
+        for (int k = 1; k <= v->K; k++) {
+            page_markup(p, "<tr%s><th scope=\"row\">%d</th>",
+                        k == v->select_k ? " class=\"sel\"" : "", k);
+            for (int d = 0; d < v->drafters; d++)
+                tau_cell(p, v, view_head(v, d, v->key[n]), view_pair(v, NULL, d, v->key[n]),
+                         (size_t)k - 1, d);
+            page_markup(p, "</tr>\n");
+        }
+        page_markup(p, "</tbody>");
+        table_close(p);
+    }
+}
+
+void table_drafters(Page *p, const ReportView *v) {
+    table_open(p, "Drafters");
+    page_markup(p, "<thead><tr><th scope=\"col\">name</th><th scope=\"col\">folder</th><th "
+                   "scope=\"col\">dtype</th><th scope=\"col\">head</th><th scope=\"col\">SHA-256 "
+                   "of the weights</th></tr></thead>\n<tbody>");
+    for (int d = 0; d < v->drafters; d++) {
+        const Ref o = view_drafter(v, d);
+        const json_t *text[] = {ref_key(o, "path").v, ref_key(o, "dtype").v,
+                                ref_key(view_head(v, d, v->key[0]), "head").v,
+                                ref_key(o, "sha256").v};
+        page_markup(p, "<tr><th scope=\"row\">");
+        page_text(p, v->name[d]);
+        page_markup(p, "</th>");
+        for (int i = 0; i < 4; i++) {
+            char cut[24];
+            const char *s = json_string_value(text[i]);
+            if (i == 3 && s != NULL) {
+                snprintf(cut, sizeof cut, "%.12s…", s);
+                s = cut;
+            }
+            page_markup(p, "<td class=\"t\">");
+            page_text(p, s != NULL ? s : "–");
+            page_markup(p, "</td>");
+        }
+        page_markup(p, "</tr>\n");
+    }
+    page_markup(p, "</tbody>");
+    table_close(p);
+}
+
+void table_slices(Page *p, const ReportView *v, const char *group, const char *what) {
+    const Ref all = view_ref(v, group);
+    const size_t i = (size_t)v->select_k - 1;
+    const char *name;
+    json_t *slice;
+    char caption[200];
+    if (!json_is_object(all.v) || json_object_size(all.v) == 0) return;
+    snprintf(caption, sizeof caption, "By %s, k = %d, rule \"%s\" (* fewer than %d prompts)", what,
+             v->select_k, v->key[0], STATS_FEW_PROMPTS);
+    table_open(p, caption);
+    char first[120];
+    snprintf(first, sizeof first,
+             "%s</th><th scope=\"col\">prompts</th><th scope=\"col\">tokens", what);
+    drafter_heads(p, v, first);
+    page_markup(p, "<tbody>\n");
+    json_object_foreach((json_t *)all.v, name, slice) {
+        const Ref o = ref_key(all, name), prompts = ref_key(o, "prompts");
+        page_markup(p, "<tr><th scope=\"row\">");
+        page_text(p, name[0] ? name : "(none)");
+        page_markup(p, "</th><td>");
+        page_figure(p, prompts, FIG_COUNT);
+        page_markup(p, "%s</td>", ref_number(prompts) < STATS_FEW_PROMPTS ? "*" : "");
+        cell(p, ref_key(o, "tokens"), FIG_COUNT);
+        for (int d = 0; d < v->drafters; d++)
+            tau_cell(p, v, ref_key(ref_key(o, v->name[d]), v->key[0]),
+                     view_pair(v, &o, d, v->key[0]), i, d);
+        page_markup(p, "</tr>\n");
+    }
+    page_markup(p, "</tbody>");
+    table_close(p);
+}
+
+static void cost_table(Page *p, const ReportView *v) {
+    const Ref cost = view_ref(v, "cost"), target = ref_key(cost, "target_ms"),
+              drafter = ref_key(cost, "drafter_ms");
+    if (!json_is_object(cost.v)) return;
+    const char *text[3] = {"device", "source", "dtype"}, *name;
+    json_t *x;
+    table_open(p, "Costs that the speed-up is computed with");
+    page_markup(p, "<tbody>\n");
+    for (int i = 0; i < 3; i++) {
+        const char *s = json_string_value(ref_key(cost, text[i]).v);
+        if (s == NULL) continue;
+        page_markup(p, "<tr><th scope=\"row\">%s</th><td class=\"t\">", text[i]);
+        page_text(p, s);
+        page_markup(p, "</td></tr>\n");
+    }
+    page_markup(p, "<tr><th scope=\"row\">context, tokens</th>");
+    cell(p, ref_key(cost, "context"), FIG_COUNT);
+    page_markup(p, "</tr>\n");
+    for (size_t i = 0; i < json_array_size(target.v); i++) {
+        page_markup(p, "<tr><th scope=\"row\">target step, %zu position%s</th>", i + 1,
+                    i > 0 ? "s" : "");
+        cell(p, ref_at(target, i), FIG_MS);
+        page_markup(p, "</tr>\n");
+    }
+    json_object_foreach((json_t *)drafter.v, name, x) {
+        page_markup(p, "<tr><th scope=\"row\">drafter step, ");
+        page_text(p, name);
+        page_markup(p, " head</th>");
+        cell(p, ref_key(drafter, name), FIG_MS);
+        page_markup(p, "</tr>\n");
+    }
+    page_markup(p, "</tbody>");
+    table_close(p);
+}
+
+static void best_row(Page *p, const ReportView *v, int d, const char *key) {
+    const Ref r = view_recommendation(v, d, key), min = ref_key(r, "best_p_min");
+    if (r.v == NULL) return;
+    page_markup(p, "<tr><th scope=\"row\">");
+    page_text(p, v->name[d]);
+    page_markup(p, "</th><td class=\"t\">");
+    page_text(p, key);
+    page_markup(p, "</td>");
+    cell(p, ref_key(r, "best_k"), FIG_COUNT);
+    cell(p, ref_key(r, "best_speedup"), FIG_SPEED);
+    cell(p, ref_key(min, "k"), FIG_COUNT);
+    cell(p, ref_key(min, "p"), FIG_TAU);
+    cell(p, ref_key(min, "speedup"), FIG_SPEED);
+    page_markup(p, "</tr>\n");
+}
+
+static void speed_cells(Page *p, const ReportView *v, const char *key) {
+    drafter_heads(p, v, "k");
+    page_markup(p, "<tbody>\n");
+    for (int k = 1; k <= v->K; k++) {
+        page_markup(p, "<tr><th scope=\"row\">%d</th>", k);
+        for (int d = 0; d < v->drafters; d++) {
+            const Ref r = view_recommendation(v, d, key);
+            const size_t i = (size_t)k - 1;
+            page_markup(p, "<td><b>");
+            page_figure(p, ref_at(ref_key(r, "speedup"), i), FIG_SPEED);
+            page_markup(p, "</b><small>");
+            page_figure(p, ref_at(ref_key(r, "tokens_per_s"), i), FIG_RATE);
+            page_markup(p, " tokens/s</small><small>breaks even at ");
+            page_figure(p, ref_at(ref_key(r, "break_even_tau"), i), FIG_TAU);
+            page_markup(p, " (rate ");
+            page_figure(p, ref_at(ref_key(r, "break_even_rate"), i), FIG_SHARE);
+            page_markup(p, ")</small></td>");
+        }
+        page_markup(p, "</tr>\n");
+    }
+    page_markup(p, "</tbody>");
+}
+
+void tables_speed(Page *p, const ReportView *v) {
+    if (!json_is_object(view_ref(v, "recommendation").v)) return;
+    table_open(p, "Fastest draft length (k = 0: use no drafter), constant and with p-min");
+    page_markup(p, "<thead><tr><th scope=\"col\">drafter</th><th scope=\"col\">rule</th><th "
+                   "scope=\"col\">best k</th><th scope=\"col\">speed-up</th><th scope=\"col\">k "
+                   "with p-min</th><th scope=\"col\">p-min</th><th "
+                   "scope=\"col\">speed-up</th></tr></thead>\n<tbody>\n");
+    for (int d = 0; d < v->drafters; d++)
+        for (int n = 0; n < v->keys; n++) best_row(p, v, d, v->key[n]);
+    page_markup(p, "</tbody>");
+    table_close(p);
+    cost_table(p, v);
+    page_markup(p, "<details><summary>Speed-up, tokens per second and break-even at every "
+                   "k</summary>\n");
+    for (int n = 0; n < v->keys; n++) {
+        char caption[160];
+        snprintf(caption, sizeof caption, "Speed by k, rule \"%s\"", v->key[n]);
+        table_open(p, caption);
+        speed_cells(p, v, v->key[n]);
+        table_close(p);
+    }
+    page_markup(p, "</details>\n");
+}
