@@ -85,10 +85,13 @@ static bool tau_line(SvgLine *l, Points *s, const ReportView *v, int d, const ch
 
 void charts_tau(Page *p, const ReportView *v) {
     for (int i = 0; i < v->keys; i++) {
-        char words[160], note[320];
+        char words[160], note[320], rule[80], title[160];
         view_key_words(words, v, 0, v->key[i]);
+        view_key_short(rule, v->key[i]);
+        snprintf(title, sizeof title, "Tokens per target step: %s", rule);
         snprintf(note, sizeof note,
-                 "%s. Bonus token in (ceiling k + 1), pooled over prompts; bands: %g %% intervals.",
+                 "Rule: %s. Bonus token in (ceiling k + 1), pooled over prompts; bands: %g %% "
+                 "intervals.",
                  words, 100 * view_confidence(v));
         chart(p, v, v->key[i], tau_line,
               (SvgChart){.x = "draft tokens k",
@@ -96,7 +99,7 @@ void charts_tau(Page *p, const ReportView *v) {
                          .x_prefix = "k = ",
                          .figure = FIG_TAU,
                          .level = NAN},
-              "Tokens per target step", note);
+              title, note);
     }
 }
 
@@ -120,11 +123,11 @@ void charts_position(Page *p, const ReportView *v) {
     view_key_words(words, v, 0, key);
     snprintf(note, sizeof note,
              "u_i over the rounds that decoding with k = %d visits: share with at least i drafts "
-             "accepted. %s.",
+             "accepted. Rule: %s.",
              v->K, words);
     chart(p, v, key, visited_line, c, "Acceptance by position, visited rounds", note);
     snprintf(note, sizeof note,
-             "u_i over every position of the text, visited or not: does not depend on k. %s.",
+             "u_i over every position of the text, visited or not: does not depend on k. Rule: %s.",
              words);
     chart(p, v, key, all_line, c, "Acceptance by position, all anchors", note);
 }
@@ -136,10 +139,12 @@ static bool speed_line(SvgLine *l, Points *s, const ReportView *v, int d, const 
 bool charts_speed(Page *p, const ReportView *v) {
     bool any = false;
     for (int i = 0; i < v->keys; i++) {
-        char words[160], note[320];
+        char words[160], note[320], rule[80], title[160];
         view_key_words(words, v, 0, v->key[i]);
+        view_key_short(rule, v->key[i]);
+        snprintf(title, sizeof title, "Speed-up: %s", rule);
         snprintf(note, sizeof note,
-                 "%s. Tokens per second with drafts over tokens per second without, from the "
+                 "Rule: %s. Tokens per second with drafts over tokens per second without, from the "
                  "costs below and the acceptance above; below 1 a drafter slows down.",
                  words);
         any |= chart(p, v, v->key[i], speed_line,
@@ -149,7 +154,7 @@ bool charts_speed(Page *p, const ReportView *v) {
                                 .figure = FIG_SPEED,
                                 .level = 1.0,
                                 .level_label = "no drafter"},
-                     "Speed-up by draft length", note);
+                     title, note);
     }
     return any;
 }

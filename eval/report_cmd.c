@@ -47,7 +47,8 @@ static bool find_file(Input *in, const char *argument, Err *err) {
                    argument);
 }
 
-// The folder of the run: the parent of eval/, else the file's own. Resolved, so that "." has a name.
+// The folder of the run: the parent of eval/, else the file's own. Resolved, so that "." has a
+// name.
 static bool run_folder(char out[PATH_ROOM], const Input *in, Err *err) {
     char *full = realpath(in->file, NULL), folder[PATH_ROOM];
     if (full == NULL) return err_errno(err, "%s", in->file);

@@ -1,4 +1,5 @@
-// eval/report_cmd.h - `draftsmith report A [B C ...]`: measured drafters for people and other tools.
+// eval/report_cmd.h - `draftsmith report A [B C ...]`: measured drafters for people and other
+// tools.
 #ifndef EVAL_REPORT_CMD_H
 #define EVAL_REPORT_CMD_H
 

@@ -22,8 +22,7 @@ static size_t fill(const Merge *m, const char *list, const char *name, double *t
     for (size_t i = 0; i < all; i++) {
         if (!in_slice(m, i, list, name)) continue;
         for (int s = 0; tokens != NULL && s < m->drafters * m->keys; s++) {
-            const json_t *o =
-                json_object_get(m->drafter[s / m->keys].counts, m->key[s % m->keys]);
+            const json_t *o = json_object_get(m->drafter[s / m->keys].counts, m->key[s % m->keys]);
             const json_t *t = json_array_get(json_object_get(o, "tokens"), i),
                          *r = json_array_get(json_object_get(o, "rounds"), i);
             for (int k = 0; k < m->K; k++) {
@@ -124,8 +123,8 @@ json_t *counted_pairs(const Merge *m, const Counted *c) {
 }
 
 static json_t *slice_json(const Merge *m, const Counted *c, int64_t tokens) {
-    json_t *o = json_pack("{sI sI}", "prompts", (json_int_t)c->prompts, "tokens",
-                          (json_int_t)tokens);
+    json_t *o =
+        json_pack("{sI sI}", "prompts", (json_int_t)c->prompts, "tokens", (json_int_t)tokens);
     for (int d = 0; d < m->drafters; d++) {
         json_t *x = json_object();
         for (int i = 0; i < m->keys; i++)
@@ -157,4 +156,3 @@ bool counted_slices(json_t *out, const Merge *m, const char *group, const char *
     }
     return true;
 }
-

@@ -35,7 +35,7 @@ MUST_CHECK bool counted_run(Counted *c, const Merge *m, const char *list, const 
                             Err *err);
 void counted_free(Counted *c);
 
-bool merge_has(const Merge *m, int d, int key); // the drafter has counts by this key
+bool merge_has(const Merge *m, int d, int key);                // the drafter has counts by this key
 const json_t *merge_prompts(const Merge *m, const char *what); // "id", "tokens", ... of the prompts
 json_t *counted_tau(const Merge *m, const Counted *c, int d, int key); // tau, tau_ci, num_drafts
 json_t *counted_pairs(const Merge *m, const Counted *c);               // "pairs"

@@ -5,8 +5,7 @@
 #include <string.h>
 
 static void cut_outer(json_t *array, int K) {
-    while (json_array_size(array) > (size_t)K)
-        json_array_remove(array, json_array_size(array) - 1);
+    while (json_array_size(array) > (size_t)K) json_array_remove(array, json_array_size(array) - 1);
 }
 
 static void cut_inner(json_t *rows, int K) {

@@ -7,7 +7,9 @@
 
 static void heads(Page *p, const char *const *name, int n) {
     page_markup(p, "<thead><tr>");
-    for (int i = 0; i < n; i++) page_markup(p, "<th scope=\"col\">%s</th>", name[i]);
+    for (int i = 0; i < n; i++)
+        page_markup(p, "<th scope=\"col\"%s>%s</th>",
+                    strcmp(name[i], "rule") == 0 ? " class=\"t\"" : "", name[i]);
     page_markup(p, "</tr></thead>\n<tbody>\n");
 }
 
@@ -89,9 +91,12 @@ static void counts_row(Page *p, const ReportView *v, int d, const char *key, siz
     const struct {
         const char *member;
         Figure kind;
-    } columns[] = {{"tau_prompt_mean", FIG_TAU},     {"num_drafts", FIG_COUNT},
-                   {"num_draft_tokens", FIG_COUNT},  {"num_accepted_tokens", FIG_COUNT},
-                   {"acceptance_length", FIG_TAU},   {"acceptance_rate", FIG_SHARE},
+    } columns[] = {{"tau_prompt_mean", FIG_TAU},
+                   {"num_drafts", FIG_COUNT},
+                   {"num_draft_tokens", FIG_COUNT},
+                   {"num_accepted_tokens", FIG_COUNT},
+                   {"acceptance_length", FIG_TAU},
+                   {"acceptance_rate", FIG_SHARE},
                    {"u_all", FIG_SHARE}};
     const Ref head = view_head(v, d, key), pair = view_pair(v, NULL, d, key);
     page_markup(p, "<tr><th scope=\"row\">");
@@ -132,9 +137,13 @@ static void triangle(Page *p, const ReportView *v, int d, const char *key, const
 }
 
 void tables_everything(Page *p, const ReportView *v) {
-    static const char *const names[] = {
-        "drafter",  "rule",    "k",    "tau",         "interval", "mean of prompts", "rounds",
-        "drafted",  "accepted", "1 + accepted / rounds", "rate", "u_k all", "gain",  "interval"};
+    static const char *const names[] = {"drafter",  "rule",
+                                        "k",        "tau",
+                                        "interval", "mean of prompts",
+                                        "rounds",   "drafted",
+                                        "accepted", "1 + accepted / rounds",
+                                        "rate",     "u_k all",
+                                        "gain",     "interval"};
     page_markup(p, "<details><summary>Every draft length, rule and head</summary>\n");
     table_open(p, "Counts; bonus in except drafted, accepted and rate; pooled except the mean of "
                   "prompts");
@@ -251,8 +260,8 @@ void table_power(Page *p, const ReportView *v) {
 }
 
 void table_audit(Page *p, const ReportView *v) {
-    static const char *const names[] = {"k", "texts", "equal", "near ties", "rounds", "as simulated",
-                                        "mismatches"};
+    static const char *const names[] = {"k",      "texts",        "equal",     "near ties",
+                                        "rounds", "as simulated", "mismatches"};
     static const char *const members[] = {"texts",  "texts_equal", "texts_near_tie",
                                           "rounds", "equal",       "mismatches"};
     const Ref rows = ref_key(view_ref(v, "audit"), "by_k");

@@ -84,8 +84,8 @@ static void tiles(Page *p, const ReportView *v) {
     const Ref none = {0}, top = view_head(v, v->leader, v->key[0]),
               r = view_recommendation(v, v->leader, v->key[0]);
     page_markup(p, "<ul class=\"tiles\">\n");
-    tile(p, "tokens per target step", k, ref_at(ref_key(top, "tau"), (size_t)k - 1),
-         FIG_TAU, ref_at(ref_key(top, "tau_ci"), (size_t)k - 1));
+    tile(p, "tokens per target step", k, ref_at(ref_key(top, "tau"), (size_t)k - 1), FIG_TAU,
+         ref_at(ref_key(top, "tau_ci"), (size_t)k - 1));
     gain_tile(p, v, k);
     if (k != 3) gain_tile(p, v, 3);
     if (json_is_number(ref_key(r, "best_speedup").v)) {
@@ -132,7 +132,7 @@ static void where(Page *p, const ReportView *v) {
     bool any = false;
     for (int g = 0; g < GROUPS; g++) any |= json_object_size(view_ref(v, groups[g][0]).v) > 1;
     if (!any) return;
-    section(p, "where", "Where it helps");
+    page_markup(p, "<section><h2 id=\"where\">Where it helps</h2>\n<div class=\"charts flow\">\n");
     for (int g = 0; g < GROUPS; g++) charts_slices(p, v, groups[g][0], groups[g][2]);
     page_markup(p, "</div>\n<details><summary>As tables, with gains</summary>\n");
     for (int g = 0; g < GROUPS; g++) table_slices(p, v, groups[g][0], groups[g][1]);
@@ -171,8 +171,7 @@ static void recall(Page *p, const ReportView *v) {
 }
 
 static void statistics(Page *p, const ReportView *v) {
-    const char *text =
-        json_string_value(ref_key(view_ref(v, "statistics"), "multiplicity").v);
+    const char *text = json_string_value(ref_key(view_ref(v, "statistics"), "multiplicity").v);
     const Ref boot = view_ref(v, "bootstrap");
     page_markup(p, "<section><h2 id=\"statistics\">Statistics and definitions</h2>\n<p>");
     page_counting(p, v);

@@ -156,8 +156,7 @@ static void add_recommendations(json_t *out, const Merge *m) {
             json_object_set_new(all, x->name, cut_recommendation(r, m->K));
     }
     if (cost != NULL) json_object_set(out, "cost", (json_t *)cost);
-    if (json_object_size(all) > 0)
-        json_object_set(out, "recommendation", all);
+    if (json_object_size(all) > 0) json_object_set(out, "recommendation", all);
     json_decref(all);
 }
 

@@ -7,8 +7,8 @@
 #include "eval/stats.h"
 
 typedef struct {
-    const char *file;        // named in errors
-    const char *run;         // the run folder's name, for drafters that are called "trained"
+    const char *file;         // named in errors
+    const char *run;          // the run folder's name, for drafters that are called "trained"
     const json_t *acceptance; // borrowed
 } MergeInput;
 

@@ -56,7 +56,7 @@ static void add(void *ctx, const json_t *line, int64_t step) {
         name_of(name, i);
         const json_t *x = json_object_get(line, name);
         if (!json_is_number(x)) continue;
-        const int64_t at = step / a->m->averaged;
+        const int64_t at = step / (a->m->averaged * (i >= 2 ? METRIC_COARSE : 1));
         a->sums[i].step[at] += (double)step;
         a->sums[i].value[at] += json_number_value(x);
         a->sums[i].n[at]++;

@@ -1,5 +1,5 @@
-// eval/report_mtplx.c - mtplx.json: accepted + rejected = drafted, and sums by depth are the totals,
-// because all of them come from the same counts. A round drafts k tokens, past the end too.
+// eval/report_mtplx.c - mtplx.json: accepted + rejected = drafted, and sums by depth are the
+// totals, because all of them come from the same counts. A round drafts k tokens, past the end too.
 #include <math.h>
 #include <string.h>
 
@@ -8,8 +8,8 @@
 
 static void put(json_t *o, const char *key, double x) {
     if (isnan(x)) return; // not counted: left out
-    json_object_set_new(o, key, x == floor(x) && fabs(x) < 9e15 ? json_integer((json_int_t)x)
-                                                                : json_real(x));
+    json_object_set_new(
+        o, key, x == floor(x) && fabs(x) < 9e15 ? json_integer((json_int_t)x) : json_real(x));
 }
 
 static double at(Ref o, const char *member, size_t i) {
@@ -82,10 +82,10 @@ static json_t *depths(const ReportView *v, int d, const char *key, int rows_at) 
     json_t *list = json_array();
     const Ref head = view_head(v, d, key);
     for (int k = 1; k <= v->K; k++)
-        json_array_append_new(
-            list, json_pack("{si si so so}", "depth", k, "block_size", k + 1, "rows",
-                            k == rows_at ? rows(v, d, key, k) : json_array(), "summary",
-                            summary(v, head, k)));
+        json_array_append_new(list,
+                              json_pack("{si si so so}", "depth", k, "block_size", k + 1, "rows",
+                                        k == rows_at ? rows(v, d, key, k) : json_array(), "summary",
+                                        summary(v, head, k)));
     return list;
 }
 

@@ -105,10 +105,10 @@ typedef struct {
 } Format;
 
 static const Format formats[] = {
-    [FIG_TAU] = {1, 2, false, ""},      [FIG_SHARE] = {1, 3, false, ""},
-    [FIG_GAIN] = {100, 1, true, " %"},  [FIG_PERCENT] = {100, 1, false, " %"},
-    [FIG_COUNT] = {1, 0, false, ""},    [FIG_SPEED] = {1, 2, false, " ×"},
-    [FIG_MS] = {1, 2, false, " ms"},    [FIG_RATE] = {1, 1, false, ""},
+    [FIG_TAU] = {1, 2, false, ""},          [FIG_SHARE] = {1, 3, false, ""},
+    [FIG_GAIN] = {100, 1, true, "\u00a0%"}, [FIG_PERCENT] = {100, 1, false, "\u00a0%"},
+    [FIG_COUNT] = {1, 0, false, ""},        [FIG_SPEED] = {1, 2, false, "\u00a0×"},
+    [FIG_MS] = {1, 2, false, "\u00a0ms"},   [FIG_RATE] = {1, 1, false, ""},
 };
 
 // 22771 -> 22,771

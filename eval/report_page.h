@@ -29,7 +29,7 @@ typedef struct {
 Ref ref_root(const json_t *root);
 Ref ref_key(Ref r, const char *key);
 Ref ref_at(Ref r, size_t i);
-double ref_number(Ref r); // NaN where there is no number
+double ref_number(Ref r);                  // NaN where there is no number
 void page_path(Page *p, const char *path); // the attribute data-p; nothing for ""
 
 typedef enum {

@@ -110,13 +110,12 @@ static bool same_as_first(const MergeInput *a, const MergeInput *b, Err *err) {
     json_t *ra = rules_text(a->acceptance), *rb = rules_text(b->acceptance);
     const json_t *ca = json_object_get(a->acceptance, "capture"),
                  *cb = json_object_get(b->acceptance, "capture");
-    const bool ok =
-        same_text(a, b, "sampler", json_object_get(a->acceptance, "sampler"),
-                  json_object_get(b->acceptance, "sampler"), false, err) &&
-        same_text(a, b, "rules", ra, rb, false, err) &&
-        same_text(a, b, "capture manifest", json_object_get(ca, "manifest_sha256"),
-                  json_object_get(cb, "manifest_sha256"), true, err) &&
-        same_prompts(a, b, err);
+    const bool ok = same_text(a, b, "sampler", json_object_get(a->acceptance, "sampler"),
+                              json_object_get(b->acceptance, "sampler"), false, err) &&
+                    same_text(a, b, "rules", ra, rb, false, err) &&
+                    same_text(a, b, "capture manifest", json_object_get(ca, "manifest_sha256"),
+                              json_object_get(cb, "manifest_sha256"), true, err) &&
+                    same_prompts(a, b, err);
     json_decref(ra);
     json_decref(rb);
     return ok;

@@ -1,5 +1,5 @@
-// eval/report_same.h - whether acceptance.json objects were measured on the same prompts in the same
-// way. Private to report_merge.c.
+// eval/report_same.h - whether acceptance.json objects were measured on the same prompts in the
+// same way. Private to report_merge.c.
 #ifndef EVAL_REPORT_SAME_H
 #define EVAL_REPORT_SAME_H
 

@@ -8,9 +8,9 @@
 enum { WIDTH = 420, HEIGHT = 270, LEFT = 48, RIGHT = 14, TOP = 30, BOTTOM = 44, TICKS_MAX = 24 };
 
 typedef struct {
-    double lo, hi;       // of the data, rounded outwards to ticks
-    double from, to;     // where they are drawn
-    double step;         // between ticks
+    double lo, hi;   // of the data, rounded outwards to ticks
+    double from, to; // where they are drawn
+    double step;     // between ticks
     int decimals;
 } Scale;
 
@@ -114,8 +114,7 @@ static void marker(Page *p, double x, double y, int style, double r, const char 
 }
 
 static void series_open(Page *p, int style) {
-    page_markup(p, "<g class=\"s%d%s\">\n", style % SVG_STYLES,
-                style >= SVG_STYLES ? " more" : "");
+    page_markup(p, "<g class=\"s%d%s\">\n", style % SVG_STYLES, style >= SVG_STYLES ? " more" : "");
 }
 
 static void band(Page *p, const SvgLine *l, const Scale *sx, const Scale *sy) {
@@ -175,7 +174,7 @@ static void line(Page *p, const SvgChart *c, const SvgLine *l, const Scale *sx, 
 }
 
 void svg_chart(Page *p, const SvgChart *c) {
-    Scale sx = {.lo = NAN, .hi = NAN, .from = LEFT + 10, .to = WIDTH - RIGHT - 8},
+    Scale sx = {.lo = NAN, .hi = NAN, .from = LEFT + 10, .to = WIDTH - RIGHT - 12},
           sy = {.lo = NAN, .hi = NAN, .from = HEIGHT - BOTTOM, .to = TOP};
     for (int s = 0; s < c->lines; s++)
         for (int i = 0; i < c->line[s].n; i++) {
@@ -248,8 +247,8 @@ static void row_label(Page *p, const char *text, double y) {
 }
 
 void svg_dots(Page *p, const SvgDots *d) {
-    enum { LABEL = 18, DOT = 11, GAP = 9, MARGIN = 10 };
-    Scale sx = {.lo = NAN, .hi = NAN, .from = MARGIN, .to = WIDTH - MARGIN - 8};
+    enum { LABEL = 22, DOT = 11, GAP = 9, MARGIN = 20 };
+    Scale sx = {.lo = NAN, .hi = NAN, .from = MARGIN, .to = WIDTH - MARGIN - 4};
     for (int i = 0; i < d->rows * d->series; i++) {
         widen(&sx.lo, &sx.hi, d->y[i]);
         widen(&sx.lo, &sx.hi, d->lo[i]);
@@ -266,9 +265,11 @@ void svg_dots(Page *p, const SvgDots *d) {
                     bottom);
     }
     for (int r = 0; r < d->rows; r++) {
-        row_label(p, d->row[r], r * row + 13);
-        for (int s = 0; s < d->series; s++)
-            dot(p, d, r, s, r * row + LABEL + DOT * (s + 0.5), &sx);
+        if (r > 0)
+            page_markup(p, "<line class=\"gr\" x1=\"0\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/>\n",
+                        WIDTH, r * row - 4, r * row - 4);
+        row_label(p, d->row[r], r * row + 16);
+        for (int s = 0; s < d->series; s++) dot(p, d, r, s, r * row + LABEL + DOT * (s + 0.5), &sx);
     }
     x_axis(p, &sx, bottom, d->x, d->figure);
     page_markup(p, "</svg>\n");

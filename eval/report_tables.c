@@ -60,7 +60,7 @@ void tables_tau(Page *p, const ReportView *v) {
                  100 * view_confidence(v), v->drafters > 1 ? ", gain and its interval" : "", words);
         table_open(p, caption);
         drafter_heads(p, v, "k");
-        page_markup(p, "<tbody>\n");
+        page_markup(p, "<tbody%s>\n", v->drafters <= 2 ? " class=\"flat\"" : "");
         for (int k = 1; k <= v->K; k++) {
             page_markup(p, "<tr%s><th scope=\"row\">%d</th>",
                         k == v->select_k ? " class=\"sel\"" : "", k);
@@ -76,9 +76,10 @@ void tables_tau(Page *p, const ReportView *v) {
 
 void table_drafters(Page *p, const ReportView *v) {
     table_open(p, "Drafters");
-    page_markup(p, "<thead><tr><th scope=\"col\">name</th><th scope=\"col\">folder</th><th "
-                   "scope=\"col\">dtype</th><th scope=\"col\">head</th><th scope=\"col\">SHA-256 "
-                   "of the weights</th></tr></thead>\n<tbody>");
+    page_markup(
+        p, "<thead><tr><th scope=\"col\">name</th><th scope=\"col\" class=\"t\">folder</th><th "
+           "scope=\"col\">dtype</th><th scope=\"col\">head</th><th scope=\"col\">SHA-256 "
+           "of the weights</th></tr></thead>\n<tbody>");
     for (int d = 0; d < v->drafters; d++) {
         const Ref o = view_drafter(v, d);
         const json_t *text[] = {ref_key(o, "path").v, ref_key(o, "dtype").v,
@@ -115,8 +116,8 @@ void table_slices(Page *p, const ReportView *v, const char *group, const char *w
              v->select_k, v->key[0], STATS_FEW_PROMPTS);
     table_open(p, caption);
     char first[120];
-    snprintf(first, sizeof first,
-             "%s</th><th scope=\"col\">prompts</th><th scope=\"col\">tokens", what);
+    snprintf(first, sizeof first, "%s</th><th scope=\"col\">prompts</th><th scope=\"col\">tokens",
+             what);
     drafter_heads(p, v, first);
     page_markup(p, "<tbody>\n");
     json_object_foreach((json_t *)all.v, name, slice) {
@@ -213,10 +214,11 @@ static void speed_cells(Page *p, const ReportView *v, const char *key) {
 void tables_speed(Page *p, const ReportView *v) {
     if (!json_is_object(view_ref(v, "recommendation").v)) return;
     table_open(p, "Fastest draft length (k = 0: use no drafter), constant and with p-min");
-    page_markup(p, "<thead><tr><th scope=\"col\">drafter</th><th scope=\"col\">rule</th><th "
-                   "scope=\"col\">best k</th><th scope=\"col\">speed-up</th><th scope=\"col\">k "
-                   "with p-min</th><th scope=\"col\">p-min</th><th "
-                   "scope=\"col\">speed-up</th></tr></thead>\n<tbody>\n");
+    page_markup(
+        p, "<thead><tr><th scope=\"col\">drafter</th><th scope=\"col\" class=\"t\">rule</th><th "
+           "scope=\"col\">best k</th><th scope=\"col\">speed-up</th><th scope=\"col\">k "
+           "with p-min</th><th scope=\"col\">p-min</th><th "
+           "scope=\"col\">speed-up</th></tr></thead>\n<tbody>\n");
     for (int d = 0; d < v->drafters; d++)
         for (int n = 0; n < v->keys; n++) best_row(p, v, d, v->key[n]);
     page_markup(p, "</tbody>");

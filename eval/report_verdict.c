@@ -32,10 +32,15 @@ static void gain(Page *p, const ReportView *v, int k) {
 
 static void tokens(Page *p, const ReportView *v) {
     const int d = v->leader, k = v->select_k;
-    if (v->drafters > 2) page_markup(p, "Of %d drafters the furthest: ", v->drafters);
-    page_markup(p, v->drafters > 2 ? "at k = %d " : "At k = %d ", k);
-    page_text(p, v->name[d]);
-    page_markup(p, " makes ");
+    if (v->drafters > 2) {
+        page_markup(p, "Of %d drafters ", v->drafters);
+        page_text(p, v->name[d]);
+        page_markup(p, " is ahead: at k = %d it makes ", k);
+    } else {
+        page_markup(p, "At k = %d ", k);
+        page_text(p, v->name[d]);
+        page_markup(p, " makes ");
+    }
     strong(p, tau_at(v, d, k), FIG_TAU);
     page_markup(p, " tokens per target step");
     if (d == 0) {

@@ -50,8 +50,7 @@ static bool rules(ReportView *v, Err *err) {
     const size_t n = list != NULL ? json_array_size(list) : 1;
     for (int dense = 0; dense < 2; dense++)
         for (size_t i = 0; i < n; i++) {
-            const char *rule =
-                list != NULL ? json_string_value(json_array_get(list, i)) : "greedy";
+            const char *rule = list != NULL ? json_string_value(json_array_get(list, i)) : "greedy";
             char key[48];
             if (rule == NULL || strlen(rule) > 40)
                 return err_set(err, ERR_INPUT, "\"rules\" entry %zu is not the name of a rule", i);
@@ -112,20 +111,32 @@ int64_t view_prompts(const ReportView *v) {
     return json_integer_value(json_object_get(v->root, "prompts"));
 }
 
+// Characters of the rule in a key.
+static int rule_of(const char *key) {
+    const size_t n = strlen(key);
+    return (int)(n > 6 && !strcmp(key + n - 6, "_dense") ? n - 6 : n);
+}
+
+void view_key_short(char out[80], const char *key) {
+    const int rule = rule_of(key);
+    snprintf(out, 80, "%.*s%s", rule, key, key[rule] != '\0' ? ", dense head" : "");
+}
+
 void view_key_words(char out[160], const ReportView *v, int d, const char *key) {
     static const char *const words[][2] = {
         {"greedy", "greedy drafts on the target's greedy text"},
         {"rejection", "exact rejection sampling"},
         {"best", "the drafter's best token against the target's sample"},
         {"strict", "the drafter's sample against the target's own sample"}};
-    const size_t n = strlen(key), rule = n > 6 && !strcmp(key + n - 6, "_dense") ? n - 6 : n;
+    const int rule = rule_of(key);
+    const bool dense = key[rule] != '\0';
     const char *head = json_string_value(ref_key(view_head(v, d, key), "head").v);
     char name[48];
-    snprintf(name, sizeof name, "%.*s", (int)rule, key);
+    snprintf(name, sizeof name, "%.*s", rule, key);
     const char *said = name;
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         if (!strcmp(name, words[i][0])) said = words[i][1];
-    if (rule < n) head = "dense";
+    if (dense) head = "dense";
     snprintf(out, 160, "%s, %.20s head%s", said, head != NULL ? head : "deployed",
-             rule == n && head != NULL && !strcmp(head, "centroid") ? " (deployed)" : "");
+             !dense && head != NULL && !strcmp(head, "centroid") ? " (deployed)" : "");
 }

@@ -36,5 +36,6 @@ double view_confidence(const ReportView *v);
 int64_t view_prompts(const ReportView *v);
 // "exact rejection sampling, dense head" of a key; head as drafter d has it.
 void view_key_words(char out[160], const ReportView *v, int d, const char *key);
+void view_key_short(char out[80], const char *key); // "greedy, dense head"
 
 #endif

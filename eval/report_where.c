@@ -28,8 +28,7 @@ static void fill(Dots *t, const ReportView *v, Ref group, json_int_t least) {
         for (int d = 0; d < v->drafters; d++) {
             const int at = t->rows * v->drafters + d;
             const size_t i = (size_t)v->select_k - 1;
-            const Ref head =
-                ref_key(ref_key(ref_key(group, name), v->name[d]), v->key[0]);
+            const Ref head = ref_key(ref_key(ref_key(group, name), v->name[d]), v->key[0]);
             const Ref tau = ref_at(ref_key(head, "tau"), i),
                       ci = ref_at(ref_key(head, "tau_ci"), i);
             t->y[at] = ref_number(tau);
@@ -135,9 +134,9 @@ static SvgLine metric_line(const MetricLine *m, const char *name, int style, boo
 }
 
 // Match rates of the first, middle and last draft step of one run.
-static void match_chart(Page *p, const RunMetrics *m, const char *note) {
+static void match_chart(Page *p, const RunMetrics *m) {
     SvgLine line[3];
-    char name[3][32];
+    char name[3][32], note[160];
     int deepest = 0, n = 0;
     for (int j = 0; j < DRAFT_MAX; j++)
         if (m->match[j].n > 0) deepest = j + 1;
@@ -148,6 +147,10 @@ static void match_chart(Page *p, const RunMetrics *m, const char *note) {
         line[n] = metric_line(&m->match[step[i] - 1], name[n], n + 1, false);
         n++;
     }
+    snprintf(
+        note, sizeof note,
+        "Share of anchors whose draft is the target's choice, means over %lld optimiser steps.",
+        (long long)m->averaged * METRIC_COARSE);
     draw(p, line, n, "Match rate by optimiser step", note, "share of drafts that match", FIG_SHARE);
 }
 
@@ -162,7 +165,8 @@ bool charts_training(Page *p, const ReportRun *run, int runs, Err *err) {
     for (int i = 0; i < runs && ok; i++) {
         ok = run_metrics_read(&m[i], run[i].metrics_path, err);
         if (m[i].averaged > averaged) averaged = m[i].averaged;
-        if (ok && m[i].loss.n > 0) loss[losses++] = metric_line(&m[i].loss, run[i].name, i + 1, false);
+        if (ok && m[i].loss.n > 0)
+            loss[losses++] = metric_line(&m[i].loss, run[i].name, i + 1, false);
         if (ok && m[i].dev.n > 0) dev[devs++] = metric_line(&m[i].dev, run[i].name, i + 1, true);
     }
     if (ok && losses + devs > 0) {
@@ -176,8 +180,7 @@ bool charts_training(Page *p, const ReportRun *run, int runs, Err *err) {
              "What chooses the best checkpoint: simulated, bonus in, pooled; step 0 is the stock "
              "drafter.",
              "tokens per target step", FIG_TAU);
-        if (runs == 1)
-            match_chart(p, &m[0], "Share of anchors whose draft is the target's choice.");
+        if (runs == 1) match_chart(p, &m[0]);
         page_markup(p, "</div></section>\n");
     }
     free(m);
