@@ -20,6 +20,13 @@ static json_t *conditional(const Acceptance *a, int k) {
     return c;
 }
 
+// Rounds with at least i accepted, i = 1..k; they add up to the accepted drafts.
+static json_t *accepted_by_position(const Acceptance *a, int k) {
+    json_t *n = json_array();
+    for (int i = 1; i <= k; i++) json_array_append_new(n, count_json(a->reached[i]));
+    return n;
+}
+
 static double ratio(double a, double b) {
     return b > 0 ? a / b : 0.0;
 }
@@ -72,7 +79,8 @@ static json_t *head_json(const Cell *c) {
                                          "num_accepted_tokens",
                                          "acceptance_length",
                                          "acceptance_rate",
-                                         "u_all"};
+                                         "u_all",
+                                         "accepted_by_position"};
     enum { ARRAYS = sizeof arrays / sizeof *arrays };
     const Sweep *s = &c->r->sweep[c->d];
     const AcceptRule rule = s->rule[c->rule];
@@ -92,7 +100,8 @@ static json_t *head_json(const Cell *c) {
             count_json(a->accepted),
             json_real(1.0 + ratio(a->accepted, a->rounds)),
             json_real(ratio(a->accepted, a->drafted)),
-            json_real(acceptance_u_all(&s->pool->all[rule][c->head], k))};
+            json_real(acceptance_u_all(&s->pool->all[rule][c->head], k)),
+            accepted_by_position(a, k)};
         columns_add(&out, column);
     }
     return out.object;
@@ -226,6 +235,8 @@ static json_t *definitions(void) {
               "left; depends on k"},
         {"u_all", "the same over all anchors; does not depend on k"},
         {"gain", "tau trained / tau stock - 1"},
+        {"accepted_by_position", "rounds with at least i accepted drafts inside the text; over "
+                                 "num_drafts: acceptance_at_pos of other tools"},
         {"acceptance_length", "1 + accepted / rounds: bonus in also where the text ends"},
         {"greedy", "greedy drafts on greedy text, with the head that config.json deploys; "
                    "greedy_dense: the dense head"},

@@ -90,7 +90,7 @@ void charts_tau(Page *p, const ReportView *v) {
         view_key_short(rule, v->key[i]);
         snprintf(title, sizeof title, "Tokens per target step: %s", rule);
         snprintf(note, sizeof note,
-                 "Rule: %s. Bonus token in (ceiling k + 1), pooled over prompts; bands: %g %% "
+                 "Rule: %s. Bonus token in (ceiling k + 1), pooled over prompts; bands: %g\u00a0%% "
                  "intervals.",
                  words, 100 * view_confidence(v));
         chart(p, v, v->key[i], tau_line,

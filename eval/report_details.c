@@ -47,10 +47,10 @@ static const Counting countings[] = {
     {"u_all", "u_k over all anchors", "trainers that score every position", FIG_SHARE, false},
     {"uniform_anchors", "1 + sum of u over all anchors", "simulators that start rounds anywhere",
      FIG_TAU, true},
-    {"product_of_means", "1 + sum of products of mean match rates",
+    {"product_of_means", "1 + sum of products of mean matches",
      "simulators that multiply rates per step", FIG_TAU, true},
-    {"uniform_alpha", "the closed form with one mean rate", "(1 - a^(k+1)) / (1 - a)", FIG_TAU,
-     true},
+    {"uniform_alpha", "1 + sum of mean products of alpha",
+     "formulas with the mean acceptance probability", FIG_TAU, true},
 };
 enum { COUNTINGS = sizeof countings / sizeof *countings };
 

@@ -35,7 +35,7 @@ void page_counting(Page *p, const ReportView *v) {
     page_markup(p,
                 "Unless a figure says otherwise: tokens per target step with the bonus token in "
                 "(ceiling k + 1), pooled over prompts, the last round cut at the end of the text; "
-                "%g %% intervals from a %sbootstrap over prompts.",
+                "%g\u00a0%% intervals from a %sbootstrap over prompts.",
                 100 * view_confidence(v), v->drafters > 1 ? "paired " : "");
 }
 

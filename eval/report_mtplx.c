@@ -6,25 +6,30 @@
 #include "eval/report_export.h"
 #include "infer/base/json.h"
 
+static json_t *count_of(double x) { // whole counts stay whole
+    return x == floor(x) && fabs(x) < 9e15 ? json_integer((json_int_t)x) : json_real(x);
+}
+
 static void put(json_t *o, const char *key, double x) {
-    if (isnan(x)) return; // not counted: left out
-    json_object_set_new(
-        o, key, x == floor(x) && fabs(x) < 9e15 ? json_integer((json_int_t)x) : json_real(x));
+    if (!isnan(x)) json_object_set_new(o, key, count_of(x)); // not counted: left out
+}
+
+static void put_rate(json_t *o, const char *key, double x) {
+    if (!isnan(x)) json_object_set_new(o, key, json_real(x));
 }
 
 static double at(Ref o, const char *member, size_t i) {
     return ref_number(ref_at(ref_key(o, member), i));
 }
 
-// drafts: rounds; accepted: of them all. Wall times are nobody's to know here.
-static void put_counts(json_t *o, double rounds, double k, double accepted) {
+static void put_counts(json_t *o, double rounds, double drafted, double accepted) {
     put(o, "verify_calls", rounds);
-    put(o, "drafted_tokens", rounds * k);
+    put(o, "drafted_tokens", drafted);
     put(o, "accepted_drafts", accepted);
-    put(o, "rejected_drafts", rounds * k - accepted);
-    if (!(rounds > 0)) return;
-    put(o, "acceptance_rate", accepted / (rounds * k));
-    put(o, "mean_accepted_drafts_per_cycle", accepted / rounds);
+    put(o, "rejected_drafts", drafted - accepted);
+    if (!(rounds > 0) || !(drafted > 0)) return;
+    put_rate(o, "acceptance_rate", accepted / drafted);
+    put_rate(o, "mean_accepted_drafts_per_cycle", accepted / rounds);
 }
 
 static void put_depths(json_t *o, Ref accepted, double rounds, int k) {
@@ -33,10 +38,8 @@ static void put_depths(json_t *o, Ref accepted, double rounds, int k) {
     for (int i = 0; i < k; i++) {
         const double x = ref_number(ref_at(accepted, (size_t)i));
         json_array_append(got, json_array_get(accepted.v, (size_t)i));
-        json_array_append_new(drafted, json_real(rounds));
+        json_array_append_new(drafted, count_of(rounds));
         json_array_append_new(rate, json_real(rounds > 0 ? x / rounds : 0.0));
-        if (rounds == floor(rounds)) // whole counts stay whole
-            json_array_set_new(drafted, (size_t)i, json_integer((json_int_t)rounds));
     }
     json_object_set_new(o, "accepted_by_depth", got);
     json_object_set_new(o, "drafted_by_depth", drafted);
@@ -51,9 +54,9 @@ static json_t *summary(const ReportView *v, Ref head, int k) {
     put(o, "generated_tokens", ref_number(view_ref(v, "tokens")));
     static const char *const timed[] = {"mean_tok_s", "mean_ar_tok_s", "mean_speedup_vs_ar"};
     for (int t = 0; t < 3; t++) json_object_set_new(o, timed[t], json_null());
-    put_counts(o, rounds, k, at(head, "num_accepted_tokens", i));
+    put_counts(o, rounds, at(head, "num_draft_tokens", i), at(head, "num_accepted_tokens", i));
     put_depths(o, ref_at(ref_key(head, "accepted_by_position"), i), rounds, k);
-    put(o, "tokens_per_target_step", at(head, "tau", i));
+    put_rate(o, "tokens_per_target_step", at(head, "tau", i));
     return o;
 }
 
@@ -69,9 +72,10 @@ static json_t *rows(const ReportView *v, int d, const char *key, int k) {
         json_t *o = json_object();
         json_object_set_new(o, "prompt_id", json_string(name != NULL ? name : ""));
         if (kind != NULL) json_object_set_new(o, "category", json_string(kind));
+        const double rounds = ref_number(ref_at(ref_at(ref_key(of, "rounds"), i), at_k));
         put(o, "generated_tokens", ref_number(ref_at(ref_at(ref_key(of, "tokens"), i), at_k)));
-        put_counts(o, ref_number(ref_at(ref_at(ref_key(of, "rounds"), i), at_k)), k,
-                   ref_number(ref_at(ref_at(ref_key(of, "accepted"), i), at_k)));
+        put(o, "verify_calls", rounds);
+        put(o, "drafted_tokens", rounds * k);
         json_array_append_new(list, o);
     }
     return list;
@@ -123,7 +127,8 @@ bool report_mtplx(const ReportView *v, const char *dir, Err *err) {
         "depth k drafts k tokens a cycle: draft_block_size k + 1. drafted counts k a cycle, past "
         "the end of the text too; accepted counts drafts inside the text. On sampled text counts "
         "are expected values.",
-        "Rows by prompt are listed at the selected depth only; depths by prompt are not kept.");
+        "Rows by prompt are listed at the selected depth only; what they accepted is not kept by "
+        "prompt.");
     if (o == NULL) return err_set(err, ERR_FAILED, "%s/mtplx.json: out of memory", dir);
     const bool ok = json_write_file(path_join(path, dir, "mtplx.json"), o, err);
     json_decref(o);

@@ -56,7 +56,7 @@ void tables_tau(Page *p, const ReportView *v) {
         char words[160], caption[320];
         view_key_words(words, v, 0, v->key[n]);
         snprintf(caption, sizeof caption,
-                 "Tokens per target step, %g %% interval%s: %s; bonus in, pooled",
+                 "Tokens per target step, %g\u00a0%% interval%s: %s; bonus in, pooled",
                  100 * view_confidence(v), v->drafters > 1 ? ", gain and its interval" : "", words);
         table_open(p, caption);
         drafter_heads(p, v, "k");

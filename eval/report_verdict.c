@@ -21,7 +21,7 @@ static void gain(Page *p, const ReportView *v, int k) {
     const double lo = ref_number(ref_at(ci, 0)), hi = ref_number(ref_at(ci, 1));
     strong(p, ref_at(ref_key(pair, "gain"), (size_t)k - 1), FIG_GAIN);
     if (isnan(lo) || isnan(hi)) return;
-    page_markup(p, " (%g %% interval ", 100 * view_confidence(v));
+    page_markup(p, " (%g\u00a0%% interval ", 100 * view_confidence(v));
     page_interval(p, ci, FIG_GAIN);
     page_markup(p, ")");
     if (hi < 0)

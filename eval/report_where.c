@@ -77,9 +77,10 @@ bool charts_slices(Page *p, const ReportView *v, const char *group, const char *
     view_key_words(words, v, 0, v->key[0]);
     if (t.total > t.rows)
         snprintf(more, sizeof more, " The %d of %d with most prompts.", t.rows, t.total);
-    snprintf(note, sizeof note,
-             "k = %d, %s. Bonus in, pooled over the prompts of the part; bars: %g %% intervals.%s",
-             v->select_k, words, 100 * view_confidence(v), more);
+    snprintf(
+        note, sizeof note,
+        "k = %d, %s. Bonus in, pooled over the prompts of the part; bars: %g\u00a0%% intervals.%s",
+        v->select_k, words, 100 * view_confidence(v), more);
     figure_open(p, v, v->key[0], title, note);
     svg_dots(p, &(SvgDots){.label = title,
                            .x = "tokens per target step",
