@@ -171,12 +171,14 @@ void train_setup_close(TrainSetup *t) {
     *t = (TrainSetup){0};
 }
 
-static bool dev_tau(void *ctx, const Assistant *a, double *tau, SourceMeans *by, Err *err) {
+static bool dev_tau(void *ctx, const Assistant *a, double tau[DRAFT_MAX + 1], SourceMeans *by,
+                    Err *err) {
     TrainSetup *t = ctx;
     const Head head = assistant_deployed_head(&a->cfg);
     const int k = (int)t->s->eval.select_k;
     if (!measurer_run(t->measurer, a, t->measured, NULL, err)) return false;
-    *tau = step_tau(measured_sum(t->measured, t->dev.count, RULE_GREEDY, head, k));
+    for (int i = 1; i <= k; i++)
+        tau[i] = step_tau(measured_sum(t->measured, t->dev.count, RULE_GREEDY, head, i));
     for (int64_t i = 0; i < t->dev.count; i++) {
         const Measured *m = &t->measured[i];
         const StepCount c = m->k[RULE_GREEDY][head][k];

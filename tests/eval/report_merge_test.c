@@ -67,6 +67,10 @@ static void drafters_stand_side_by_side(void **state) {
                                             made_rounds(4, 2, 2) + made_rounds(4, 3, 2)));
     assert_true(number(o, "categories/plain/prompts") == 4);
     assert_true(number(o, "categories/plain/tokens") == 24 + 25 + 26 + 27);
+    const json_t *evil = json_object_get(at(o, "categories"), MADE_EVIL);
+    assert_true(number(evil, "prompts") == 2 && number(evil, "tokens") == 28 + 29);
+    close_to(number(evil, "stock/greedy/tau/0"),
+             57.0 / (made_rounds(2, 4, 1) + made_rounds(2, 5, 1)));
     assert_true(number(o, "sources/one.jsonl/prompts") == MADE_PROMPTS);
     assert_true(number(o, "prompt_counts/drafters/run-b/greedy/rounds/5/3") ==
                 made_rounds(3, 5, 4));
