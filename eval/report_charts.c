@@ -65,8 +65,8 @@ static int lines_of(SvgLine *line, Points *room, const ReportView *v, const char
 
 static bool chart(Page *p, const ReportView *v, const char *key, LineOf of, SvgChart c,
                   const char *title, const char *note) {
-    static SvgLine line[VIEW_DRAFTERS];
-    static Points room[VIEW_DRAFTERS];
+    SvgLine line[VIEW_DRAFTERS];
+    Points room[VIEW_DRAFTERS];
     c.lines = lines_of(line, room, v, key, of);
     c.line = line;
     c.label = title;

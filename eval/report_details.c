@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "eval/report_parts.h"
+#include "infer/base/utf8.h"
 
 static void heads(Page *p, const char *const *name, int n) {
     page_markup(p, "<thead><tr>");
@@ -119,10 +120,11 @@ static void counts_row(Page *p, const ReportView *v, int d, const char *key, siz
 // Row k, column i: a triangle.
 static void triangle(Page *p, const ReportView *v, int d, const char *key, const char *member,
                      const char *what) {
-    char caption[256];
+    char caption[256], name[80];
     const Ref rows = ref_key(view_head(v, d, key), member);
     if (!json_is_array(rows.v)) return;
-    snprintf(caption, sizeof caption, "%s: %.80s, rule \"%s\"", what, v->name[d], key);
+    snprintf(caption, sizeof caption, "%s: %s, rule \"%s\"", what,
+             utf8_fit(name, sizeof name, v->name[d]), key);
     table_open(p, caption);
     page_markup(p, "<thead><tr><th scope=\"col\">k</th>");
     for (int i = 1; i <= v->K; i++) page_markup(p, "<th scope=\"col\">i = %d</th>", i);
@@ -197,7 +199,7 @@ void tables_p_min(Page *p, const ReportView *v) {
     bool open = false;
     for (int d = 0; d < v->drafters; d++)
         for (int n = 0; n < v->keys; n++) {
-            char caption[256];
+            char caption[256], name[80];
             const Ref o = ref_key(ref_key(view_drafter(v, d), "p_min"), v->key[n]);
             if (!json_is_object(o.v)) continue;
             if (!open)
@@ -207,8 +209,8 @@ void tables_p_min(Page *p, const ReportView *v) {
                                "per round (bonus out), drafter steps per round, speed-up where "
                                "costs are known.</p>\n");
             open = true;
-            snprintf(caption, sizeof caption, "By p-min and k: %.80s, rule \"%s\"", v->name[d],
-                     v->key[n]);
+            snprintf(caption, sizeof caption, "By p-min and k: %s, rule \"%s\"",
+                     utf8_fit(name, sizeof name, v->name[d]), v->key[n]);
             table_open(p, caption);
             page_markup(p, "<thead><tr><th scope=\"col\">p</th>");
             for (int k = 1; k <= v->K; k++) page_markup(p, "<th scope=\"col\">k = %d</th>", k);

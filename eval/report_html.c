@@ -63,12 +63,10 @@ static void facts(Page *p, const ReportView *v) {
 }
 
 static void tile(Page *p, const char *label, int k, Ref value, Figure kind, Ref ci) {
-    page_markup(p, "<li><span>%s", label);
-    if (k > 0) page_markup(p, ", k = %d", k);
-    page_markup(p, "</span><b>");
+    page_markup(p, "<li><span>%s, k = %d</span><b>", label, k);
     page_figure(p, value, kind);
     page_markup(p, "</b><small>");
-    if (ci.v != NULL) page_interval(p, ci, kind);
+    page_interval(p, ci, kind);
     page_markup(p, "</small></li>\n");
 }
 
@@ -81,7 +79,7 @@ static void gain_tile(Page *p, const ReportView *v, int k) {
 
 static void tiles(Page *p, const ReportView *v) {
     const int k = v->select_k;
-    const Ref none = {0}, top = view_head(v, v->leader, v->key[0]),
+    const Ref top = view_head(v, v->leader, v->key[0]),
               r = view_recommendation(v, v->leader, v->key[0]);
     page_markup(p, "<ul class=\"tiles\">\n");
     tile(p, "tokens per target step", k, ref_at(ref_key(top, "tau"), (size_t)k - 1), FIG_TAU,
@@ -95,8 +93,18 @@ static void tiles(Page *p, const ReportView *v) {
         page_figure(p, ref_key(r, "best_speedup"), FIG_SPEED);
         page_markup(p, " plain decoding</small></li>\n");
     } else {
-        tile(p, "first draft right, all anchors", 0, ref_at(ref_key(top, "u_all"), 0), FIG_PERCENT,
-             none);
+        const Ref base = view_head(v, 0, v->key[0]);
+        page_markup(p, "<li><span>first draft right, all anchors</span><b>");
+        page_figure(p, ref_at(ref_key(top, "u_all"), 0), FIG_PERCENT);
+        page_markup(p, "</b>");
+        if (v->leader > 0) {
+            page_markup(p, "<small>");
+            page_text(p, v->name[0]);
+            page_markup(p, " ");
+            page_figure(p, ref_at(ref_key(base, "u_all"), 0), FIG_PERCENT);
+            page_markup(p, "</small>");
+        }
+        page_markup(p, "</li>\n");
     }
     page_markup(p, "</ul>\n");
 }

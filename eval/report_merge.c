@@ -36,11 +36,12 @@ static bool taken(const Merge *m, const char *name) {
 static void name_it(const Merge *m, Member *x) {
     const char *run = m->in[x->file].run;
     const bool trained = !strcmp(x->old, "trained");
-    char old[64], base[128];
+    char old[64], before[64], base[128];
     utf8_fit(old, sizeof old, x->old);
-    snprintf(x->name, sizeof x->name, "%s", trained ? run : old);
+    utf8_fit(before, sizeof before, run);
+    snprintf(x->name, sizeof x->name, "%s", trained ? before : old);
     if (!taken(m, x->name)) return;
-    snprintf(base, sizeof base, "%.60s %s", run, old);
+    snprintf(base, sizeof base, "%s %s", before, old);
     snprintf(x->name, sizeof x->name, "%s", base);
     for (int i = 2; taken(m, x->name); i++) snprintf(x->name, sizeof x->name, "%s %d", base, i);
 }
@@ -116,23 +117,26 @@ static json_t *counts_json(const Merge *m) {
     return o;
 }
 
+// Names of files and runs may be any bytes; JSON may not.
 static json_t *merged_from(const Merge *m) {
     json_t *list = json_array();
     for (int f = 0; f < m->n; f++) {
+        char file[1024], run[128];
         json_t *names = json_object();
         for (int d = 0; d < m->drafters; d++)
             if (m->drafter[d].file == f)
                 json_object_set_new(names, m->drafter[d].old, json_string(m->drafter[d].name));
-        json_array_append_new(list, json_pack("{ss ss so}", "file", m->in[f].file, "run",
-                                              m->in[f].run, "drafters", names));
+        json_array_append_new(
+            list, json_pack("{ss ss so}", "file", utf8_fit(file, sizeof file, m->in[f].file), "run",
+                            utf8_fit(run, sizeof run, m->in[f].run), "drafters", names));
     }
     return list;
 }
 
 static json_t *statistics(const Merge *m) {
-    char text[400];
+    char text[512];
     snprintf(text, sizeof text,
-             "%d drafters are compared with %.100s at %d draft lengths by %d rules and heads: %d "
+             "%d drafters are compared with %s at %d draft lengths by %d rules and heads: %d "
              "intervals, each at its own confidence, not corrected for their number. They share "
              "their resamples.",
              m->drafters - 1, m->drafter[0].name, m->K, m->keys,

@@ -34,7 +34,7 @@ static void drafter_heads(Page *p, const ReportView *v, const char *first) {
 }
 
 // tau, its interval and the gain beside drafter 0, one below the other.
-static void tau_cell(Page *p, const ReportView *v, Ref head, Ref pair, size_t i, int d) {
+static void tau_cell(Page *p, Ref head, Ref pair, size_t i, int d) {
     page_markup(p, "<td><b>");
     page_figure(p, ref_at(ref_key(head, "tau"), i), FIG_TAU);
     page_markup(p, "</b><small>");
@@ -48,30 +48,34 @@ static void tau_cell(Page *p, const ReportView *v, Ref head, Ref pair, size_t i,
         page_markup(p, "</small>");
     }
     page_markup(p, "</td>");
-    (void)v;
+}
+
+static void tau_table(Page *p, const ReportView *v, const char *key) {
+    char words[160], caption[320];
+    view_key_words(words, v, 0, key);
+    snprintf(caption, sizeof caption,
+             "Tokens per target step, %g\u00a0%% interval%s: %s; bonus in, pooled",
+             100 * view_confidence(v), v->drafters > 1 ? ", gain and its interval" : "", words);
+    table_open(p, caption);
+    drafter_heads(p, v, "k");
+    page_markup(p, "<tbody%s>\n", v->drafters <= 2 ? " class=\"flat\"" : "");
+    for (int k = 1; k <= v->K; k++) {
+        page_markup(p, "<tr%s><th scope=\"row\">%d</th>", k == v->select_k ? " class=\"sel\"" : "",
+                    k);
+        for (int d = 0; d < v->drafters; d++)
+            tau_cell(p, view_head(v, d, key), view_pair(v, NULL, d, key), (size_t)k - 1, d);
+        page_markup(p, "</tr>\n");
+    }
+    page_markup(p, "</tbody>");
+    table_close(p);
 }
 
 void tables_tau(Page *p, const ReportView *v) {
-    for (int n = 0; n < v->keys; n++) {
-        char words[160], caption[320];
-        view_key_words(words, v, 0, v->key[n]);
-        snprintf(caption, sizeof caption,
-                 "Tokens per target step, %g\u00a0%% interval%s: %s; bonus in, pooled",
-                 100 * view_confidence(v), v->drafters > 1 ? ", gain and its interval" : "", words);
-        table_open(p, caption);
-        drafter_heads(p, v, "k");
-        page_markup(p, "<tbody%s>\n", v->drafters <= 2 ? " class=\"flat\"" : "");
-        for (int k = 1; k <= v->K; k++) {
-            page_markup(p, "<tr%s><th scope=\"row\">%d</th>",
-                        k == v->select_k ? " class=\"sel\"" : "", k);
-            for (int d = 0; d < v->drafters; d++)
-                tau_cell(p, v, view_head(v, d, v->key[n]), view_pair(v, NULL, d, v->key[n]),
-                         (size_t)k - 1, d);
-            page_markup(p, "</tr>\n");
-        }
-        page_markup(p, "</tbody>");
-        table_close(p);
-    }
+    tau_table(p, v, v->key[0]);
+    if (v->keys == 1) return;
+    page_markup(p, "<details><summary>The same by the other rules and heads</summary>\n");
+    for (int n = 1; n < v->keys; n++) tau_table(p, v, v->key[n]);
+    page_markup(p, "</details>\n");
 }
 
 void table_drafters(Page *p, const ReportView *v) {
@@ -129,8 +133,8 @@ void table_slices(Page *p, const ReportView *v, const char *group, const char *w
         page_markup(p, "%s</td>", ref_number(prompts) < STATS_FEW_PROMPTS ? "*" : "");
         cell(p, ref_key(o, "tokens"), FIG_COUNT);
         for (int d = 0; d < v->drafters; d++)
-            tau_cell(p, v, ref_key(ref_key(o, v->name[d]), v->key[0]),
-                     view_pair(v, &o, d, v->key[0]), i, d);
+            tau_cell(p, ref_key(ref_key(o, v->name[d]), v->key[0]), view_pair(v, &o, d, v->key[0]),
+                     i, d);
         page_markup(p, "</tr>\n");
     }
     page_markup(p, "</tbody>");

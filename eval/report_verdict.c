@@ -35,9 +35,9 @@ static void tokens(Page *p, const ReportView *v) {
     if (v->drafters > 2) {
         page_markup(p, "Of %d drafters ", v->drafters);
         page_text(p, v->name[d]);
-        page_markup(p, " is ahead: at k = %d it makes ", k);
+        page_markup(p, " is ahead: at k\u00a0=\u00a0%d it makes ", k);
     } else {
-        page_markup(p, "At k = %d ", k);
+        page_markup(p, "At k\u00a0=\u00a0%d ", k);
         page_text(p, v->name[d]);
         page_markup(p, " makes ");
     }
@@ -45,7 +45,7 @@ static void tokens(Page *p, const ReportView *v) {
     page_markup(p, " tokens per target step");
     if (d == 0) {
         if (k != 3 && v->K >= 3) {
-            page_markup(p, ", at k = 3 ");
+            page_markup(p, ", at k\u00a0=\u00a03 ");
             strong(p, tau_at(v, 0, 3), FIG_TAU);
         }
         page_markup(p, ".");
@@ -58,7 +58,7 @@ static void tokens(Page *p, const ReportView *v) {
     page_markup(p, ": ");
     gain(p, v, k);
     if (k != 3 && v->K >= 3) {
-        page_markup(p, "; at k = 3 ");
+        page_markup(p, "; at k\u00a0=\u00a03 ");
         gain(p, v, 3);
     }
     page_markup(p, ".");
@@ -71,12 +71,12 @@ static void speed(Page *p, const ReportView *v) {
     page_markup(p, " On ");
     page_text(p, device != NULL ? device : "the device of the cost table");
     if (ref_number(best) <= 0) {
-        page_markup(p, " no draft length pays: plain decoding is fastest (k = ");
+        page_markup(p, " no draft length pays: plain decoding is fastest (k\u00a0=\u00a0");
         page_figure(p, best, FIG_COUNT);
         page_markup(p, ").");
         return;
     }
-    page_markup(p, " the fastest is k = ");
+    page_markup(p, " the fastest is k\u00a0=\u00a0");
     strong(p, best, FIG_COUNT);
     page_markup(p, " with ");
     strong(p, ref_key(r, "best_speedup"), FIG_SPEED);
@@ -85,7 +85,7 @@ static void speed(Page *p, const ReportView *v) {
     if (v->leader > 0 && ref_number(base_k) > 0) {
         page_markup(p, " (");
         page_text(p, v->name[0]);
-        page_markup(p, ": k = ");
+        page_markup(p, ": k\u00a0=\u00a0");
         page_figure(p, base_k, FIG_COUNT);
         page_markup(p, ", ");
         page_figure(p, ref_key(base, "best_speedup"), FIG_SPEED);
