@@ -21,6 +21,29 @@ static bool is_table(const json_t *rows, size_t n, size_t K) {
     return true;
 }
 
+static double total(const json_t *rows, size_t k) {
+    double sum = 0.0;
+    for (size_t i = 0; i < json_array_size(rows); i++)
+        sum += json_number_value(json_array_get(json_array_get(rows, i), k));
+    return sum;
+}
+
+// The counts by prompt make the tau of the file: else one of them is not what was measured.
+static bool makes_tau(const MergeInput *in, const ReportView *v, int d, const char *key, Ref o,
+                      Err *err) {
+    for (size_t k = 0; k < (size_t)v->K; k++) {
+        const double rounds = total(ref_key(o, "rounds").v, k),
+                     tau = rounds > 0 ? total(ref_key(o, "tokens").v, k) / rounds : 0.0,
+                     told = ref_number(ref_at(ref_key(view_head(v, d, key), "tau"), k));
+        if (!(fabs(tau - told) <= 1e-6 * (1.0 + told)))
+            return err_set(err, ERR_INPUT,
+                           "%s: prompt_counts of %.100s, %s, give tau %g at k = %zu, its \"tau\" "
+                           "is %g",
+                           in->file, v->name[d], key, tau, k + 1, told);
+    }
+    return true;
+}
+
 static bool counts_of(const MergeInput *in, const ReportView *v, size_t n, Err *err) {
     const Ref all = ref_key(view_ref(v, "prompt_counts"), "drafters");
     for (int d = 0; d < v->drafters; d++)
@@ -34,6 +57,7 @@ static bool counts_of(const MergeInput *in, const ReportView *v, size_t n, Err *
                                    "%s: prompt_counts of %.100s, %s: \"%s\" is not %zu prompts of "
                                    "%d counts",
                                    in->file, v->name[d], v->key[i], what[w], n, v->K);
+            if (!makes_tau(in, v, d, v->key[i], o, err)) return false;
         }
     return true;
 }

@@ -240,6 +240,11 @@ static void negative_counts(json_t *y) {
            *rows = json_object_get(json_object_get(d, "strict"), "tokens");
     json_array_set_new(json_array_get(rows, 3), 1, json_real(-1.0));
 }
+static void other_counts(json_t *y) {
+    json_t *d = json_object_get(json_object_get(counts(y), "drafters"), "trained"),
+           *rows = json_object_get(json_object_get(d, "strict"), "rounds");
+    json_array_set_new(json_array_get(rows, 3), 1, json_integer(400));
+}
 static void no_object(json_t *y) {
     json_object_clear(y);
 }
@@ -256,6 +261,7 @@ static void what_is_not_comparable_is_refused(void **state) {
     refused(no_counts, WORDS("b.json holds no counts by prompt"));
     refused(torn_counts, WORDS("b.json", "trained, strict", "\"rounds\"", "6 prompts of 4"));
     refused(negative_counts, WORDS("b.json", "trained, strict", "\"tokens\""));
+    refused(other_counts, WORDS("b.json", "trained, strict, give tau", "at k = 2"));
     refused(no_object, WORDS("b.json", "\"draft_tokens\""));
 #undef WORDS
 }
