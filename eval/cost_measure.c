@@ -118,8 +118,8 @@ static bool prefill(Timer *m, Err *err) {
                       shown = at + count == n ? 1 : 0;
         const TargetPiece piece = {.count = count, .skip = count - shown};
         target_forward(m->t, m->kv, &piece, 1, m->text + at, tensor_rows(m->state, 0, shown), NULL);
+        drafts_keep(m->drafts, 0); // while the sliding rows are there
     }
-    drafts_keep(m->drafts, 0);
     if (!best_of(m, m->state, err)) return false;
     m->rows[0] = m->id_host[0];
     return true;

@@ -59,6 +59,23 @@ static void heading(FILE *out, const CostTable *c, bool times) {
     fputc('\n', out);
 }
 
+// Quartiles this far apart, as a share of the median, are another program's doing.
+static const double BUSY = 0.2;
+
+static void warn_busy(FILE *out, const CostTable *c) {
+    double worst = 0.0;
+    for (int w = 1; w <= c->widths; w++)
+        worst = fmax(worst, c->target_spread_ms[w] / c->target_ms[w]);
+    for (int h = 0; h < 2; h++)
+        for (int k = 1; k <= c->lengths && c->drafts_ms[h][k] > 0.0; k++)
+            worst = fmax(worst, c->drafts_spread_ms[h][k] / c->drafts_ms[h][k]);
+    if (c->repetitions > 0 && worst > BUSY)
+        fprintf(out,
+                "The quartiles of a time lie up to %.0f %% of it apart: the machine was not idle, "
+                "measure again.\n",
+                100.0 * worst);
+}
+
 void cost_markdown(FILE *out, const CostTable *c) {
     const bool times = c->target_ms[1] > 0.0;
     heading(out, c, times);
@@ -76,4 +93,5 @@ void cost_markdown(FILE *out, const CostTable *c) {
     fputc('\n', out);
     for (int h = 0; times && h < 2; h++)
         if (has_head(c, h)) decomposition(out, c, h);
+    if (times) warn_busy(out, c);
 }

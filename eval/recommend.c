@@ -59,6 +59,14 @@ static json_t *length(int k) {
     return k >= 0 ? json_integer(k) : json_null();
 }
 
+// Published ratios say nothing about rounds that p-min cut short.
+static bool has_priced(const Recommendation *r) {
+    for (int i = 0; i < r->np; i++)
+        for (int k = 1; r->p[i] > 0.0 && k <= r->K; k++)
+            if (isfinite(r->p_speedup[i][k])) return true;
+    return false;
+}
+
 static void add_p_min(json_t *o, const Recommendation *r) {
     json_t *p = json_array(), *speedup = json_array();
     for (int i = 0; i < r->np; i++) {
@@ -67,8 +75,10 @@ static void add_p_min(json_t *o, const Recommendation *r) {
     }
     json_object_set_new(o, "p_min", json_pack("{so so}", "p", p, "speedup", speedup));
     json_object_set_new(o, "best_p_min",
-                        json_pack("{so so so}", "p", json_real(r->best_p), "k", length(r->best_p_k),
-                                  "speedup", known(r->best_p_speedup)));
+                        !has_priced(r)
+                            ? json_null()
+                            : json_pack("{so so so}", "p", json_real(r->best_p), "k",
+                                        length(r->best_p_k), "speedup", known(r->best_p_speedup)));
 }
 
 json_t *recommendation_json(const Recommendation *r) {
@@ -149,7 +159,9 @@ static void verdict(FILE *out, const json_t *o) {
         fprintf(out, "Best p-min: %g at k = %d, speed-up %.2f.\n", p, k,
                 json_number_value(json_object_get(p_min, "speedup")));
     } else if (p_min != NULL) {
-        fputs("No p-min does better.\n", out);
+        fputs(json_is_null(p_min) ? "The cost table cannot price rounds that p-min cuts short.\n"
+                                  : "No p-min does better.\n",
+              out);
     }
     if (limit != NULL)
         fprintf(out, "The cost table ends at k = %d: longer drafts were not considered.\n",

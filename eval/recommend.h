@@ -35,7 +35,8 @@ void recommend_p_min(Recommendation *r, const CostTable *c, const double *p, int
 // New reference: {"head", "tau", "speedup", "tokens_per_s", "break_even_tau", "break_even_rate":
 // [K], null = not known, "best_k", "best_speedup", "limit_k" where the table ends before K,
 // "p_min":
-// {"p", "speedup": [[K] per p]}, "best_p_min": {"p", "k", "speedup"}}; "best_k" null = not known.
+// {"p", "speedup": [[K] per p]}, "best_p_min": {"p", "k", "speedup"}}; "best_k", "best_p_min" null
+// = not known.
 json_t *recommendation_json(const Recommendation *r);
 // One recommendation as a table and what to tell other runtimes; `what` names drafter and rule.
 void recommendation_markdown(FILE *out, const char *what, const json_t *recommendation);

@@ -96,6 +96,8 @@ typedef struct {
         double confidence;     // 0.95
         int64_t audit_prompts; // prompts decoded live beside the simulator
         char *drafter;         // path of a trained drafter for `eval` alone; "" = best checkpoint
+        char *cost;            // measure | none | JSON file of another device (eval/cost.h)
+        int64_t cost_context;  // rows of context while it is measured
         int64_t seed;
     } eval;
     struct {

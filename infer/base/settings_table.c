@@ -140,6 +140,10 @@ const Field settings_fields[] = {
         "prompts decoded live beside the simulator"),
     STR("eval.drafter", eval.drafter, "", NULL,
         "folder of a trained drafter for eval alone; empty: the best checkpoint"),
+    STR("eval.cost", eval.cost, "measure", NULL,
+        "what a round costs: measure it here, none, or the JSON file of another device"),
+    INT("eval.cost_context", eval.cost_context, "512", 1, 1 << 20,
+        "rows of context while it is measured, fewer where the model allows fewer"),
     INT("eval.seed", eval.seed, "0", 0, MANY, "seed of the bootstrap"),
 
     STRS("export.to", export_.to, "hf,mlx,target-hf", "hf|mlx|target-hf", "formats written"),
