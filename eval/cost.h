@@ -36,8 +36,9 @@ typedef struct {
 RoundMix round_constant(int k, double tau); // k drafts in every round
 
 const char *cost_head_name(Head head); // "dense", "centroid"
-// A round in plain decoding steps: (drafter_round_ms where a step runs + steps * drafter_ms + sum
-// of verified[i] * target_ms[i + 1]) / target_ms[1]. Published ratios: the sum of verified[i] *
+// A round in plain decoding steps: (drafts + sum of verified[i] * target_ms[i + 1]) / target_ms[1].
+// Drafts: drafts_ms of as many steps as the rounds ran where it was measured, else drafter_round_ms
+// where a step runs + steps * drafter_ms. Published ratios: the sum of verified[i] *
 // round_ratio[i], where no step was withheld. NaN where the table lacks what the round needs.
 double cost_round(const CostTable *c, Head head, const RoundMix *mix);
 int cost_limit(const CostTable *c, Head head); // largest k whose round has a cost; 0: none

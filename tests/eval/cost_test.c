@@ -143,6 +143,37 @@ static void rounds_are_priced_by_hand(void **state) {
     assert_true(isnan(cost_round(&c, HEAD_DENSE, &wide)));
 }
 
+// Rounds of drafts as measured: 3, 5, 6 ms, not what any step and set-up add up to.
+static void measured_rounds_count_as_they_are(void **state) {
+    (void)state;
+    CostTable c = loaded("{\"device\": \"X\", \"target_ms\": [10, 11, 12, 14], \"drafter_ms\": "
+                         "{\"dense\": 1.5}, \"drafter_round_ms\": {\"dense\": 1.5}, "
+                         "\"drafts_ms\": {\"dense\": [3, 5, 6]}}");
+    for (int k = 1; k <= 3; k++) {
+        const RoundMix mix = round_constant(k, 2.0);
+        NEAR(cost_round(&c, HEAD_DENSE, &mix), (c.drafts_ms[0][k] + c.target_ms[k + 1]) / 10);
+    }
+    // at most 3 drafts: those of 0 and 1 had one withheld
+    const RoundMix some = {
+        .tokens = 2, .steps = 0.25 * 1 + 0.5 * 2 + 0.25 * 3, .verified = {0.25, 0.5, 0, 0.25}};
+    NEAR(cost_round(&c, HEAD_DENSE, &some),
+         (0.25 * (3 + 10) + 0.5 * (5 + 11) + 0.25 * (6 + 14)) / 10);
+    // none got to 3: those of 2 had one withheld too
+    const RoundMix all = {.tokens = 2, .steps = 0.5 * 1 + 0.5 * 3, .verified = {0.5, 0, 0.5}};
+    NEAR(cost_round(&c, HEAD_DENSE, &all), (0.5 * (3 + 10) + 0.5 * (6 + 12)) / 10);
+    // half of the rounds of 1 ended without any: between one step and two
+    const RoundMix half = {.tokens = 2, .steps = 0.5 * 1.5 + 0.5 * 2, .verified = {0, 0.5, 0.5}};
+    NEAR(cost_round(&c, HEAD_DENSE, &half), (0.5 * (4 + 11) + 0.5 * (5 + 12)) / 10);
+    // counts over seven rounds: what division leaves over is no step
+    const RoundMix seven = {.tokens = 2,
+                            .steps = (2 * 1 + 3 * 2 + 2 * 3) / 7.0,
+                            .verified = {2 / 7.0, 3 / 7.0, 0, 2 / 7.0}};
+    NEAR(cost_round(&c, HEAD_DENSE, &seven),
+         (2 * (3 + 10) + 3 * (5 + 11) + 2 * (6 + 14)) / 7.0 / 10);
+    c.drafts_ms[0][2] = 0;
+    assert_true(isnan(cost_round(&c, HEAD_DENSE, &half)));
+}
+
 static void the_best_length_is_found(void **state) {
     (void)state;
     const CostTable c = loaded(WHOLE);
@@ -285,6 +316,7 @@ int main(void) {
         cmocka_unit_test(what_is_wrong_is_named),
         cmocka_unit_test(our_own_tables_come_back),
         cmocka_unit_test(rounds_are_priced_by_hand),
+        cmocka_unit_test(measured_rounds_count_as_they_are),
         cmocka_unit_test(the_best_length_is_found),
         cmocka_unit_test(p_min_is_weighed_against_constant_lengths),
         cmocka_unit_test(published_tables_give_the_published_lengths),
