@@ -53,8 +53,7 @@ bool bench_cost(const Settings *s, Device *dev, const PairShape *whole, PairShap
     if (ok) {
         printf("\nround    %s, random weights", shape.name);
         if (shape.layers < whole->layers || shape.vocab < whole->vocab)
-            printf(": %lld of %lld layers, %lld of %lld tokens, so that drafts weigh more than "
-                   "beside the whole model",
+            printf(": %lld of %lld layers, %lld of %lld tokens; the ratios are those of this part",
                    (long long)shape.layers, (long long)whole->layers, (long long)shape.vocab,
                    (long long)whole->vocab);
         printf("\n");

@@ -36,7 +36,9 @@ static double drafting(const CostTable *c, Head head, double steps) {
                    ? NAN
                    : fmin(steps, 1.0) * c->drafter_round_ms[head] + steps * c->drafter_ms[head];
     if (fabs(steps - rint(steps)) < 1e-6) steps = rint(steps); // counts were divided by rounds
-    if (steps > c->lengths) return ms[c->lengths] + (steps - c->lengths) * c->drafter_ms[head];
+    if (steps > c->lengths) // a step withheld behind the longest round
+        return ms[c->lengths] > 0.0 ? ms[c->lengths] + (steps - c->lengths) * c->drafter_ms[head]
+                                    : NAN;
     const int whole = (int)steps;
     const double part = steps - whole, below = whole > 0 ? ms[whole] : 0.0,
                  above = part > 0.0 ? ms[whole + 1] : below;

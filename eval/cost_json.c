@@ -206,17 +206,25 @@ static json_t *row_json(const double *from, int n) {
     return a;
 }
 
-static void set_heads(json_t *o, const char *key, const CostTable *c, const double *number,
-                      const double (*by_k)[DRAFT_MAX + 1]) {
-    json_t *heads = json_object();
-    for (int h = 0; h < 2; h++) {
-        const char *name = cost_head_name((Head)h);
-        if (by_k != NULL ? by_k[h][1] <= 0.0 : number[h] == 0.0) continue;
-        json_object_set_new(heads, name,
-                            by_k != NULL ? row_json(by_k[h], c->lengths) : json_real(number[h]));
-    }
+static void set_found(json_t *o, const char *key, json_t *heads) {
     if (json_object_size(heads) > 0) json_object_set(o, key, heads);
     json_decref(heads);
+}
+
+static void set_heads(json_t *o, const char *key, const double number[2]) {
+    json_t *heads = json_object();
+    for (int h = 0; h < 2; h++)
+        if (number[h] != 0.0)
+            json_object_set_new(heads, cost_head_name((Head)h), json_real(number[h]));
+    set_found(o, key, heads);
+}
+
+static void set_heads_by_k(json_t *o, const char *key, const double by_k[2][DRAFT_MAX + 1], int n) {
+    json_t *heads = json_object();
+    for (int h = 0; h < 2; h++)
+        if (by_k[h][1] > 0.0)
+            json_object_set_new(heads, cost_head_name((Head)h), row_json(by_k[h], n));
+    set_found(o, key, heads);
 }
 
 json_t *cost_json(const CostTable *c) {
@@ -230,12 +238,12 @@ json_t *cost_json(const CostTable *c) {
         return o;
     }
     json_object_set_new(o, "target_ms", row_json(c->target_ms, c->widths));
-    set_heads(o, "drafter_ms", c, c->drafter_ms, NULL);
-    set_heads(o, "drafter_round_ms", c, c->drafter_round_ms, NULL);
+    set_heads(o, "drafter_ms", c->drafter_ms);
+    set_heads(o, "drafter_round_ms", c->drafter_round_ms);
+    set_heads_by_k(o, "drafts_ms", c->drafts_ms, c->lengths);
     if (c->repetitions == 0) return o;
     json_object_set_new(o, "repetitions", json_integer(c->repetitions));
     json_object_set_new(o, "target_spread_ms", row_json(c->target_spread_ms, c->widths));
-    set_heads(o, "drafts_ms", c, NULL, c->drafts_ms);
-    set_heads(o, "drafts_spread_ms", c, NULL, c->drafts_spread_ms);
+    set_heads_by_k(o, "drafts_spread_ms", c->drafts_spread_ms, c->lengths);
     return o;
 }
