@@ -44,7 +44,8 @@ typedef struct {
         int64_t seed;
     } data;
     struct {
-        char *answers; // target: regenerate | reference: keep the answers given in the data
+        char *held_out; // greedy | sampled: dev and eval answers
+        char *answers;  // target: regenerate | reference: keep the answers given in the data
         int64_t max_new_tokens;
         int64_t batch;      // sequences decoded at once
         double temperature; // 0 = greedy
@@ -98,6 +99,8 @@ typedef struct {
         char *drafter;         // path of a trained drafter for `eval` alone; "" = best checkpoint
         char *cost;            // measure | none | JSON file of another device (eval/cost.h)
         int64_t cost_context;  // rows of context while it is measured
+        StrList drafters;      // more of them: DIR or NAME=DIR
+        StrList p_min;         // thresholds, each above 0
         int64_t seed;
     } eval;
     struct {
