@@ -207,3 +207,7 @@ Interval sweep_tau(const SweepIntervals *s, int d, int r, Head h, int k) {
 Interval sweep_gain(const SweepIntervals *s, int d, int r, Head h, int k) {
     return bootstrap_gain(s->bootstrap, series_of(s, d, r, h, k), series_of(s, 0, r, h, k));
 }
+
+Power sweep_power(const SweepIntervals *s, int d, int r, Head h, int k) {
+    return stats_power(s->bootstrap, series_of(s, d, r, h, k), series_of(s, 0, r, h, k), 0.01, 0.8);
+}

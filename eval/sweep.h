@@ -72,5 +72,6 @@ void sweep_intervals_free(SweepIntervals *s);
 // d: sweep, r: number of the rule.
 Interval sweep_tau(const SweepIntervals *s, int d, int r, Head h, int k);
 Interval sweep_gain(const SweepIntervals *s, int d, int r, Head h, int k); // over sweep 0
+Power sweep_power(const SweepIntervals *s, int d, int r, Head h, int k); // of a gain of 1 % at 80 %
 
 #endif
