@@ -44,7 +44,9 @@ static void heading(FILE *out, const CostTable *c, bool times) {
     fprintf(out, "\nCost of a round on %s (%s", c->device, c->source);
     if (c->dtype[0] != '\0') fprintf(out, ", %s", c->dtype);
     if (c->context > 0) fprintf(out, ", %lld rows of context", (long long)c->context);
-    if (c->repetitions > 0) fprintf(out, ", medians of %lld", (long long)c->repetitions);
+    if (c->repetitions > 0)
+        fprintf(out, ", medians of %lld ± half the distance of their quartiles",
+                (long long)c->repetitions);
     fprintf(out, "), batch 1\n\n| k |%s",
             times ? " target, k + 1 rows, ms | ± | of one row |" : "");
     for (int h = 0; h < 2; h++) {
