@@ -115,16 +115,26 @@ static void close_all(Eval *e) {
     close_target(&e->open);
 }
 
+static void drafters_of(const Eval *e, SweepDrafter out[EVAL_DRAFTERS_MAX]) {
+    for (int i = 0; i < e->n; i++)
+        out[i] = (SweepDrafter){e->drafter[i].name, e->drafter[i].path, e->drafter[i].assistant};
+}
+
 static bool sweep_all(Eval *e, Err *err) {
-    for (int i = 0; i < e->n; i++) {
-        const double start = now_s();
-        if (!sweep_run(&e->sweep[i], e->drafter[i].name, e->drafter[i].path,
-                       e->drafter[i].assistant, target_config(e->open.target), &e->source,
-                       &e->sweep_options, err))
-            return false;
-        log_info("eval: %s drafter on %lld prompts, k = 1..%d, %.1f s", e->drafter[i].name,
-                 (long long)e->sweep[i].n, e->K, now_s() - start);
-    }
+    SweepDrafter drafter[EVAL_DRAFTERS_MAX];
+    const double start = now_s();
+    drafters_of(e, drafter);
+    if (!sweep_run(e->sweep, drafter, e->n, target_config(e->open.target), &e->source,
+                   &e->sweep_options, err))
+        return false;
+    e->sweep_s = now_s() - start;
+    log_info("eval: %d drafter%s on %lld prompts, k = 1..%d, %.1f s", e->n, e->n > 1 ? "s" : "",
+             (long long)e->sweep[0].n, e->K, e->sweep_s);
+    const int64_t lost = e->sweep[0].pool->impossible;
+    if (lost > 0)
+        log_info("eval: %lld tokens of the text have no probability in its sampler (features are "
+                 "rounded); a draft of them counts as standing",
+                 (long long)lost);
     return true;
 }
 
@@ -151,15 +161,13 @@ static json_t *measure(Eval *e, Err *err) {
 // Measuring and the audit come one after the other: the larger one counts.
 static void plan_memory(Eval *e) {
     const TargetConfig *tc = target_config(e->open.target);
-    size_t drafters = 0, most = 0;
-    const size_t audit = eval_audit_bytes(e), cost = eval_cost_bytes(e);
-    for (int i = 0; i < e->n; i++) {
-        const Assistant *a = e->drafter[i].assistant;
-        const size_t sweep = sweep_bytes(a, tc, &e->source, &e->sweep_options);
-        drafters += assistant_bytes(a);
-        if (sweep > most) most = sweep;
-    }
-    if (cost > most) most = cost;
+    SweepDrafter drafter[EVAL_DRAFTERS_MAX];
+    size_t drafters = 0;
+    drafters_of(e, drafter);
+    for (int i = 0; i < e->n; i++) drafters += assistant_bytes(drafter[i].assistant);
+    const size_t audit = eval_audit_bytes(e), cost = eval_cost_bytes(e),
+                 sweep = sweep_bytes(drafter, e->n, tc, &e->source, &e->sweep_options),
+                 most = cost > sweep ? cost : sweep;
     memory_add(&e->memory, "target", (int64_t)target_bytes(e->open.target));
     memory_add(&e->memory, "drafters", (int64_t)drafters);
     memory_add(&e->memory, "kernels", (int64_t)dev_scratch_bytes(e->open.dev));

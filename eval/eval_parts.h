@@ -10,7 +10,7 @@
 #include "eval/sweep.h"
 #include "infer/base/memory.h"
 
-enum { EVAL_DRAFTERS_MAX = 32 };
+enum { EVAL_DRAFTERS_MAX = MEASURE_DRAFTERS_MAX };
 
 // A drafter that is measured. name: "stock", "trained", or its folder's, unique among them.
 typedef struct {
@@ -31,6 +31,7 @@ typedef struct {
     EvalDrafter drafter[EVAL_DRAFTERS_MAX]; // the stock one first
     int n;
     Sweep sweep[EVAL_DRAFTERS_MAX];
+    double sweep_s; // time of the sweeps
     MemoryPlan memory;
 } Eval;
 
