@@ -153,6 +153,17 @@ static json_t *diagnostics_json(const Cell *c) {
     return out.object;
 }
 
+static json_t *power_json(const Cell *c) {
+    static const char *const arrays[] = {"se_gain", "prompts_for_1_percent"};
+    Columns out = columns_begin(arrays, 2);
+    for (int k = 1; k <= c->r->sweep[0].K; k++) {
+        const Power p = sweep_power(c->r->intervals, c->d, c->rule, c->head, k);
+        json_t *const column[] = {json_real(p.se), json_integer((json_int_t)p.prompts)};
+        columns_add(&out, column);
+    }
+    return out.object;
+}
+
 // Rounds of every prompt: what a comparison with other drafters is resampled from.
 static json_t *prompt_rounds_json(const Cell *c) {
     static const char *const arrays[] = {"rounds", "tokens"};
@@ -227,6 +238,17 @@ static json_t *prompts_json(const AcceptanceReport *r) {
     return out.object;
 }
 
+// Power: of the second drafter beside the first.
+static json_t *statistics_json(const AcceptanceReport *r) {
+    char text[512];
+    json_t *o = json_object(), *power = json_object();
+    stats_multiplicity(text, sizeof text, r->sweep[0].K, r->how.confidence);
+    json_object_set_new(o, "multiplicity", json_string(text));
+    if (r->n > 1) put_cells(power, r, 1, power_json);
+    json_object_set_new(o, "power", power);
+    return o;
+}
+
 static json_t *definitions(void) {
     static const char *const text[][2] = {
         {"tau", "tokens generated after the first / rounds, the last round cut at the end of the "
@@ -254,6 +276,12 @@ static json_t *definitions(void) {
         {"recall", "share of anchors at draft step i whose teacher's best token lies in the "
                    "clusters that the centroid head chose; tau_ceiling: tau if it were right "
                    "wherever that is so"},
+        {"statistics", "power: standard error of the gain over the bootstrap's resamples, and how "
+                       "many such prompts show a gain of 1 % with a chance of 80 %"},
+        {"recommendation", "speedup: tau / the cost of a round in plain decoding steps "
+                           "(break_even_tau), by the cost table; break_even_rate: accepted / "
+                           "drafted that pays for it; best_k 0: no drafter. Greedy choices, batch "
+                           "1, whatever the rule"},
         {"diagnostics", "what other tools print for the same data, all biased: the mean over all "
                         "anchors instead of visited ones, products of mean acceptances, mean "
                         "products of acceptance probabilities"}};
@@ -287,6 +315,7 @@ json_t *acceptance_json(const AcceptanceReport *r, Err *err) {
         if (d == 1) json_object_set(o, "paired", pair);
     }
     json_object_set_new(o, "pairs", pairs);
+    json_object_set_new(o, "statistics", statistics_json(r));
     json_object_set_new(o, "prompt_counts", prompts_json(r));
     json_object_set_new(o, "bootstrap",
                         json_pack("{sI sf sI sb}", "resamples", (json_int_t)r->how.resamples,

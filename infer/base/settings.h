@@ -97,6 +97,8 @@ typedef struct {
         double confidence;     // 0.95
         int64_t audit_prompts; // prompts decoded live beside the simulator
         char *drafter;         // path of a trained drafter for `eval` alone; "" = best checkpoint
+        char *cost;            // measure | none | JSON file of another device (eval/cost.h)
+        int64_t cost_context;  // rows of context while it is measured
         StrList drafters;      // more of them: DIR or NAME=DIR
         StrList p_min;         // thresholds, each above 0
         int64_t seed;

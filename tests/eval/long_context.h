@@ -8,7 +8,9 @@
 #include "infer/text/chat.h"
 #include "tests/eval/verb_run.h"
 
-#define LONG_PAIR "-c configs/demo.json eval.audit_prompts=0 eval.draft_tokens=3 eval.select_k=3 "
+#define LONG_PAIR                                                                                  \
+    "-c configs/demo.json regenerate.answers=reference eval.audit_prompts=0 eval.draft_tokens=3 "  \
+    "eval.select_k=3 "
 #define LONG_TEXT "configs/demo/prompts/german-facts.train.jsonl.zst"
 
 // Real text, one prompt behind the other, all of it but 16 tokens the model's turn.
