@@ -106,6 +106,17 @@ static json_t *gain_json(const Merge *m, const Counted *c, int d, int key) {
     return json_pack("{so so}", "gain", gain, "ci", ci);
 }
 
+json_t *counted_power(const Merge *m, const Counted *c, int d, int key) {
+    json_t *se = json_array(), *prompts = json_array();
+    for (int k = 0; k < m->K; k++) {
+        const Power p =
+            stats_power(c->boot, series_of(m, d, key, k), series_of(m, 0, key, k), 0.01, 0.8);
+        json_array_append_new(se, json_real(p.se));
+        json_array_append_new(prompts, json_integer((json_int_t)p.prompts));
+    }
+    return json_pack("{so so}", "se_gain", se, "prompts_for_1_percent", prompts);
+}
+
 bool merge_has(const Merge *m, int d, int key) {
     return json_object_get(m->drafter[d].counts, m->key[key]) != NULL;
 }

@@ -39,6 +39,8 @@ bool merge_has(const Merge *m, int d, int key);                // the drafter ha
 const json_t *merge_prompts(const Merge *m, const char *what); // "id", "tokens", ... of the prompts
 json_t *counted_tau(const Merge *m, const Counted *c, int d, int key); // tau, tau_ci, num_drafts
 json_t *counted_pairs(const Merge *m, const Counted *c);               // "pairs"
+// {"se_gain", "prompts_for_1_percent"} of drafter d beside the first.
+json_t *counted_power(const Merge *m, const Counted *c, int d, int key);
 // Adds "categories" or "sources" to out.
 MUST_CHECK bool counted_slices(json_t *out, const Merge *m, const char *group, const char *list,
                                Err *err);

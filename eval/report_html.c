@@ -157,10 +157,11 @@ static void speed(Page *p, const ReportView *v) {
 }
 
 static void counting(Page *p, const ReportView *v) {
-    page_markup(p, "<section><h2 id=\"counting\">Why others print other numbers</h2>\n<p>Every "
-                   "line is the same drafts on the same text. k draft tokens here are "
-                   "num_speculative_tokens k in vLLM, --draft-max k in llama.cpp and block size "
-                   "k + 1 in MTPLX.</p>\n");
+    page_markup(
+        p, "<section><h2 id=\"counting\">Why others print other numbers</h2>\n<p>Every "
+           "line is the same drafts on the same text. k draft tokens here are "
+           "num_speculative_tokens k in vLLM, --spec-draft-n-max k in llama.cpp and block size "
+           "k + 1 in MTPLX.</p>\n");
     table_countings(p, v);
     page_markup(p, "</section>\n");
 }

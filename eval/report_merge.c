@@ -133,31 +133,52 @@ static json_t *merged_from(const Merge *m) {
     return list;
 }
 
-static json_t *statistics(const Merge *m) {
-    char text[512];
-    snprintf(text, sizeof text,
-             "%d drafters are compared with %s at %d draft lengths by %d rules and heads: %d "
-             "intervals, each at its own confidence, not corrected for their number. They share "
-             "their resamples.",
-             m->drafters - 1, m->drafter[0].name, m->K, m->keys,
-             (m->drafters - 1) * m->K * m->keys);
-    return json_pack("{ss}", "multiplicity", text);
+// Power as eval tells it: of the second drafter beside the first.
+static json_t *statistics(const Merge *m, const Counted *c) {
+    char text[1024];
+    const int others = m->drafters - 1;
+    const size_t used = (size_t)snprintf(
+        text, sizeof text,
+        "%d drafter%s compared with %s by %d rule%s; all share their resamples. By "
+        "each drafter and rule: ",
+        others, others == 1 ? " is" : "s are", m->drafter[0].name, m->keys,
+        m->keys == 1 ? "" : "s and heads");
+    stats_multiplicity(text + used, sizeof text - used, m->K, m->how->confidence);
+    json_t *power = json_object();
+    for (int i = 0; i < m->keys && m->drafters > 1; i++)
+        if (merge_has(m, 1, i) && merge_has(m, 0, i))
+            json_object_set_new(power, m->key[i], counted_power(m, c, 1, i));
+    return json_pack("{ss so}", "multiplicity", text, "power", power);
 }
 
-// Recommendations are beside each other only where they come from the same costs.
+static bool same_device(const json_t *a, const json_t *b) {
+    static const char *const what[] = {"device", "dtype", "context"};
+    for (int i = 0; i < 3; i++) {
+        const json_t *x = json_object_get(a, what[i]), *y = json_object_get(b, what[i]);
+        if (x != y && !json_equal(x, y)) return false;
+    }
+    return true;
+}
+
+// Speed-ups are beside each other only where they hold for the same device, dtype and context. Two
+// runs that timed it give slightly different costs; those of the first are shown.
 static void add_recommendations(json_t *out, const Merge *m) {
     const json_t *cost = json_object_get(m->in[0].acceptance, "cost");
     json_t *all = json_object();
     for (int d = 0; d < m->drafters; d++) {
         const Member *x = &m->drafter[d];
-        const json_t *from = m->in[x->file].acceptance,
+        const json_t *from = m->in[x->file].acceptance, *its = json_object_get(from, "cost"),
                      *r = json_object_get(json_object_get(from, "recommendation"), x->old);
         if (r == NULL) continue;
-        if (cost == NULL || !json_equal(cost, json_object_get(from, "cost")))
-            log_warn("report: %s was given other costs than %s: no speed-up of %s is shown",
+        if (cost == NULL || !same_device(cost, its)) {
+            log_warn("report: %s has the costs of another device, dtype or context than %s: no "
+                     "speed-up of %s is shown",
                      m->in[x->file].file, m->in[0].file, x->name);
-        else
-            json_object_set_new(all, x->name, cut_recommendation(r, m->K));
+            continue;
+        }
+        if (!json_equal(cost, its))
+            log_info("report: %s was timed by itself: its speed-up is by its own costs", x->name);
+        json_object_set_new(all, x->name, cut_recommendation(r, m->K));
     }
     if (cost != NULL) json_object_set(out, "cost", (json_t *)cost);
     if (json_object_size(all) > 0) json_object_set(out, "recommendation", all);
@@ -183,7 +204,7 @@ static json_t *build(const Merge *m, const Counted *c) {
                                   "confidence", m->how->confidence, "seed",
                                   (json_int_t)m->how->seed, "few_prompts",
                                   c->prompts < STATS_FEW_PROMPTS));
-    json_object_set_new(out, "statistics", statistics(m));
+    json_object_set_new(out, "statistics", statistics(m, c));
     set_copy(out, first, "capture");
     set_copy(out, first, "definitions");
     add_recommendations(out, m);

@@ -29,9 +29,10 @@ static double total(const json_t *rows, size_t k) {
 }
 
 // The counts by prompt make the tau of the file: else one of them is not what was measured.
-static bool makes_tau(const MergeInput *in, const ReportView *v, int d, const char *key, Ref o,
-                      Err *err) {
-    for (size_t k = 0; k < (size_t)v->K; k++) {
+static bool makes_tau(const MergeInput *in, const ReportView *v, int d, const char *key, Err *err) {
+    const Ref o =
+        ref_key(ref_key(ref_key(view_ref(v, "prompt_counts"), "drafters"), v->name[d]), key);
+    for (size_t k = 0; k < (size_t)v->K && o.v != NULL; k++) {
         const double rounds = total(ref_key(o, "rounds").v, k),
                      tau = rounds > 0 ? total(ref_key(o, "tokens").v, k) / rounds : 0.0,
                      told = ref_number(ref_at(ref_key(view_head(v, d, key), "tau"), k));
@@ -41,6 +42,13 @@ static bool makes_tau(const MergeInput *in, const ReportView *v, int d, const ch
                            "is %g",
                            in->file, v->name[d], key, tau, k + 1, told);
     }
+    return true;
+}
+
+static bool taus_of(const MergeInput *in, const ReportView *v, Err *err) {
+    for (int d = 0; d < v->drafters; d++)
+        for (int i = 0; i < v->keys; i++)
+            if (!makes_tau(in, v, d, v->key[i], err)) return false;
     return true;
 }
 
@@ -57,7 +65,6 @@ static bool counts_of(const MergeInput *in, const ReportView *v, size_t n, Err *
                                    "%s: prompt_counts of %.100s, %s: \"%s\" is not %zu prompts of "
                                    "%d counts",
                                    in->file, v->name[d], v->key[i], what[w], n, v->K);
-            if (!makes_tau(in, v, d, v->key[i], o, err)) return false;
         }
     return true;
 }
@@ -153,6 +160,7 @@ bool report_same(const MergeInput *in, int n, int *K, Err *err) {
         if (!report_view(&v, in[f].acceptance, err)) return err_wrap(err, "%s", in[f].file);
         if (!prompts_of(&in[f], &v, err)) return false;
         if (f > 0 && !same_as_first(&in[0], &in[f], err)) return false;
+        if (!taus_of(&in[f], &v, err)) return false;
         if (v.K < *K) *K = v.K;
         if (v.K > most) most = v.K;
     }

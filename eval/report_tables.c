@@ -141,38 +141,72 @@ void table_slices(Page *p, const ReportView *v, const char *group, const char *w
     table_close(p);
 }
 
-static void cost_table(Page *p, const ReportView *v) {
-    const Ref cost = view_ref(v, "cost"), target = ref_key(cost, "target_ms"),
-              drafter = ref_key(cost, "drafter_ms");
-    if (!json_is_object(cost.v)) return;
-    const char *text[3] = {"device", "source", "dtype"}, *name;
+static void cost_row(Page *p, const char *what, const char *head, Ref x, Figure kind) {
+    if (x.v == NULL) return;
+    page_markup(p, "<tr><th scope=\"row\">%s", what);
+    page_text(p, head);
+    page_markup(p, "</th><td class=\"t\">");
+    if (json_is_string(x.v))
+        page_text(p, json_string_value(x.v));
+    else
+        page_figure(p, x, kind);
+    page_markup(p, "</td></tr>\n");
+}
+
+// A number for each head.
+static void cost_heads(Page *p, const char *what, Ref heads) {
+    const char *name;
     json_t *x;
-    table_open(p, "Costs that the speed-up is computed with");
-    page_markup(p, "<tbody>\n");
-    for (int i = 0; i < 3; i++) {
-        const char *s = json_string_value(ref_key(cost, text[i]).v);
-        if (s == NULL) continue;
-        page_markup(p, "<tr><th scope=\"row\">%s</th><td class=\"t\">", text[i]);
-        page_text(p, s);
-        page_markup(p, "</td></tr>\n");
+    json_object_foreach((json_t *)heads.v, name, x)
+        cost_row(p, what, name, ref_key(heads, name), FIG_MS);
+}
+
+// What is told by how many: a column each.
+static void cost_columns(Page *p, Ref cost) {
+    const Ref drafts = ref_key(cost, "drafts_ms");
+    const struct {
+        const char *name;
+        Ref row;
+        Figure kind;
+    } column[] = {{"target step of n positions", ref_key(cost, "target_ms"), FIG_MS},
+                  {"n drafts, dense head", ref_key(drafts, "dense"), FIG_MS},
+                  {"n drafts, centroid head", ref_key(drafts, "centroid"), FIG_MS},
+                  {"round of n drafts / plain step", ref_key(cost, "round_ratio"), FIG_SPEED}};
+    enum { COLUMNS = sizeof column / sizeof *column };
+    size_t rows = 0;
+    page_markup(p, "<thead><tr><th scope=\"col\">n</th>");
+    for (int c = 0; c < COLUMNS; c++) {
+        const size_t n = json_array_size(column[c].row.v);
+        if (n > 0) page_markup(p, "<th scope=\"col\">%s</th>", column[c].name);
+        if (n > rows) rows = n;
     }
-    page_markup(p, "<tr><th scope=\"row\">context, tokens</th>");
-    cell(p, ref_key(cost, "context"), FIG_COUNT);
-    page_markup(p, "</tr>\n");
-    for (size_t i = 0; i < json_array_size(target.v); i++) {
-        page_markup(p, "<tr><th scope=\"row\">target step, %zu position%s</th>", i + 1,
-                    i > 0 ? "s" : "");
-        cell(p, ref_at(target, i), FIG_MS);
-        page_markup(p, "</tr>\n");
-    }
-    json_object_foreach((json_t *)drafter.v, name, x) {
-        page_markup(p, "<tr><th scope=\"row\">drafter step, ");
-        page_text(p, name);
-        page_markup(p, " head</th>");
-        cell(p, ref_key(drafter, name), FIG_MS);
+    page_markup(p, "</tr></thead>\n<tbody>\n");
+    for (size_t i = 0; i < rows; i++) {
+        page_markup(p, "<tr><th scope=\"row\">%zu</th>", i + 1);
+        for (int c = 0; c < COLUMNS; c++)
+            if (json_array_size(column[c].row.v) > 0)
+                cell(p, ref_at(column[c].row, i), column[c].kind);
         page_markup(p, "</tr>\n");
     }
     page_markup(p, "</tbody>");
+}
+
+static void cost_table(Page *p, const ReportView *v) {
+    const Ref cost = view_ref(v, "cost");
+    if (!json_is_object(cost.v)) return;
+    table_open(p, "Costs that the speed-up is computed with");
+    page_markup(p, "<tbody>\n");
+    cost_row(p, "device", "", ref_key(cost, "device"), FIG_COUNT);
+    cost_row(p, "source", "", ref_key(cost, "source"), FIG_COUNT);
+    cost_row(p, "dtype", "", ref_key(cost, "dtype"), FIG_COUNT);
+    cost_row(p, "context, tokens", "", ref_key(cost, "context"), FIG_COUNT);
+    cost_row(p, "repetitions", "", ref_key(cost, "repetitions"), FIG_COUNT);
+    cost_heads(p, "drafter step, head ", ref_key(cost, "drafter_ms"));
+    cost_heads(p, "drafter, once a round, head ", ref_key(cost, "drafter_round_ms"));
+    page_markup(p, "</tbody>");
+    table_close(p);
+    table_open(p, "Costs by n; medians where they were measured here");
+    cost_columns(p, cost);
     table_close(p);
 }
 

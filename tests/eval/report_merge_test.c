@@ -77,6 +77,9 @@ static void drafters_stand_side_by_side(void **state) {
     assert_true(number(o, "select_k") == 3 && number(o, "bootstrap/resamples") == 400);
     assert_string_equal(json_string_value(at(o, "merged_from/1/drafters/trained")), "run-b");
     assert_null(json_object_get(o, "paired"));
+    assert_int_equal(json_array_size(at(o, "statistics/power/greedy/se_gain")), MADE_K);
+    assert_true(number(o, "statistics/power/greedy/prompts_for_1_percent/3") > 1);
+    assert_non_null(strstr(json_string_value(at(o, "statistics/multiplicity")), "2 drafters"));
     json_decref(o);
     json_decref(x);
     json_decref(y);
@@ -169,18 +172,22 @@ static void the_common_draft_lengths_are_compared(void **state) {
     json_decref(y);
 }
 
-static void other_costs_are_not_compared(void **state) {
+static void costs_are_those_of_one_device(void **state) {
     (void)state;
-    Err err = {0};
-    json_t *x = made_report(a, 2, false, true), *y = made_report(b, 2, false, true);
-    json_object_set_new(json_object_get(y, "cost"), "device", json_string("another"));
-    json_t *o = merged(x, y, &err);
-    assert_ok(o != NULL, err);
-    assert_non_null(json_object_get(at(o, "recommendation"), "run-a"));
-    assert_null(json_object_get(at(o, "recommendation"), "run-b"));
-    json_decref(o);
-    json_decref(x);
-    json_decref(y);
+    static const char *const field[] = {"device", "source"};
+    for (int i = 0; i < 2; i++) { // another source, and other times: the same device
+        Err err = {0};
+        json_t *x = made_report(a, 2, false, true), *y = made_report(b, 2, false, true);
+        json_object_set_new(json_object_get(y, "cost"), field[i], json_string("another"));
+        json_t *o = merged(x, y, &err);
+        assert_ok(o != NULL, err);
+        const json_t *all = at(o, "recommendation");
+        assert_non_null(json_object_get(all, "run-a"));
+        assert_true((json_object_get(all, "run-b") != NULL) == (i == 1));
+        json_decref(o);
+        json_decref(x);
+        json_decref(y);
+    }
 }
 
 // Changes the second object and expects these words in the refusal.
@@ -272,7 +279,7 @@ int main(void) {
         cmocka_unit_test(intervals_come_from_shared_resamples),
         cmocka_unit_test(other_weights_keep_their_own_names),
         cmocka_unit_test(the_common_draft_lengths_are_compared),
-        cmocka_unit_test(other_costs_are_not_compared),
+        cmocka_unit_test(costs_are_those_of_one_device),
         cmocka_unit_test(what_is_not_comparable_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
