@@ -69,8 +69,8 @@ static const Verb run_verb = {
     .stops = true,
 };
 
-static const Verb *const others[] = {&generate_verb, &report_verb, &audit_verb, &inspect_verb,
-                                     &bench_verb,    &doctor_verb};
+static const Verb *const others[] = {&generate_verb, &report_verb, &audit_verb,
+                                     &inspect_verb,  &bench_verb,  &doctor_verb};
 enum { OTHERS = sizeof others / sizeof others[0] };
 
 static const Verb *verb_at(int i) { // run, stages, others; NULL behind the last

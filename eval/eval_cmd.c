@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/held_out.h"
 #include "eval/eval_parts.h"
 #include "infer/base/hash_cache.h"
 #include "infer/base/json.h"
@@ -98,7 +99,8 @@ static bool open_models(Eval *e, Err *err) {
     if ((e->shards = shards_open(e->shards_dir, &want, err)) == NULL) return false;
     e->source = shards_source(e->shards);
     if (e->source.count == 0) return err_set(err, ERR_INPUT, "%s holds no sequence", e->shards_dir);
-    if (!check_source(&e->open, &e->source, e->shards_dir, err) || !eval_check_sampler(e, err))
+    if (!check_source(&e->open, &e->source, e->shards_dir, err) ||
+        !held_out_check(s, shards_meta(e->shards), e->shards_dir, err))
         return false;
     memory_plan(&e->memory);
     if (!load_target(&e->open, s, e->rows, err)) return false;

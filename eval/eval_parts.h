@@ -22,7 +22,7 @@ typedef struct {
     const Settings *s;
     int K;
     char shards_dir[PATH_ROOM], report[PATH_ROOM], stage[PATH_ROOM];
-    char sampler[64]; // that the captured text has to have, by the settings
+    char sampler[64]; // of the captured text
     SweepOptions sweep_options;
     OpenTarget open;
     int64_t rows; // of one target call
@@ -40,8 +40,6 @@ MUST_CHECK bool eval_list_drafters(Eval *e, Err *err);
 MUST_CHECK bool eval_open_drafters(Eval *e, Err *err);
 // Sampler, rules and p-min of the sweeps, from the settings.
 MUST_CHECK bool eval_sweep_options(Eval *e, Err *err);
-// Refuses a capture whose text was made in another way than the settings say.
-MUST_CHECK bool eval_check_sampler(const Eval *e, Err *err);
 
 // The live audit of the captured text with the trained drafter, else the stock one; greedy text.
 bool eval_can_audit(const Eval *e);
