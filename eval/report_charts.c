@@ -149,11 +149,10 @@ bool charts_speed(Page *p, const ReportView *v) {
                  words);
         any |= chart(p, v, v->key[i], speed_line,
                      (SvgChart){.x = "draft tokens k",
-                                .y = "speed-up",
+                                .y = "speed-up (dotted: no drafter)",
                                 .x_prefix = "k = ",
                                 .figure = FIG_SPEED,
-                                .level = 1.0,
-                                .level_label = "no drafter"},
+                                .level = 1.0},
                      title, note);
     }
     return any;

@@ -67,7 +67,7 @@ void table_countings(Page *p, const ReportView *v) {
     snprintf(caption, sizeof caption, "The same drafts counted in other ways, k = %d, rule \"%s\"",
              v->select_k, key);
     table_open(p, caption);
-    page_markup(p, "<thead><tr><th scope=\"col\">counted as</th>");
+    page_markup(p, "<thead><tr><th scope=\"col\" class=\"lab\">counted as</th>");
     for (int d = 0; d < v->drafters; d++) {
         page_markup(p, "<th scope=\"col\">");
         page_text(p, v->name[d]);
@@ -79,7 +79,7 @@ void table_countings(Page *p, const ReportView *v) {
         for (int d = 0; d < v->drafters; d++)
             any |= json_is_number(counted(v, d, key, &countings[i]).v);
         if (!any) continue;
-        page_markup(p, "<tr><th scope=\"row\">%s</th>", countings[i].label);
+        page_markup(p, "<tr><th scope=\"row\" class=\"lab\">%s</th>", countings[i].label);
         for (int d = 0; d < v->drafters; d++)
             cell(p, counted(v, d, key, &countings[i]), countings[i].kind);
         text_cell(p, countings[i].who);

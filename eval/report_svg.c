@@ -199,9 +199,6 @@ void svg_chart(Page *p, const SvgChart *c) {
                     WIDTH - RIGHT, y, y);
     }
     for (int s = 0; s < c->lines; s++) line(p, c, &c->line[s], &sx, &sy);
-    if (isfinite(c->level))
-        page_markup(p, "<text class=\"lt\" x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%s</text>\n",
-                    WIDTH - RIGHT, place(&sy, c->level) - 5, c->level_label);
     page_markup(p, "</svg>\n");
 }
 

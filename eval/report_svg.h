@@ -25,9 +25,8 @@ typedef struct {
     const char *x, *y;    // axis labels
     const char *x_prefix; // before the x of a hover title: "k = "
     Figure figure;        // how y is printed
-    double level;         // a line at this y; NaN: none
-    const char *level_label;
-    bool integers; // x is a count: a tick at each
+    double level;         // a dotted line at this y; NaN: none
+    bool integers;        // x is a count: a tick at each
     const SvgLine *line;
     int lines;
 } SvgChart;

@@ -79,11 +79,12 @@ void tables_tau(Page *p, const ReportView *v) {
 }
 
 void table_drafters(Page *p, const ReportView *v) {
+    static const char *const names[] = {"name", "folder", "dtype", "head",
+                                        "SHA-256 of the weights"};
     table_open(p, "Drafters");
-    page_markup(
-        p, "<thead><tr><th scope=\"col\">name</th><th scope=\"col\" class=\"t\">folder</th><th "
-           "scope=\"col\">dtype</th><th scope=\"col\">head</th><th scope=\"col\">SHA-256 "
-           "of the weights</th></tr></thead>\n<tbody>");
+    page_markup(p, "<thead><tr>");
+    for (int i = 0; i < 5; i++) page_markup(p, "<th scope=\"col\" class=\"t\">%s</th>", names[i]);
+    page_markup(p, "</tr></thead>\n<tbody>\n");
     for (int d = 0; d < v->drafters; d++) {
         const Ref o = view_drafter(v, d);
         const json_t *text[] = {ref_key(o, "path").v, ref_key(o, "dtype").v,
@@ -126,7 +127,7 @@ void table_slices(Page *p, const ReportView *v, const char *group, const char *w
     page_markup(p, "<tbody>\n");
     json_object_foreach((json_t *)all.v, name, slice) {
         const Ref o = ref_key(all, name), prompts = ref_key(o, "prompts");
-        page_markup(p, "<tr><th scope=\"row\">");
+        page_markup(p, "<tr><th scope=\"row\" class=\"lab\">");
         page_text(p, name[0] ? name : "(none)");
         page_markup(p, "</th><td>");
         page_figure(p, prompts, FIG_COUNT);
@@ -161,17 +162,31 @@ static void cost_heads(Page *p, const char *what, Ref heads) {
         cost_row(p, what, name, ref_key(heads, name), FIG_MS);
 }
 
-// What is told by how many: a column each.
+static void spread_cell(Page *p, Ref x, Ref spread, Figure kind) {
+    page_markup(p, "<td>");
+    page_figure(p, x, kind);
+    if (json_is_number(spread.v)) {
+        page_markup(p, "<small>± ");
+        page_figure(p, spread, kind);
+        page_markup(p, "</small>");
+    }
+    page_markup(p, "</td>");
+}
+
+// What is told by how many: a column each, with its spread where it was measured.
 static void cost_columns(Page *p, Ref cost) {
-    const Ref drafts = ref_key(cost, "drafts_ms");
+    const Ref drafts = ref_key(cost, "drafts_ms"), spread = ref_key(cost, "drafts_spread_ms");
     const struct {
         const char *name;
-        Ref row;
+        Ref row, spread;
         Figure kind;
-    } column[] = {{"target step of n positions", ref_key(cost, "target_ms"), FIG_MS},
-                  {"n drafts, dense head", ref_key(drafts, "dense"), FIG_MS},
-                  {"n drafts, centroid head", ref_key(drafts, "centroid"), FIG_MS},
-                  {"round of n drafts / plain step", ref_key(cost, "round_ratio"), FIG_SPEED}};
+    } column[] = {
+        {"target step of n positions", ref_key(cost, "target_ms"),
+         ref_key(cost, "target_spread_ms"), FIG_MS},
+        {"n drafts, dense head", ref_key(drafts, "dense"), ref_key(spread, "dense"), FIG_MS},
+        {"n drafts, centroid head", ref_key(drafts, "centroid"), ref_key(spread, "centroid"),
+         FIG_MS},
+        {"round of n drafts / plain step", ref_key(cost, "round_ratio"), (Ref){0}, FIG_SPEED}};
     enum { COLUMNS = sizeof column / sizeof *column };
     size_t rows = 0;
     page_markup(p, "<thead><tr><th scope=\"col\">n</th>");
@@ -185,7 +200,8 @@ static void cost_columns(Page *p, Ref cost) {
         page_markup(p, "<tr><th scope=\"row\">%zu</th>", i + 1);
         for (int c = 0; c < COLUMNS; c++)
             if (json_array_size(column[c].row.v) > 0)
-                cell(p, ref_at(column[c].row, i), column[c].kind);
+                spread_cell(p, ref_at(column[c].row, i), ref_at(column[c].spread, i),
+                            column[c].kind);
         page_markup(p, "</tr>\n");
     }
     page_markup(p, "</tbody>");
