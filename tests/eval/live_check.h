@@ -123,18 +123,20 @@ static char *live_text(LivePair *p, const Sampler *s, int64_t samples) {
 }
 
 typedef struct {
-    StepCount by[RULE_COUNT][2][LIVE_K + 1][LIVE_PROMPTS];
+    Head head;
+    StepCount by[RULE_COUNT][LIVE_K + 1][LIVE_PROMPTS];
     MeasuredPool pool;
 } LiveSimulated;
 
-// The simulator on that text, by prompt.
-static void live_simulate(LivePair *p, const Sampler *s, int64_t samples, LiveSimulated *out) {
+// The simulator on that text, by prompt; one head.
+static void live_simulate(LivePair *p, const Sampler *s, Head head, int64_t samples,
+                          LiveSimulated *out) {
     Err err = {0};
     Stream *stream = stream_open(p->m.target, live_text(p, s, samples), LIVE_ROWS, DT_F32, &err);
     assert_ok(stream, err);
     const SeqSource source = stream_source(stream);
     const MeasureOptions opt = {.K = LIVE_K,
-                                .head = {true, true},
+                                .head = {head == HEAD_DENSE, head == HEAD_CENTROID},
                                 .max_anchors = 2048,
                                 .pack_tokens = 16384,
                                 .sampler = *s,
@@ -144,38 +146,38 @@ static void live_simulate(LivePair *p, const Sampler *s, int64_t samples, LiveSi
     Measured *seq = calloc((size_t)source.count, sizeof *seq);
     assert_ok(measurer_run(m, p->a, seq, &out->pool, &err), err);
     memset(out->by, 0, sizeof out->by);
+    out->head = head;
     for (int64_t i = 0; i < source.count; i++) {
         int at = 0;
         while (strcmp(seq[i].id, p->prompt[at].id) != 0) at++;
         for (int r = RULE_REJECTION; r < RULE_COUNT; r++)
-            for (int h = 0; h < 2; h++)
-                for (int k = 0; k <= LIVE_K; k++) {
-                    out->by[r][h][k][at].rounds += seq[i].k[r][h][k].rounds;
-                    out->by[r][h][k][at].tokens += seq[i].k[r][h][k].tokens;
-                }
+            for (int k = 0; k <= LIVE_K; k++) {
+                out->by[r][k][at].rounds += seq[i].k[r][head][k].rounds;
+                out->by[r][k][at].tokens += seq[i].k[r][head][k].tokens;
+            }
     }
     free(seq);
     measurer_close(m);
     stream_close(stream);
 }
 
-static TauGap live_gap(LivePair *p, const Sampler *s, AcceptRule rule, Head head, int k,
-                       int64_t samples, const LiveSimulated *sim) {
+static TauGap live_gap(LivePair *p, const Sampler *s, AcceptRule rule, int k, int64_t samples,
+                       const LiveSimulated *sim) {
     static const DraftRule of[RULE_COUNT] = {
         [RULE_REJECTION] = DRAFT_REJECTION, [RULE_BEST] = DRAFT_BEST, [RULE_STRICT] = DRAFT_STRICT};
     Err err = {0};
     StepCount live[LIVE_PROMPTS] = {0};
     GenerateOptions opt = live_options(p, s);
     opt.draft.k = k;
-    opt.draft.head = head;
+    opt.draft.head = sim->head;
     opt.draft.rule = of[rule];
     opt.sampler.seed = s->seed + 1000u * (unsigned)rule + (unsigned)k;
     assert_ok(live_counts(p->g, &opt, p->prompt, p->prompts, samples, live, &err), err);
-    const TauGap gap = tau_gap(live, sim->by[rule][head][k], p->prompts);
+    const TauGap gap = tau_gap(live, sim->by[rule][k], p->prompts);
     char name[64];
     sampler_name(name, s);
     print_message("%-28s %-9s %-8s k = %d: live %.4f, simulated %.4f, z %+.2f\n", name,
-                  rule_name(rule), head == HEAD_DENSE ? "dense" : "centroid", k, gap.live,
+                  rule_name(rule), sim->head == HEAD_DENSE ? "dense" : "centroid", k, gap.live,
                   gap.simulated, gap.z);
     return gap;
 }
