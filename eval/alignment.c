@@ -37,9 +37,7 @@ static const Wires wires[ALIGN_WIRINGS] = {
     [ALIGN_PRE_NORM] = {.key = "pre_norm",
                         .name = "feature before the final norm",
                         .pre_norm = true},
-    [ALIGN_FEATURE_BEFORE] = {.key = "feature_before",
-                              .name = "feature of row T-2",
-                              .feature = -1},
+    [ALIGN_FEATURE_BEFORE] = {.key = "feature_before", .name = "feature of row T-2", .feature = -1},
     [ALIGN_FEATURE_AFTER] = {.key = "feature_after", .name = "feature of row T", .feature = 1},
     [ALIGN_ROW_T] = {.key = "row_t",
                      .name = "row T visible (K/V shifted by +1)",
@@ -74,9 +72,9 @@ struct Alignment {
     Simulator *sim;
     int64_t room;
     void *block;
-    Tensor hidden;  // (room, B) moved rows
-    Tensor swapped; // of w.pre
-    int32_t *ids;   // (room + 2) moved ids
+    Tensor hidden;           // (room, B) moved rows
+    Tensor swapped;          // of w.pre
+    int32_t *ids;            // (room + 2) moved ids
     int32_t *right, *drafts; // (room, ALIGN_STEPS)
     Prompt *prompt;
     int64_t prompts, prompt_room;
@@ -266,11 +264,11 @@ json_t *alignment_json(const Alignment *al) {
         const AlignShare s = alignment_share(al, (AlignWiring)w);
         json_t *share = json_array();
         for (int j = 0; j < ALIGN_STEPS; j++) json_array_append_new(share, json_real(s.share[j]));
-        json_array_append_new(
-            rows, json_pack("{ss ss so sf sf sf sf sf sb}", "wiring", wires[w].key, "name",
-                            wires[w].name, "share", share, "mean", s.mean, "gain", s.gain, "p", s.p,
-                            "differs", s.differs, "allowed_gain", wires[w].allowed, "better",
-                            s.better));
+        json_array_append_new(rows,
+                              json_pack("{ss ss so sf sf sf sf sf sb}", "wiring", wires[w].key,
+                                        "name", wires[w].name, "share", share, "mean", s.mean,
+                                        "gain", s.gain, "p", s.p, "differs", s.differs,
+                                        "allowed_gain", wires[w].allowed, "better", s.better));
     }
     const AlignWiring misfit = alignment_misfit(al);
     return json_pack("{si sI sI so ss sb}", "steps", ALIGN_STEPS, "prompts",

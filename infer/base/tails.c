@@ -50,8 +50,7 @@ static double beta_fraction(double a, double b, double x) {
     for (int m = 1; m < TERMS; m++) {
         const double n = a + 2 * m;
         h *= lentz(&c, &d, m * (b - m) * x / ((n - 1.0) * n), 1.0);
-        const double step =
-            lentz(&c, &d, -(a + m) * (a + b + m) * x / (n * (n + 1.0)), 1.0);
+        const double step = lentz(&c, &d, -(a + m) * (a + b + m) * x / (n * (n + 1.0)), 1.0);
         h *= step;
         if (fabs(step - 1.0) < enough) break;
     }
