@@ -95,6 +95,7 @@ typedef struct {
         int64_t bootstrap;     // resamples
         double confidence;     // 0.95
         int64_t audit_prompts; // prompts decoded live beside the simulator
+        int64_t audit_draws;   // answers drawn with and without drafts, 0 = none
         char *drafter;         // path of a trained drafter for `eval` alone; "" = best checkpoint
         int64_t seed;
     } eval;
