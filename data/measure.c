@@ -1,29 +1,9 @@
 // data/measure.c - captured sequences are packed, rolled out together and counted one by one.
 #include "data/measure.h"
 
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include "infer/text/chat.h"
-
-enum { HEADS = 2 };
-
-struct Measurer {
-    Device *dev;
-    MeasureOptions opt;
-    SeqSource src;
-    Simulator *sim;
-    void *block; // of the pack
-    FeaturePack pack;
-    // The group being packed
-    int n;
-    int64_t index[PACK_SEQS_MAX], anchors;
-    CapturedSeq seq[PACK_SEQS_MAX];
-    SimulateJob job[PACK_SEQS_MAX];
-    int32_t *drafts[HEADS], *L; // (room, K) and (room): never more anchors than rows
-    uint8_t *visit;             // (room)
-};
+#include "data/measure_parts.h"
 
 // Tokens packed at once: enough for the longest sequence, not more than there are.
 static int64_t pack_room(const SeqSource *src, const MeasureOptions *opt) {
@@ -43,12 +23,50 @@ static int64_t anchors_at_once(const SeqSource *src, const MeasureOptions *opt) 
     return room < opt->max_anchors ? room : opt->max_anchors;
 }
 
-// Host memory: drafts and lengths of the pack, one sequence as it is read.
+static SimulatorOptions simulator_options(const SeqSource *src, const MeasureOptions *opt) {
+    return (SimulatorOptions){.max_anchors = anchors_at_once(src, opt),
+                              .K = opt->K,
+                              .head = {opt->head[HEAD_DENSE], opt->head[HEAD_CENTROID]},
+                              .recall = opt->recall && opt->head[HEAD_CENTROID],
+                              .sampler = opt->sampler,
+                              .target = opt->target};
+}
+
+// The scores that the counts need. Of the pointers those that are wanted are made not NULL, by
+// `make` of `ctx`; false: one could not be made.
+typedef bool MakeScores(void *ctx, double **array);
+static bool each_score(const MeasureOptions *opt, DraftScores *s, MakeScores *make, void *ctx) {
+    AcceptRule rule[RULE_COUNT];
+    const int rules = measure_rules(&opt->sampler, rule);
+    const bool sampled = rule[0] != RULE_GREEDY;
+    if (opt->p_mins > 0 && !make(ctx, &s->top)) return false;
+    if (opt->p_mins > 0 && sampled && !make(ctx, &s->drawn)) return false;
+    for (int i = 0; sampled && i < rules; i++)
+        if (!make(ctx, &s->keep[rule[i]]) || !make(ctx, &s->alpha[rule[i]])) return false;
+    return true;
+}
+
+static bool count_array(void *ctx, double **array) {
+    (void)array;
+    ++*(int64_t *)ctx;
+    return true;
+}
+
+static bool make_array(void *ctx, double **array) {
+    return (*array = malloc(*(size_t *)ctx * sizeof **array)) != NULL;
+}
+
+// Host memory: drafts, scores and counts of the pack, one sequence as it is read.
 static int64_t host_bytes(const SeqSource *src, const MeasureOptions *opt) {
     const int64_t room = pack_room(src, opt);
-    int64_t bytes = room * (int64_t)sizeof(int32_t), longest = 0;
-    for (int h = 0; h < HEADS; h++)
-        if (opt->head[h]) bytes += room * opt->K * (int64_t)sizeof(int32_t);
+    int64_t bytes = room * (1 + 8 + 8 * (int64_t)opt->K), longest = 0; // offered, visit, keep
+    for (int h = 0; h < HEADS; h++) {
+        DraftScores none = {0};
+        int64_t arrays = 0;
+        if (!opt->head[h]) continue;
+        each_score(opt, &none, count_array, &arrays);
+        bytes += room * opt->K * (4 + 8 * arrays + (opt->recall && h == HEAD_CENTROID));
+    }
     for (int64_t i = 0; i < src->count; i++)
         if (src->length(src->ctx, i) > longest) longest = src->length(src->ctx, i);
     return bytes + longest * src->bytes_per_token;
@@ -56,15 +74,34 @@ static int64_t host_bytes(const SeqSource *src, const MeasureOptions *opt) {
 
 size_t measurer_bytes(const Assistant *a, const TargetConfig *tc, const SeqSource *src,
                       const MeasureOptions *opt) {
-    return simulator_bytes(a, anchors_at_once(src, opt)) +
-           features_bytes(tc, pack_room(src, opt), DT_BF16) + (size_t)host_bytes(src, opt);
+    const SimulatorOptions so = simulator_options(src, opt);
+    return simulator_scored_bytes(a, tc, &so) + features_bytes(tc, pack_room(src, opt), DT_BF16) +
+           (size_t)host_bytes(src, opt);
+}
+
+static bool take_host(Measurer *m, int64_t room) {
+    size_t drafts = (size_t)(room * m->opt.K);
+    m->visit = malloc((size_t)room * sizeof *m->visit);
+    m->offered = malloc((size_t)room * sizeof *m->offered);
+    m->keep = malloc(drafts * sizeof *m->keep);
+    if (m->visit == NULL || m->offered == NULL || m->keep == NULL) return false;
+    for (int h = 0; h < HEADS; h++) {
+        if (!m->opt.head[h]) continue;
+        m->drafts[h] = malloc(drafts * sizeof *m->drafts[h]);
+        if (m->drafts[h] == NULL || !each_score(&m->opt, &m->score[h], make_array, &drafts))
+            return false;
+    }
+    if (!m->opt.recall || !m->opt.head[HEAD_CENTROID]) return true;
+    return (m->score[HEAD_CENTROID].recall = malloc(drafts)) != NULL;
 }
 
 Measurer *measurer_open(const Assistant *a, const TargetConfig *tc, const SeqSource *src,
                         const MeasureOptions *opt, Err *err) {
     CHECK(opt->K >= 1 && opt->K <= DRAFT_MAX &&
           (opt->head[HEAD_DENSE] || opt->head[HEAD_CENTROID]));
+    CHECK(opt->p_mins >= 0 && opt->p_mins <= P_MIN_MAX);
     const int64_t room = pack_room(src, opt);
+    const SimulatorOptions so = simulator_options(src, opt);
     const size_t bytes = features_bytes(tc, room, DT_BF16);
     Arena arena;
     Measurer *m = calloc(1, sizeof *m);
@@ -72,15 +109,8 @@ Measurer *measurer_open(const Assistant *a, const TargetConfig *tc, const SeqSou
     m->dev = a->dev;
     m->opt = *opt;
     m->src = *src;
-    m->L = malloc((size_t)room * sizeof *m->L);
-    m->visit = malloc((size_t)room);
-    if (m->L == NULL || m->visit == NULL) goto memory;
-    for (int h = 0; h < HEADS; h++) {
-        if (!opt->head[h]) continue;
-        m->drafts[h] = malloc((size_t)(room * opt->K) * sizeof *m->drafts[h]);
-        if (m->drafts[h] == NULL) goto memory;
-    }
-    if ((m->sim = simulator_open(a, anchors_at_once(src, opt), opt->K, err)) == NULL) goto fail;
+    if (!take_host(m, room)) goto memory;
+    if ((m->sim = simulator_open_scored(a, &so, err)) == NULL) goto fail;
     if ((m->block = dev_alloc(m->dev, bytes, err)) == NULL) goto fail;
     arena_open(&arena, m->block, bytes);
     features_take(&m->pack, tc, room, DT_BF16, &arena);
@@ -105,14 +135,21 @@ void measurer_close(Measurer *m) {
     drop_group(m);
     simulator_close(m->sim);
     if (m->block != NULL) dev_free(m->dev, m->block);
-    for (int h = 0; h < HEADS; h++) free(m->drafts[h]);
-    free(m->L);
+    for (int h = 0; h < HEADS; h++) {
+        DraftScores *s = &m->score[h];
+        free(m->drafts[h]);
+        free(s->top);
+        free(s->drawn);
+        free(s->recall);
+        for (int r = 0; r < RULE_COUNT; r++) {
+            free(s->keep[r]);
+            free(s->alpha[r]);
+        }
+    }
+    free(m->offered);
     free(m->visit);
+    free(m->keep);
     free(m);
-}
-
-static int64_t anchors_of(const Sample *s) {
-    return s->n - s->prompt - 1 > 0 ? s->n - s->prompt - 1 : 0;
 }
 
 static bool load(Measurer *m, const CapturedSeq *c, Err *err) {
@@ -127,68 +164,12 @@ static bool load(Measurer *m, const CapturedSeq *c, Err *err) {
     return true;
 }
 
-const char *part_name(TextPart part) {
-    static const char *const names[PART_COUNT] = {"text", "thought", "structured"};
-    CHECK((unsigned)part < PART_COUNT, "part %d", (int)part);
-    return names[part];
-}
-
-// Of the first token that a round at this anchor has to match.
-static TextPart part_of(const Sample *s, int64_t anchor) {
-    const TokenKind kind = (TokenKind)s->kind[s->prompt + anchor + 1];
-    return token_structured(kind)  ? PART_STRUCTURED
-           : kind == TOKEN_THOUGHT ? PART_THOUGHT
-                                   : PART_TEXT;
-}
-
-// One draft length: the walk, and its rounds by part.
-static void count_rounds(const Measurer *m, const Sample *s, int64_t anchors, int k,
-                         Acceptance *sum, StepCount *part) {
-    acceptance_walk(sum, m->L, anchors, k, m->visit);
-    for (int64_t a = 0; a < anchors; a++) {
-        Acceptance one = {0};
-        if (!m->visit[a]) continue;
-        acceptance_round(&one, m->L[a] < k ? m->L[a] : k, k, anchors - a);
-        part[part_of(s, a)].rounds += one.rounds;
-        part[part_of(s, a)].tokens += one.tokens;
-    }
-}
-
-static void count(const Measurer *m, const SimulateJob *job, const Sample *s, Measured *out) {
-    const int64_t anchors = anchors_of(s);
-    *out = (Measured){.tokens = anchors};
-    snprintf(out->id, sizeof out->id, "%s", s->id);
-    snprintf(out->category, sizeof out->category, "%s", s->category);
-    snprintf(out->source, sizeof out->source, "%s", s->source);
-    for (int64_t a = 0; a < anchors; a++) out->part_tokens[part_of(s, a)]++;
-    for (int h = 0; h < HEADS; h++) {
-        if (!m->opt.head[h]) continue;
-        acceptance_lengths(m->L, job->drafts[h], anchors, m->opt.K, s->ids, s->n, s->prompt);
-        for (int k = 0; k <= m->opt.K; k++)
-            count_rounds(m, s, anchors, k, &out->k[h][k], out->part[h][k]);
-        acceptance_reach(&out->all[h], m->L, anchors, m->opt.K);
-    }
-}
-
-void measured_add(Measured *sum, const Measured *more) {
-    sum->tokens += more->tokens;
-    for (int p = 0; p < PART_COUNT; p++) sum->part_tokens[p] += more->part_tokens[p];
-    for (int h = 0; h < HEADS; h++) {
-        for (int k = 0; k <= DRAFT_MAX; k++) {
-            acceptance_merge(&sum->k[h][k], &more->k[h][k]);
-            for (int p = 0; p < PART_COUNT; p++) {
-                sum->part[h][k][p].rounds += more->part[h][k][p].rounds;
-                sum->part[h][k][p].tokens += more->part[h][k][p].tokens;
-            }
-        }
-        acceptance_reach_merge(&sum->all[h], &more->all[h]);
-    }
-}
-
 // Rolls out the packed group and counts its sequences.
-static bool run_group(Measurer *m, const Assistant *a, Measured *out, Err *err) {
+static bool run_group(Measurer *m, const Assistant *a, Measured *out, MeasuredPool *pool,
+                      Err *err) {
     if (m->n > 0 && !simulator_run(m->sim, a, &m->pack, m->job, m->n, err)) return false;
-    for (int i = 0; i < m->n; i++) count(m, &m->job[i], &m->seq[i].sample, &out[m->index[i]]);
+    for (int i = 0; i < m->n; i++)
+        measure_count(m, &m->job[i], &m->seq[i].sample, &out[m->index[i]], pool);
     drop_group(m);
     return true;
 }
@@ -197,10 +178,28 @@ static bool fits(const Measurer *m, int64_t tokens) {
     return m->n < PACK_SEQS_MAX && m->pack.rows + tokens <= m->pack.room;
 }
 
-bool measurer_run(Measurer *m, const Assistant *a, Measured *out, Err *err) {
+// The results of a job go behind those of the pack's other jobs.
+static void point_job(const Measurer *m, SimulateJob *job, int h) {
+    const int64_t at = m->anchors * m->opt.K;
+    const DraftScores *from = &m->score[h];
+    DraftScores *to = &job->score[h];
+    job->drafts[h] = m->drafts[h] + at;
+    if (from->top != NULL) to->top = from->top + at;
+    if (from->drawn != NULL) to->drawn = from->drawn + at;
+    if (from->recall != NULL) to->recall = from->recall + at;
+    for (int r = 0; r < RULE_COUNT; r++) {
+        if (from->keep[r] != NULL) to->keep[r] = from->keep[r] + at;
+        if (from->alpha[r] != NULL) to->alpha[r] = from->alpha[r] + at;
+    }
+}
+
+bool measurer_run(Measurer *m, const Assistant *a, Measured *out, MeasuredPool *pool, Err *err) {
     drop_group(m);
+    const int64_t before = simulator_impossible(m->sim);
+    if (pool != NULL) *pool = (MeasuredPool){0};
     for (int64_t i = 0; i < m->src.count; i++) {
-        if (!fits(m, m->src.length(m->src.ctx, i)) && !run_group(m, a, out, err)) return false;
+        if (!fits(m, m->src.length(m->src.ctx, i)) && !run_group(m, a, out, pool, err))
+            return false;
         CapturedSeq *c = &m->seq[m->n];
         *c = (CapturedSeq){0};
         if (!m->src.read(m->src.ctx, i, c, err)) return false;
@@ -212,10 +211,12 @@ bool measurer_run(Measurer *m, const Assistant *a, Measured *out, Err *err) {
         if (!load(m, c, err)) return false;
         captured_drop_rows(c); // the pack has them
         for (int h = 0; h < HEADS; h++)
-            if (m->opt.head[h]) job->drafts[h] = m->drafts[h] + m->anchors * m->opt.K;
-        m->anchors += anchors_of(&c->sample);
+            if (m->opt.head[h]) point_job(m, job, h);
+        m->anchors += measure_anchors(&c->sample);
     }
-    return run_group(m, a, out, err);
+    if (!run_group(m, a, out, pool, err)) return false;
+    if (pool != NULL) pool->impossible = simulator_impossible(m->sim) - before;
+    return true;
 }
 
 bool measurer_lengths(Measurer *m, const Assistant *a, const CapturedSeq *c, Head head, int32_t *L,
@@ -226,19 +227,6 @@ bool measurer_lengths(Measurer *m, const Assistant *a, const CapturedSeq *c, Hea
     if (!simulator_drafts(m->sim, a, &m->pack, 0, s->ids, s->n, s->prompt, head, drafts, margin,
                           err))
         return false;
-    acceptance_lengths(L, drafts, anchors_of(s), m->opt.K, s->ids, s->n, s->prompt);
+    acceptance_lengths(L, drafts, measure_anchors(s), m->opt.K, s->ids, s->n, s->prompt);
     return true;
-}
-
-Acceptance measured_pool(const Measured *m, int64_t n, Head head, int k) {
-    Acceptance sum = {0};
-    CHECK(k >= 0 && k <= DRAFT_MAX);
-    for (int64_t i = 0; i < n; i++) acceptance_merge(&sum, &m[i].k[head][k]);
-    return sum;
-}
-
-AnchorReach measured_reach(const Measured *m, int64_t n, Head head) {
-    AnchorReach sum = {0};
-    for (int64_t i = 0; i < n; i++) acceptance_reach_merge(&sum, &m[i].all[head]);
-    return sum;
 }

@@ -34,8 +34,8 @@ static int64_t rows_at_once(const Settings *s, bool drafted) {
     return s->capture.chunk > decoded ? s->capture.chunk : decoded;
 }
 
-// Dev and eval are always greedy: the simulator counts greedy acceptance on the target's greedy
-// text.
+// Dev and eval are greedy unless asked otherwise: acceptance is counted on text that was made as
+// the drafter's target will make it.
 static void set_options(Work *w) {
     const Settings *s = w->s;
     const int64_t most = w->model.config.text.max_positions;
@@ -53,7 +53,8 @@ static void set_options(Work *w) {
         .samples = 1,
         .group = GROUPS_OF_BATCH * s->regenerate.batch,
         .what = what};
-    if (w->split != SPLIT_TRAIN || s->regenerate.temperature == 0) return;
+    const bool drawn = w->split == SPLIT_TRAIN || !strcmp(s->regenerate.held_out, "sampled");
+    if (!drawn || s->regenerate.temperature == 0) return;
     w->opt.generate.sampler.temperature = s->regenerate.temperature;
     w->opt.generate.sampler.top_k = s->regenerate.top_k;
     w->opt.generate.sampler.top_p = s->regenerate.top_p;
@@ -263,9 +264,10 @@ const Verb regenerate_verb = {
              "Reads OUTPUT_DIR/data/*.jsonl, writes OUTPUT_DIR/regen/*.jsonl in the same order. An "
              "interrupted run\n"
              "goes on where it was and ends in the same bytes. Dev and eval are answered greedily "
-             "whatever the\n"
-             "settings say, and by the target even where regenerate.answers=reference keeps given "
-             "answers.",
+             "unless\n"
+             "regenerate.held_out=sampled, and by the target even where "
+             "regenerate.answers=reference keeps\n"
+             "given answers.",
     .run = regenerate_run,
     .stops = true,
 };

@@ -11,6 +11,7 @@ enum { SWEEP_ANCHORS = 2048, SWEEP_TOKENS = 16384 };
 
 void sweep_free(Sweep *s) {
     free(s->prompt);
+    free(s->pool);
     *s = (Sweep){0};
 }
 
@@ -34,27 +35,38 @@ static void merge_samples(Sweep *s) {
     s->n = kept;
 }
 
-static MeasureOptions options(const bool head[2], int K) {
-    return (MeasureOptions){.K = K,
-                            .head = {head[0], head[1]},
-                            .max_anchors = SWEEP_ANCHORS,
-                            .pack_tokens = SWEEP_TOKENS};
+static MeasureOptions options(const bool head[2], const SweepOptions *o) {
+    MeasureOptions m = {.K = o->K,
+                        .head = {head[0], head[1]},
+                        .max_anchors = SWEEP_ANCHORS,
+                        .pack_tokens = SWEEP_TOKENS,
+                        .sampler = o->sampler,
+                        .target = o->target,
+                        .p_mins = o->p_mins,
+                        .recall = head[HEAD_CENTROID]};
+    memcpy(m.p_min, o->p_min, sizeof m.p_min);
+    return m;
 }
 
-size_t sweep_bytes(const Assistant *a, const TargetConfig *tc, const SeqSource *src, int K) {
+size_t sweep_bytes(const Assistant *a, const TargetConfig *tc, const SeqSource *src,
+                   const SweepOptions *o) {
     bool head[2] = {[HEAD_DENSE] = true};
     head[assistant_deployed_head(&a->cfg)] = true;
-    const MeasureOptions opt = options(head, K);
-    return measurer_bytes(a, tc, src, &opt) + (size_t)src->count * sizeof(Measured);
+    const MeasureOptions opt = options(head, o);
+    return measurer_bytes(a, tc, src, &opt) + (size_t)src->count * sizeof(Measured) +
+           sizeof(MeasuredPool);
 }
 
 bool sweep_run(Sweep *out, const char *name, const char *path, const Assistant *a,
-               const TargetConfig *tc, const SeqSource *src, int K, Err *err) {
+               const TargetConfig *tc, const SeqSource *src, const SweepOptions *o, Err *err) {
     *out = (Sweep){.deployed = assistant_deployed_head(&a->cfg),
-                   .K = K,
+                   .K = o->K,
+                   .p_mins = o->p_mins,
                    .n = src->count,
                    .sequences = src->count,
                    .has = {[HEAD_DENSE] = true}};
+    out->rules = measure_rules(&o->sampler, out->rule);
+    memcpy(out->p_min, o->p_min, sizeof out->p_min);
     snprintf(out->name, sizeof out->name, "%s", name);
     snprintf(out->path, sizeof out->path, "%s", path);
     snprintf(out->dtype, sizeof out->dtype, "%s", dtype_name(a->dtype));
@@ -62,13 +74,16 @@ bool sweep_run(Sweep *out, const char *name, const char *path, const Assistant *
     char file[PATH_ROOM];
     path_join(file, path, "model.safetensors");
     if (file_exists(file) && !sha256_file(&out->sha, file, err)) return false;
-    const MeasureOptions opt = options(out->has, K);
+    const MeasureOptions opt = options(out->has, o);
     Measurer *m = NULL;
-    if ((out->prompt = calloc((size_t)src->count + 1, sizeof *out->prompt)) == NULL) {
+    out->pool = malloc(sizeof *out->pool);
+    if ((out->prompt = calloc((size_t)src->count + 1, sizeof *out->prompt)) == NULL ||
+        out->pool == NULL) {
         err_set(err, ERR_FAILED, "no memory for %lld sequences", (long long)src->count);
         goto fail;
     }
-    if ((m = measurer_open(a, tc, src, &opt, err)) == NULL || !measurer_run(m, a, out->prompt, err))
+    if ((m = measurer_open(a, tc, src, &opt, err)) == NULL ||
+        !measurer_run(m, a, out->prompt, out->pool, err))
         goto fail;
     measurer_close(m);
     merge_samples(out);
@@ -80,7 +95,14 @@ fail:
     return false;
 }
 
+const char *sweep_key(char out[32], const Sweep *s, AcceptRule rule, Head h) {
+    if (!s->has[h]) return NULL;
+    snprintf(out, 32, "%s%s", rule_name(rule), h == s->deployed ? "" : "_dense");
+    return out;
+}
+
 static bool same_prompts(const Sweep *a, const Sweep *b, Err *err) {
+    CHECK(a->K == b->K && a->rules == b->rules);
     if (a->n != b->n)
         return err_set(err, ERR_INPUT, "%s was measured on %lld prompts, %s on %lld", a->name,
                        (long long)a->n, b->name, (long long)b->n);
@@ -100,72 +122,88 @@ bool slice_has(const SweepSlice *s, const Measured *m) {
     return !s->by_part || m->part_tokens[s->part] > 0;
 }
 
-StepCount slice_count(const SweepSlice *s, const Measured *m, Head h, int k) {
+StepCount slice_count(const SweepSlice *s, const Measured *m, AcceptRule rule, Head h, int k) {
     if (!slice_has(s, m)) return (StepCount){0};
-    if (s->by_part) return m->part[h][k][s->part];
-    return (StepCount){.rounds = m->k[h][k].rounds, .tokens = m->k[h][k].tokens};
+    return s->by_part ? m->part[h][k][s->part] : m->k[rule][h][k];
 }
 
-// Series of (sweep d, head h, draft length k).
-static int64_t series_of(int d, int h, int k, int K) {
-    return ((int64_t)d * 2 + h) * K + k - 1;
+struct SweepIntervals {
+    int n, rules, K;
+    Bootstrap *bootstrap;
+};
+
+void sweep_intervals_free(SweepIntervals *s) {
+    if (s == NULL) return;
+    bootstrap_free(s->bootstrap);
+    free(s);
 }
 
-// Prompts of the slice, the same for all series.
-static int64_t fill_series(const Sweep *sweep, int n, const SweepSlice *slice, int64_t prompts,
-                           double *tokens, double *rounds) {
-    const int K = sweep[0].K;
-    int64_t at = 0;
-    for (int64_t i = 0; i < sweep[0].n; i++) {
-        if (!slice_has(slice, &sweep[0].prompt[i])) continue;
-        for (int d = 0; d < n; d++)
+// Series of (sweep d, rule r, head h, draft length k).
+static int64_t series_of(const SweepIntervals *s, int d, int r, int h, int k) {
+    CHECK(d < s->n && r < s->rules && k >= 1 && k <= s->K);
+    return (((int64_t)d * s->rules + r) * 2 + h) * s->K + k - 1;
+}
+
+// Column `at` of all series: one prompt.
+static void fill_prompt(const SweepIntervals *s, const Sweep *sweep, const SweepSlice *slice,
+                        int64_t i, int64_t prompts, int64_t at, double *tokens, double *rounds) {
+    for (int d = 0; d < s->n; d++)
+        for (int r = 0; r < s->rules; r++)
             for (int h = 0; h < 2; h++)
-                for (int k = 1; k <= K; k++) {
-                    const StepCount c = slice_count(slice, &sweep[d].prompt[i], (Head)h, k);
-                    tokens[series_of(d, h, k, K) * prompts + at] = (double)c.tokens;
-                    rounds[series_of(d, h, k, K) * prompts + at] = (double)c.rounds;
+                for (int k = 1; k <= s->K; k++) {
+                    const StepCount c =
+                        slice_count(slice, &sweep[d].prompt[i], sweep[d].rule[r], (Head)h, k);
+                    const int64_t cell = series_of(s, d, r, h, k) * prompts + at;
+                    tokens[cell] = c.tokens;
+                    rounds[cell] = c.rounds;
                 }
-        at++;
-    }
-    return at;
 }
 
-bool sweep_intervals(SweepIntervals *out, const Sweep *sweep, int n, const SweepSlice *slice,
+static bool resample(SweepIntervals *s, const Sweep *sweep, const SweepSlice *slice,
                      const Resampling *how, Err *err) {
-    const int K = sweep[0].K;
-    const int64_t series = (int64_t)n * 2 * K;
-    int64_t prompts = 0;
-    *out = (SweepIntervals){0};
-    CHECK(n >= 1 && n <= 2);
-    if (n == 2 && !same_prompts(&sweep[0], &sweep[1], err)) return false;
+    const int64_t series = (int64_t)s->n * s->rules * 2 * s->K;
+    int64_t prompts = 0, at = 0;
     for (int64_t i = 0; i < sweep[0].n; i++) prompts += slice_has(slice, &sweep[0].prompt[i]);
     double *tokens = calloc((size_t)(series * prompts) + 1, sizeof *tokens);
     double *rounds = calloc((size_t)(series * prompts) + 1, sizeof *rounds);
-    Bootstrap *b = NULL;
-    bool ok = false;
     if (tokens == NULL || rounds == NULL) {
         err_set(err, ERR_FAILED, "no memory for the bootstrap over %lld prompts",
                 (long long)prompts);
-        goto end;
+    } else {
+        for (int64_t i = 0; i < sweep[0].n; i++)
+            if (slice_has(slice, &sweep[0].prompt[i]))
+                fill_prompt(s, sweep, slice, i, prompts, at++, tokens, rounds);
+        const BootstrapInput in = {.prompts = prompts,
+                                   .series = series,
+                                   .tokens = tokens,
+                                   .rounds = rounds,
+                                   .resamples = how->resamples,
+                                   .confidence = how->confidence,
+                                   .seed = how->seed};
+        s->bootstrap = bootstrap_run(&in, err);
     }
-    const BootstrapInput in = {.prompts = fill_series(sweep, n, slice, prompts, tokens, rounds),
-                               .series = series,
-                               .tokens = tokens,
-                               .rounds = rounds,
-                               .resamples = how->resamples,
-                               .confidence = how->confidence,
-                               .seed = how->seed};
-    if ((b = bootstrap_run(&in, err)) == NULL) goto end;
-    for (int h = 0; h < 2; h++)
-        for (int k = 1; k <= K; k++) {
-            for (int d = 0; d < n; d++) out->tau[d][h][k] = bootstrap_tau(b, series_of(d, h, k, K));
-            if (n == 2)
-                out->gain[h][k] = bootstrap_gain(b, series_of(1, h, k, K), series_of(0, h, k, K));
-        }
-    ok = true;
-end:
     free(tokens);
     free(rounds);
-    bootstrap_free(b);
-    return ok;
+    return s->bootstrap != NULL;
+}
+
+SweepIntervals *sweep_intervals(const Sweep *sweep, int n, int rules, const SweepSlice *slice,
+                                const Resampling *how, Err *err) {
+    CHECK(n >= 1 && rules >= 1 && rules <= sweep[0].rules && (rules == 1 || !slice->by_part));
+    for (int d = 1; d < n; d++)
+        if (!same_prompts(&sweep[0], &sweep[d], err)) return NULL;
+    SweepIntervals *s = calloc(1, sizeof *s);
+    CHECK_MEMORY(s);
+    *s = (SweepIntervals){.n = n, .rules = rules, .K = sweep[0].K};
+    if (resample(s, sweep, slice, how, err)) return s;
+    sweep_intervals_free(s);
+    return NULL;
+}
+
+Interval sweep_tau(const SweepIntervals *s, int d, int r, Head h, int k) {
+    return bootstrap_tau(s->bootstrap, series_of(s, d, r, h, k));
+}
+
+Interval sweep_gain(const SweepIntervals *s, int d, int r, Head h, int k) {
+    return bootstrap_gain(s->bootstrap, series_of(s, d, r, h, k), series_of(s, 0, r, h, k));
 }

@@ -89,6 +89,7 @@ refuse 2 'unknown key "train.lrr", did you mean "train.lr"?' doctor train.lrr=1
 refuse 2 'train.loss is "kl", allowed fkl|' doctor train.loss=kl
 refuse 2 'train.lr is "nan", expected a number' doctor train.lr=nan
 refuse 2 'regenerate.samples is 4 while regenerate.temperature is 0' doctor regenerate.samples=4
+refuse 2 'regenerate.held_out is sampled while regenerate.temperature is 0' doctor regenerate.held_out=sampled
 refuse 2 'eval.select_k is 7, eval.draft_tokens only 3' doctor eval.draft_tokens=3 eval.select_k=7
 refuse 2 'output_dir is empty' doctor output_dir=
 

@@ -175,12 +175,12 @@ static bool dev_tau(void *ctx, const Assistant *a, double *tau, SourceMeans *by,
     TrainSetup *t = ctx;
     const Head head = assistant_deployed_head(&a->cfg);
     const int k = (int)t->s->eval.select_k;
-    if (!measurer_run(t->measurer, a, t->measured, err)) return false;
-    const Acceptance sum = measured_pool(t->measured, t->dev.count, head, k);
-    *tau = acceptance_tau(&sum);
+    if (!measurer_run(t->measurer, a, t->measured, NULL, err)) return false;
+    *tau = step_tau(measured_sum(t->measured, t->dev.count, RULE_GREEDY, head, k));
     for (int64_t i = 0; i < t->dev.count; i++) {
         const Measured *m = &t->measured[i];
-        source_means_add(by, m->source, (double)m->k[head][k].tokens, (double)m->k[head][k].rounds);
+        const StepCount c = m->k[RULE_GREEDY][head][k];
+        source_means_add(by, m->source, c.tokens, c.rounds);
     }
     return true;
 }

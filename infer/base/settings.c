@@ -135,6 +135,9 @@ static bool fits_together(const Settings *s, Err *err) {
                        " while regenerate.temperature is 0: greedy "
                        "answers are all the same, allowed 1",
                        s->regenerate.samples);
+    if (s->regenerate.temperature == 0 && !strcmp(s->regenerate.held_out, "sampled"))
+        return err_set(err, ERR_USAGE,
+                       "regenerate.held_out is sampled while regenerate.temperature is 0");
     if (s->eval.select_k > s->eval.draft_tokens)
         return err_set(err, ERR_USAGE,
                        "eval.select_k is %" PRId64 ", eval.draft_tokens only %" PRId64,

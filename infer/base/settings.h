@@ -44,7 +44,8 @@ typedef struct {
         int64_t seed;
     } data;
     struct {
-        char *answers; // target: regenerate | reference: keep the answers given in the data
+        char *held_out; // greedy | sampled: dev and eval answers
+        char *answers;  // target: regenerate | reference: keep the answers given in the data
         int64_t max_new_tokens;
         int64_t batch;      // sequences decoded at once
         double temperature; // 0 = greedy
@@ -97,6 +98,8 @@ typedef struct {
         int64_t audit_prompts; // prompts decoded live beside the simulator
         int64_t audit_draws;   // answers drawn with and without drafts, 0 = none
         char *drafter;         // path of a trained drafter for `eval` alone; "" = best checkpoint
+        StrList drafters;      // more of them: DIR or NAME=DIR
+        StrList p_min;         // thresholds, each above 0
         int64_t seed;
     } eval;
     struct {

@@ -206,7 +206,7 @@ static AttnSeg segment(const Drafts *d, int slot, int kind, int lane) {
 }
 
 // Lanes become anchors; features come from their rows of hidden.
-static void place(Drafts *d, const DraftLane *lane, int n, Tensor hidden, Buffers *b,
+static void place(Drafts *d, int k, const DraftLane *lane, int n, Tensor hidden, Buffers *b,
                   AnchorPlan *plan) {
     for (int i = 0; i < n; i++) {
         DraftRound *r = lane[i].round;
@@ -217,6 +217,7 @@ static void place(Drafts *d, const DraftLane *lane, int n, Tensor hidden, Buffer
         d->token[i] = lane[i].bonus;
         d->row[i] = lane[i].hidden_row;
         d->ended[i] = false;
+        r->wanted = k;
         r->drafted = 0;
     }
     arena_reset(&d->arena, d->fixed);
@@ -304,7 +305,7 @@ bool drafts_make(Drafts *d, const DraftOptions *opt, const Sampler *s, const Dra
     AnchorPlan plan;
     const bool drawn = s->temperature > 0 && opt->rule != DRAFT_BEST;
     CHECK(n >= 1 && n <= d->slots && opt->k <= d->k && (!drawn || d->tile_rows > 0));
-    place(d, lane, n, hidden, &b, &plan);
+    place(d, opt->k, lane, n, hidden, &b, &plan);
     for (int j = 0; j < opt->k && !all_ended(d, n); j++) {
         dev_upload(d->dev, b.token, d->token);
         assistant_step(d->a, &plan, b.token, j == 0 ? b.feature : b.acts.f, &b.acts,

@@ -30,7 +30,8 @@ typedef struct {
 
 // One round. Margins: gap of the two best logits, where they were looked at (0 elsewhere).
 typedef struct {
-    int64_t T; // rows consumed when the round began
+    int64_t T;  // rows consumed when the round began
+    int wanted; // drafts, were it not for p-min
     int drafted;
     int accepted; // drafts that stand, past the end of the text too
     int32_t draft[DRAFT_MAX];
@@ -45,7 +46,7 @@ typedef struct {
     int32_t hidden_row; // of the state of row T-1
     uint64_t stream;    // randomness of the first draft: (stream, at), of the next (stream, at + 1)
     int64_t at;
-    DraftRound *round; // T is given; drafted, draft and margin are filled
+    DraftRound *round; // T is given; wanted, drafted, draft and margin are filled
 } DraftLane;
 
 typedef struct Drafts Drafts;

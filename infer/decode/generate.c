@@ -322,5 +322,6 @@ bool generate_run(Target *t, const GenerateOptions *opt, GenerateNext *next, Gen
 
 void rounds_count(Acceptance *sum, const DraftRound *round, int64_t rounds, int64_t n) {
     for (int64_t i = 0; i < rounds; i++)
-        acceptance_round(sum, round[i].accepted, round[i].drafted, n - 1 - round[i].T);
+        acceptance_round(sum, round[i].accepted, round[i].drafted, round[i].wanted,
+                         n - 1 - round[i].T);
 }

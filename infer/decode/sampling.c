@@ -4,6 +4,7 @@
 
 #include <float.h>
 #include <math.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,6 +14,7 @@ void dist_free(Dist *d) {
     free(d->id);
     free(d->p);
     free(d->order);
+    free(d->e);
     *d = (Dist){0};
 }
 
@@ -20,11 +22,18 @@ void dist_room(Dist *d, int64_t n) {
     if (n <= d->room) return;
     d->id = realloc(d->id, (size_t)n * sizeof *d->id);
     d->p = realloc(d->p, (size_t)n * sizeof *d->p);
-    d->order = realloc(d->order, (size_t)n * sizeof *d->order);
     CHECK_MEMORY(d->id);
     CHECK_MEMORY(d->p);
-    CHECK_MEMORY(d->order);
     d->room = n;
+}
+
+static void scratch_room(Dist *d) {
+    if (d->n <= d->scratch_room) return;
+    d->order = realloc(d->order, (size_t)d->n * sizeof *d->order);
+    d->e = realloc(d->e, (size_t)d->n * sizeof *d->e);
+    CHECK_MEMORY(d->order);
+    CHECK_MEMORY(d->e);
+    d->scratch_room = d->n;
 }
 
 // The k-th largest x of v[0..n-1] (k from 1); v is reordered. Quickselect with the middle as pivot.
@@ -66,6 +75,7 @@ static void keep_from(Dist *d, double edge) {
 
 static void keep_top_k(Dist *d, int64_t k) {
     if (k <= 0 || k >= d->n) return;
+    scratch_room(d);
     for (int64_t i = 0; i < d->n; i++) d->order[i] = (DistOrder){.x = d->p[i], .at = i};
     keep_from(d, kth_largest(d->order, d->n, k)); // ties at the edge all stay
 }
@@ -78,28 +88,33 @@ static int by_value(const void *pa, const void *pb) {
 }
 
 static double largest(const Dist *d) {
-    double top = -INFINITY;
-    for (int64_t i = 0; i < d->n; i++)
-        if (d->p[i] > top) top = d->p[i];
+    double top = -INFINITY, lane[8]; // lanes: the compiler makes vectors of them
+    int64_t i = 0;
+    for (int j = 0; j < 8; j++) lane[j] = -INFINITY;
+    for (; i + 8 <= d->n; i += 8)
+        for (int j = 0; j < 8; j++) lane[j] = d->p[i + j] > lane[j] ? d->p[i + j] : lane[j];
+    for (int j = 0; j < 8; j++) top = lane[j] > top ? lane[j] : top;
+    for (; i < d->n; i++) top = d->p[i] > top ? d->p[i] : top;
     return top;
 }
 
-// Marks what top-p cuts. Only the tokens above `floor` are sorted; the others count as a mass
-// `rest` below them. False: the cut lies under the floor, so that it must be lowered.
-static bool cut_top_p(Dist *d, double top, double total, double top_p, double floor) {
+// Marks what top-p cuts; d->e holds e^(x - largest x), total their sum. Only the tokens above
+// `floor` are sorted; the others count as a mass `rest` below them. False: the cut lies under the
+// floor, so that it must be lowered.
+static bool cut_top_p(Dist *d, double total, double top_p, double floor) {
     double rest = 0.0;
     int64_t m = 0;
     for (int64_t i = 0; i < d->n; i++) {
         if (d->p[i] > floor)
             d->order[m++] = (DistOrder){.x = d->p[i], .at = i};
         else
-            rest += exp(d->p[i] - top) / total;
+            rest += d->e[i] / total;
     }
     qsort(d->order, (size_t)m, sizeof *d->order, by_value);
     double mass = rest;
     int64_t cut = 0;
     for (; cut < m - 1; cut++) { // the largest always stays
-        mass += exp(d->order[cut].x - top) / total;
+        mass += d->e[d->order[cut].at] / total;
         if (mass > 1.0 - top_p) break;
     }
     if (cut == 0 && m < d->n) return false;
@@ -113,25 +128,54 @@ static void keep_top_p(Dist *d, double top_p) {
     if (top_p >= 1.0) return;
     const double top = largest(d);
     double total = 0.0;
-    for (int64_t i = 0; i < d->n; i++) total += exp(d->p[i] - top);
-    for (double depth = 4.0; !cut_top_p(d, top, total, top_p, top - depth); depth *= 4.0)
+    scratch_room(d);
+    for (int64_t i = 0; i < d->n; i++) total += d->e[i] = exp(d->p[i] - top);
+    for (double depth = 4.0; !cut_top_p(d, total, top_p, top - depth); depth *= 4.0)
         if (depth > 4096.0) depth = INFINITY;
     keep_from(d, -DBL_MAX);
+}
+
+static bool no_nan_nor_infinity(const float *z, int64_t n) {
+    int bad = 0;
+    for (int64_t i = 0; i < n; i++) bad |= !(z[i] < INFINITY);
+    return !bad;
+}
+
+// A value that at least k logits reach, -infinity where none is easily had: the k-th largest of the
+// maxima of LANES interleaved parts. Far fewer than all logits reach it, too.
+static float low_bound(const float *z, int64_t n, int64_t k) {
+    enum { LANES = 512 };
+    float most[LANES];
+    DistOrder order[LANES];
+    if (k <= 0 || k > LANES / 4 || n < 4 * LANES) return -INFINITY;
+    for (int j = 0; j < LANES; j++) most[j] = z[j];
+    for (int64_t i = LANES; i + LANES <= n; i += LANES)
+        for (int j = 0; j < LANES; j++) most[j] = z[i + j] > most[j] ? z[i + j] : most[j];
+    for (int j = 0; j < LANES; j++) order[j] = (DistOrder){.x = most[j], .at = j};
+    return (float)kth_largest(order, LANES, k);
+}
+
+// Logits from `low` on, over the temperature; -infinity is none.
+static void take_from(Dist *d, const float *z, int64_t n, float low, double temperature) {
+    enum { BLOCK = 32 };
+    for (int64_t i = 0; i < n; i += BLOCK) {
+        const int64_t end = i + BLOCK < n ? i + BLOCK : n;
+        int any = 0;
+        for (int64_t v = i; v < end; v++) any |= z[v] >= low && z[v] > -INFINITY;
+        for (int64_t v = i; any && v < end; v++) {
+            if (z[v] < low || z[v] == -INFINITY) continue;
+            d->id[d->n] = (int32_t)v;
+            d->p[d->n++] = (double)z[v] / temperature;
+        }
+    }
 }
 
 void dist_from_logits(Dist *d, const float *logits, int64_t vocab, const Sampler *s) {
     CHECK(s->temperature > 0.0);
     dist_room(d, vocab);
     d->n = 0;
-    for (int64_t v = 0; v < vocab; v++) {
-        if (isnan(logits[v]) || logits[v] == INFINITY) { // no distribution
-            d->n = 0;
-            return;
-        }
-        if (logits[v] == -INFINITY) continue;
-        d->id[d->n] = (int32_t)v;
-        d->p[d->n++] = (double)logits[v] / s->temperature;
-    }
+    if (!no_nan_nor_infinity(logits, vocab)) return;
+    take_from(d, logits, vocab, low_bound(logits, vocab, s->top_k), s->temperature);
     if (d->n == 0) return;
     keep_top_k(d, s->top_k);
     keep_top_p(d, s->top_p);

@@ -23,7 +23,9 @@ typedef struct {
     int64_t n, room;
     int32_t *id;
     double *p;
-    DistOrder *order; // scratch (room)
+    DistOrder *order; // scratch (scratch_room), of those that top-k or top-p sort
+    double *e;        // scratch (scratch_room)
+    int64_t scratch_room;
 } Dist;
 void dist_free(Dist *d);
 void dist_room(Dist *d, int64_t n); // space for n survivors; what was there may be lost

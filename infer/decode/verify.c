@@ -11,6 +11,28 @@ double verify_accept(const Dist *p, const Dist *q, int32_t draft) {
     return px >= qx ? 1.0 : px / qx;
 }
 
+double verify_overlap(const Dist *p, const Dist *q) {
+    double sum = 0.0;
+    for (int64_t i = 0, j = 0; i < p->n && j < q->n;) {
+        if (p->id[i] == q->id[j]) sum += p->p[i] < q->p[j] ? p->p[i] : q->p[j];
+        const bool next_p = p->id[i] <= q->id[j], next_q = q->id[j] <= p->id[i];
+        i += next_p;
+        j += next_q;
+    }
+    return sum;
+}
+
+double verify_equality(const Dist *p, const Dist *q) {
+    double sum = 0.0;
+    for (int64_t i = 0, j = 0; i < p->n && j < q->n;) {
+        if (p->id[i] == q->id[j]) sum += p->p[i] * q->p[j];
+        const bool next_p = p->id[i] <= q->id[j], next_q = q->id[j] <= p->id[i];
+        i += next_p;
+        j += next_q;
+    }
+    return sum;
+}
+
 void verify_residual(Dist *r, const Dist *p, const Dist *q) {
     double total = 0.0;
     int64_t at = 0;

@@ -10,6 +10,10 @@
 #include "infer/decode/sampling.h"
 
 double verify_accept(const Dist *p, const Dist *q, int32_t draft); // min(1, p / q); q(draft) > 0
+// Of one draft before the target's token is known: probability that it stands by rejection
+// sampling, and that an independent draw from p is the same token.
+double verify_overlap(const Dist *p, const Dist *q);  // sum of min(p, q)
+double verify_equality(const Dist *p, const Dist *q); // sum of p q
 // r = norm(max(p - q, 0)); p itself where rounding leaves nothing of it.
 void verify_residual(Dist *r, const Dist *p, const Dist *q);
 

@@ -42,13 +42,17 @@ static void top2_dense(const Assistant *a, Tensor best, Tensor id, Tensor lse, T
     }
 }
 
-static void centroid_logits(const Assistant *a, Tensor z, Tensor token, Tensor y, Arena *scratch) {
-    const int k = (int)a->cfg.cluster_topk;
+static void choose_clusters(const Assistant *a, Tensor idx, Tensor y, Arena *scratch) {
     const Tensor c = tensor_take(scratch, DT_F32, y.rows, a->cfg.clusters);
-    const Tensor idx = tensor_take(scratch, DT_I32, y.rows, k);
     if (c.data == NULL) return;
     op_matmul_nt(a->dev, c, y, a->w.centroids, 0.0f);
-    op_topk(a->dev, idx, c, k);
+    op_topk(a->dev, idx, c, (int)a->cfg.cluster_topk);
+}
+
+static void centroid_logits(const Assistant *a, Tensor z, Tensor token, Tensor y, Arena *scratch) {
+    const Tensor idx = tensor_take(scratch, DT_I32, y.rows, a->cfg.cluster_topk);
+    choose_clusters(a, idx, y, scratch);
+    if (idx.data == NULL) return;
     op_cluster_logits(a->dev, z, token, y, a->w.table, a->ordering, idx);
 }
 
@@ -104,6 +108,13 @@ void assistant_logits(const Assistant *a, Head head, Tensor z, Tensor token, Ten
         op_matmul_nt(a->dev, z, y, a->w.table, 0.0f);
     else
         centroid_logits(a, z, token, y, scratch);
+    arena_reset(scratch, mark);
+}
+
+void assistant_clusters(const Assistant *a, Tensor idx, Tensor y, Arena *scratch) {
+    CHECK(a->cfg.ordered, "(the assistant has no centroid head)");
+    const size_t mark = arena_mark(scratch);
+    choose_clusters(a, idx, y, scratch);
     arena_reset(scratch, mark);
 }
 

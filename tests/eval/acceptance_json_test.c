@@ -10,27 +10,30 @@
 enum { K = 3, PROMPTS = 4, ANCHORS = 12 };
 static const Resampling HOW = {.resamples = 200, .confidence = 0.95, .seed = 4};
 
-// Prompt i of a drafter whose first rejections follow a pattern.
-static Measured prompt_of(int i, int shift) {
+// Prompt i of a drafter whose first rejections follow a pattern; its counts go into the pool, too.
+static Measured prompt_of(int i, int shift, MeasuredPool *pool) {
     Measured m = {.tokens = ANCHORS};
-    int32_t L[ANCHORS];
+    double keep[ANCHORS * K], visit[ANCHORS];
     snprintf(m.id, sizeof m.id, "id-%d", i);
     snprintf(m.category, sizeof m.category, i < 3 ? "short" : "long");
     snprintf(m.source, sizeof m.source, i % 2 ? "mine.jsonl" : "a|b.jsonl");
     m.part_tokens[PART_TEXT] = ANCHORS - 4 * (i == 1);
     m.part_tokens[PART_STRUCTURED] = 4 * (i == 1);
-    for (int a = 0; a < ANCHORS; a++) {
-        const int want = (a * 7 + i + shift) % 5;
-        L[a] = want < ANCHORS - a ? (want < K ? want : K) : ANCHORS - a;
-    }
+    for (int a = 0; a < ANCHORS; a++)
+        for (int j = 0; j < K; j++) keep[a * K + j] = j < (a * 7 + i + shift) % 5;
     for (int h = 0; h < 2; h++) {
-        for (int k = 0; k <= K; k++)
-            acceptance_walk(&m.k[h][k], L, h == HEAD_DENSE ? ANCHORS : ANCHORS - 1, k, NULL);
-        for (int k = 0; k <= K; k++)
-            for (int p = 0; p < PART_COUNT; p++)
+        const DraftOdds odds = {
+            .keep = keep, .anchors = h == HEAD_DENSE ? ANCHORS : ANCHORS - 1, .K = K};
+        for (int k = 0; k <= K; k++) {
+            Acceptance a = {0};
+            acceptance_expect(&a, &odds, k, visit);
+            m.k[RULE_GREEDY][h][k] = (StepCount){a.rounds, a.tokens};
+            acceptance_merge(&pool->k[RULE_GREEDY][h][k], &a);
+            for (int p = 0; p < PART_KINDS; p++)
                 if (m.part_tokens[p] > 0)
                     m.part[h][k][p] = (StepCount){.rounds = 3 + k + p, .tokens = 9 + shift + k * p};
-        acceptance_reach(&m.all[h], L, ANCHORS, K);
+        }
+        acceptance_reach(&pool->all[RULE_GREEDY][h], &odds);
     }
     return m;
 }
@@ -39,28 +42,32 @@ static Sweep sweep_of(const char *name, Head deployed, int shift) {
     Sweep s = {.deployed = deployed,
                .has = {true, deployed == HEAD_CENTROID},
                .K = K,
+               .rules = 1,
                .n = PROMPTS,
                .sequences = PROMPTS};
     snprintf(s.name, sizeof s.name, "%s", name);
     snprintf(s.path, sizeof s.path, "somewhere/%s", name);
     snprintf(s.dtype, sizeof s.dtype, "F32");
     s.prompt = malloc(PROMPTS * sizeof *s.prompt);
-    for (int i = 0; i < PROMPTS; i++) s.prompt[i] = prompt_of(i, shift);
+    s.pool = calloc(1, sizeof *s.pool);
+    for (int i = 0; i < PROMPTS; i++) s.prompt[i] = prompt_of(i, shift, s.pool);
     return s;
 }
 
 static json_t *report_of(Sweep *sweep, int n) {
     Err err = {0};
-    SweepIntervals intervals;
+    SweepIntervals *intervals = sweep_intervals(sweep, n, 1, &SWEEP_WHOLE, &HOW, &err);
+    assert_ok(intervals, err);
     const AcceptanceReport r = {.sweep = sweep,
                                 .n = n,
-                                .intervals = &intervals,
+                                .intervals = intervals,
                                 .sampler = "greedy",
+                                .capture = "abc",
                                 .select_k = 2,
                                 .how = HOW};
-    assert_ok(sweep_intervals(&intervals, sweep, n, &SWEEP_WHOLE, &HOW, &err), err);
     json_t *o = acceptance_json(&r, &err);
     assert_ok(o, err);
+    sweep_intervals_free(intervals);
     return o;
 }
 
@@ -83,9 +90,9 @@ static void two_drafters_are_side_by_side(void **state) {
     (void)state;
     Sweep sweep[2] = {sweep_of("stock", HEAD_CENTROID, 0), sweep_of("trained", HEAD_CENTROID, 2)};
     json_t *o = report_of(sweep, 2);
-    const Acceptance s = measured_pool(sweep[0].prompt, PROMPTS, HEAD_CENTROID, 2),
-                     t = measured_pool(sweep[1].prompt, PROMPTS, HEAD_CENTROID, 2),
-                     dense = measured_pool(sweep[1].prompt, PROMPTS, HEAD_DENSE, 3);
+    const Acceptance s = sweep[0].pool->k[RULE_GREEDY][HEAD_CENTROID][2],
+                     t = sweep[1].pool->k[RULE_GREEDY][HEAD_CENTROID][2],
+                     dense = sweep[1].pool->k[RULE_GREEDY][HEAD_DENSE][3];
     assert_int_equal(json_array_size(at(o, "draft_tokens")), K);
     assert_true(number(o, "draft_tokens.2") == 3 && number(o, "prompts") == PROMPTS);
     assert_true(number(o, "tokens") == PROMPTS * ANCHORS);
@@ -103,22 +110,30 @@ static void two_drafters_are_side_by_side(void **state) {
     assert_true(number(o, "paired.greedy.ci.1.0") <= number(o, "paired.greedy.gain.1"));
     assert_true(number(o, "drafters.stock.greedy.tau_ci.1.1") >=
                 number(o, "drafters.stock.greedy.tau.1"));
-    const AnchorReach all = measured_reach(sweep[0].prompt, PROMPTS, HEAD_CENTROID);
+    const AnchorReach all = sweep[0].pool->all[RULE_GREEDY][HEAD_CENTROID];
     assert_true(number(o, "drafters.stock.greedy.u_all.2") == acceptance_u_all(&all, 3));
     assert_true(number(o, "categories.short.prompts") == 3 &&
                 number(o, "categories.long.tokens") == ANCHORS);
-    const Acceptance *one = &sweep[1].prompt[3].k[HEAD_CENTROID][1];
-    assert_true(number(o, "categories.long.trained.greedy.tau.0") == acceptance_tau(one));
+    assert_true(number(o, "categories.long.trained.greedy.tau.0") ==
+                step_tau(sweep[1].prompt[3].k[RULE_GREEDY][HEAD_CENTROID][1]));
+    assert_true(number(o, "prompt_counts.drafters.trained.greedy.rounds.3.0") ==
+                sweep[1].prompt[3].k[RULE_GREEDY][HEAD_CENTROID][1].rounds);
+    assert_true(number(o, "drafters.stock.diagnostics.greedy.uniform_anchors.2") ==
+                biased_uniform_anchors(&all, 3));
+    assert_string_equal(json_string_value(at(o, "rules.0")), "greedy");
     json_decref(o);
     for (int i = 0; i < 2; i++) sweep_free(&sweep[i]);
 }
 
 // Rounds and tokens of a slice, over its prompts alone.
 static double tau_over(const Sweep *s, Head h, int k, const char *source) {
-    Acceptance sum = {0};
+    StepCount sum = {0};
     for (int i = 0; i < PROMPTS; i++)
-        if (!strcmp(s->prompt[i].source, source)) acceptance_merge(&sum, &s->prompt[i].k[h][k]);
-    return acceptance_tau(&sum);
+        if (!strcmp(s->prompt[i].source, source)) {
+            sum.rounds += s->prompt[i].k[RULE_GREEDY][h][k].rounds;
+            sum.tokens += s->prompt[i].k[RULE_GREEDY][h][k].tokens;
+        }
+    return step_tau(sum);
 }
 
 static void sources_and_kinds_stand_apart(void **state) {
@@ -194,14 +209,38 @@ static void the_table_shows_what_the_file_holds(void **state) {
 static void drafters_on_other_prompts_are_refused(void **state) {
     (void)state;
     Err err = {0};
-    SweepIntervals intervals;
     Sweep sweep[2] = {sweep_of("stock", HEAD_DENSE, 0), sweep_of("trained", HEAD_DENSE, 0)};
     snprintf(sweep[1].prompt[2].id, sizeof sweep[1].prompt[2].id, "other");
-    assert_false(sweep_intervals(&intervals, sweep, 2, &SWEEP_WHOLE, &HOW, &err));
+    assert_null(sweep_intervals(sweep, 2, 1, &SWEEP_WHOLE, &HOW, &err));
     assert_int_equal(err.code, ERR_INPUT);
     assert_non_null(strstr(err.text, "id-2"));
     assert_non_null(strstr(err.text, "other"));
     for (int i = 0; i < 2; i++) sweep_free(&sweep[i]);
+}
+
+// Any number of drafters: each beside the first, in the file and in the table.
+static void more_drafters_stand_in_a_matrix(void **state) {
+    (void)state;
+    Sweep sweep[3] = {sweep_of("stock", HEAD_CENTROID, 0), sweep_of("trained", HEAD_CENTROID, 2),
+                      sweep_of("q4", HEAD_CENTROID, 1)};
+    json_t *o = report_of(sweep, 3);
+    const double base = acceptance_tau(&sweep[0].pool->k[RULE_GREEDY][HEAD_CENTROID][2]),
+                 tau = acceptance_tau(&sweep[2].pool->k[RULE_GREEDY][HEAD_CENTROID][2]);
+    assert_true(fabs(number(o, "pairs.q4.greedy.gain.1") - (tau / base - 1)) < 1e-15);
+    assert_true(json_equal(at(o, "pairs.trained"), at(o, "paired")));
+    assert_true(fabs(number(o, "categories.short.q4.greedy.tau.1")) > 1);
+    char *text = NULL, want[96];
+    size_t size = 0;
+    FILE *f = open_memstream(&text, &size);
+    acceptance_markdown(f, o);
+    fclose(f);
+    assert_non_null(strstr(text, "| k | stock | trained | q4 | trained: gain, interval |"));
+    snprintf(want, sizeof want, "| %.2f | %+.1f %%, ", tau,
+             100 * number(o, "pairs.trained.greedy.gain.1"));
+    assert_non_null(strstr(text, want));
+    free(text);
+    json_decref(o);
+    for (int i = 0; i < 3; i++) sweep_free(&sweep[i]);
 }
 
 int main(void) {
@@ -210,6 +249,7 @@ int main(void) {
         cmocka_unit_test(sources_and_kinds_stand_apart),
         cmocka_unit_test(the_stock_alone_has_no_pair),
         cmocka_unit_test(the_table_shows_what_the_file_holds),
+        cmocka_unit_test(more_drafters_stand_in_a_matrix),
         cmocka_unit_test(drafters_on_other_prompts_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -221,6 +221,43 @@ static void the_stock_alone_is_measured_the_same(void **state) {
     json_decref(both);
 }
 
+// Several drafters in one run: the same weights have the same figures, whatever they are called.
+static void any_number_of_drafters_is_measured(void **state) {
+    (void)state;
+    const char *dir = copy_of_work("many"), *again = "tests/smoke.json";
+    Said s = run("eval " SMALL "output_dir=%s eval.drafters=%s", dir, again);
+    assert_status(s, 2);
+    assert_non_null(strstr(s.err, "eval.drafters: no folder tests/smoke.json"));
+    s = run("eval " SMALL "output_dir=%s eval.drafters=stock=%s/ckpt/best", dir, dir);
+    assert_status(s, 2);
+    assert_non_null(strstr(s.err, "the name \"stock\""));
+    s = run("eval " SMALL "output_dir=%s eval.drafters=%s/ckpt/best,"
+            "old=configs/demo/stock-assistant",
+            dir, dir);
+    assert_status(s, 0);
+    json_t *o = read_json(dir, "eval/acceptance.json");
+    assert_int_equal(json_object_size(at(o, "drafters")), 4);
+    assert_true(json_equal(at(o, "drafters.old.greedy"), at(o, "drafters.stock.greedy")));
+    assert_true(json_equal(at(o, "drafters.best.greedy"), at(o, "drafters.trained.greedy")));
+    assert_true(json_equal(at(o, "pairs.best"), at(o, "paired")));
+    for (size_t k = 0; k < K; k++)
+        assert_true(json_number_value(json_array_get(at(o, "pairs.old.greedy.gain"), k)) == 0);
+    assert_non_null(strstr(s.out, "| k | stock | trained | best | old |"));
+    json_decref(o);
+}
+
+// Acceptance on text of another sampler says nothing about the deployed one.
+static void a_capture_of_another_sampler_is_refused(void **state) {
+    (void)state;
+    const Said s = run("eval " SMALL "output_dir=%s regenerate.held_out=sampled "
+                       "regenerate.temperature=0.7 regenerate.top_k=0 regenerate.top_p=1",
+                       work);
+    assert_status(s, 3);
+    assert_non_null(strstr(s.err, "its text was made with \"greedy\""));
+    assert_non_null(strstr(s.err, "\"T=0.7"));
+    assert_true(strchr(s.err, '\n') == strrchr(s.err, '\n'));
+}
+
 // Answers that the target would not have given: live decoding must notice.
 static void text_of_somebody_else_fails_the_gate(void **state) {
     (void)state;
@@ -259,6 +296,8 @@ int main(void) {
         cmocka_unit_test(the_table_says_what_the_file_says),
         cmocka_unit_test(stdout_as_json_is_the_file),
         cmocka_unit_test(the_stock_alone_is_measured_the_same),
+        cmocka_unit_test(any_number_of_drafters_is_measured),
+        cmocka_unit_test(a_capture_of_another_sampler_is_refused),
         cmocka_unit_test(text_of_somebody_else_fails_the_gate),
     };
     return cmocka_run_group_tests(tests, make_workspace, NULL);

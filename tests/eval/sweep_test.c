@@ -81,14 +81,17 @@ static int close_all(void **state) {
     return 0;
 }
 
+static MeasuredPool pool; // of the latest measure()
+static const SweepOptions how = {.K = K};
+
 static void measure(Measured *out, int64_t anchors, int64_t tokens) {
     Err err = {0};
     const MeasureOptions opt = {
         .K = K, .head = {true, true}, .max_anchors = anchors, .pack_tokens = tokens};
     Measurer *m = measurer_open(pair.assistant, target_config(pair.target), &source, &opt, &err);
     assert_ok(m, err);
-    assert_ok(measurer_run(m, pair.assistant, out, &err), err);
-    assert_ok(measurer_run(m, pair.assistant, out, &err), err); // buffers serve again
+    assert_ok(measurer_run(m, pair.assistant, out, &pool, &err), err);
+    assert_ok(measurer_run(m, pair.assistant, out, &pool, &err), err); // buffers serve again
     measurer_close(m);
 }
 
@@ -99,16 +102,13 @@ static void packing_does_not_change_the_counts(void **state) {
     memset(pieces, 0, sizeof pieces);
     measure(whole, 4096, 4096);
     measure(pieces, 17, 1);
-    int64_t accepted = 0;
     for (int i = 0; i < SEQS; i++) {
         assert_string_equal(whole[i].id, seq[i].sample.id);
         assert_int_equal(whole[i].tokens, seq[i].sample.n - seq[i].sample.prompt - 1);
         assert_memory_equal(whole[i].k, pieces[i].k, sizeof whole[i].k);
-        assert_memory_equal(whole[i].all, pieces[i].all, sizeof whole[i].all);
-        assert_int_equal(whole[i].k[0][3].tokens, whole[i].tokens);
-        accepted += whole[i].k[0][K].accepted;
+        assert_true(whole[i].k[RULE_GREEDY][0][3].tokens == (double)whole[i].tokens);
     }
-    assert_true(accepted > 0);
+    assert_true(pool.k[RULE_GREEDY][0][K].accepted > 0);
 }
 
 static void one_sequence_alone_gives_its_lengths(void **state) {
@@ -131,7 +131,8 @@ static void one_sequence_alone_gives_its_lengths(void **state) {
         for (int k = 1; k <= K; k++) {
             Acceptance a = {0};
             acceptance_walk(&a, L, anchors, k, NULL);
-            assert_memory_equal(&a, &all[i].k[HEAD_CENTROID][k], sizeof a);
+            const StepCount *c = &all[i].k[RULE_GREEDY][HEAD_CENTROID][k];
+            assert_true(a.rounds == c->rounds && a.tokens == c->tokens);
         }
     }
     measurer_close(m);
@@ -157,7 +158,7 @@ static void rounds_are_told_apart_by_what_they_draft(void **state) {
             tokens[s->kind[t] == TOKEN_THOUGHT                               ? PART_THOUGHT
                    : s->kind[t] == TOKEN_CALL || s->kind[t] == TOKEN_CHANNEL ? PART_STRUCTURED
                                                                              : PART_TEXT]++;
-        assert_memory_equal(tokens, all[i].part_tokens, sizeof tokens);
+        assert_memory_equal(tokens, all[i].part_tokens, PART_KINDS * sizeof *tokens);
         mixed += tokens[PART_STRUCTURED] > 0 && tokens[PART_TEXT] > 0;
         if (anchors < 1) continue;
         assert_ok(measurer_lengths(m, pair.assistant, &seq[i], HEAD_DENSE, L, drafts, NULL, &err),
@@ -174,10 +175,12 @@ static void rounds_are_told_apart_by_what_they_draft(void **state) {
                 want[p].tokens += (end < anchors ? end : anchors) - a;
                 a = end;
             }
-            assert_memory_equal(got, want, sizeof want);
-            assert_int_equal(got[0].rounds + got[1].rounds + got[2].rounds,
-                             all[i].k[HEAD_DENSE][k].rounds);
-            assert_int_equal(got[0].tokens + got[1].tokens + got[2].tokens, anchors);
+            assert_memory_equal(got, want, PART_KINDS * sizeof *want);
+            assert_true(got[0].rounds + got[1].rounds + got[2].rounds ==
+                        all[i].k[RULE_GREEDY][HEAD_DENSE][k].rounds);
+            assert_true(got[0].tokens + got[1].tokens + got[2].tokens == (double)anchors);
+            assert_true(got[PART_CONTEXT_512].rounds ==
+                        all[i].k[RULE_GREEDY][HEAD_DENSE][k].rounds);
         }
     }
     assert_true(mixed > 1);
@@ -190,20 +193,22 @@ static void samples_of_a_prompt_are_one_entry(void **state) {
     static Measured all[SEQS];
     Sweep s;
     measure(all, 64, 256);
-    assert_ok(
-        sweep_run(&s, "stock", "dir", pair.assistant, target_config(pair.target), &source, K, &err),
-        err);
+    assert_ok(sweep_run(&s, "stock", "dir", pair.assistant, target_config(pair.target), &source,
+                        &how, &err),
+              err);
     assert_int_equal(s.n, 4);
     assert_int_equal(s.sequences, SEQS);
     assert_string_equal(s.prompt[1].id, "p1");
     assert_int_equal(s.prompt[1].tokens, all[1].tokens + all[5].tokens);
-    assert_int_equal(s.prompt[1].k[0][4].rounds, all[1].k[0][4].rounds + all[5].k[0][4].rounds);
+    assert_true(s.prompt[1].k[RULE_GREEDY][0][4].rounds ==
+                all[1].k[RULE_GREEDY][0][4].rounds + all[5].k[RULE_GREEDY][0][4].rounds);
     assert_int_equal(s.prompt[1].part_tokens[PART_STRUCTURED],
                      all[1].part_tokens[PART_STRUCTURED] + all[5].part_tokens[PART_STRUCTURED]);
-    assert_int_equal(s.prompt[1].part[0][4][PART_STRUCTURED].rounds,
-                     all[1].part[0][4][PART_STRUCTURED].rounds +
-                         all[5].part[0][4][PART_STRUCTURED].rounds);
-    assert_int_equal(s.prompt[3].all[1].reached[2], all[3].all[1].reached[2]);
+    assert_true(s.prompt[1].part[0][4][PART_STRUCTURED].rounds ==
+                all[1].part[0][4][PART_STRUCTURED].rounds +
+                    all[5].part[0][4][PART_STRUCTURED].rounds);
+    assert_memory_equal(&s.pool->all[RULE_GREEDY][1], &pool.all[RULE_GREEDY][1],
+                        sizeof(AnchorReach));
     sweep_free(&s);
 }
 
@@ -232,7 +237,7 @@ static void a_prompt_longer_than_its_text_is_refused(void **state) {
     const int64_t saved = seq[3].sample.prompt;
     seq[3].sample.prompt = seq[3].sample.n + 1;
     assert_false(sweep_run(&s, "stock", "dir", pair.assistant, target_config(pair.target), &source,
-                           K, &err));
+                           &how, &err));
     seq[3].sample.prompt = saved;
     assert_int_equal(err.code, ERR_INPUT);
     assert_non_null(strstr(err.text, "p3"));

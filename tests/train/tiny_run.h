@@ -120,14 +120,14 @@ static bool tiny_read_dev(void *ctx, int64_t i, CapturedSeq *out, Err *err) {
 static bool tiny_tau(void *ctx, const Assistant *a, double *tau, SourceMeans *by, Err *err) {
     Tiny *t = ctx;
     Measured m[TINY_DEV];
-    if (!measurer_run(t->measurer, a, m, err)) return false;
+    if (!measurer_run(t->measurer, a, m, NULL, err)) return false;
     const Head head = assistant_deployed_head(&a->cfg);
-    const Acceptance sum = measured_pool(m, TINY_DEV, head, (int)t->s.eval.select_k);
+    const int at = (int)t->s.eval.select_k;
     for (int i = 0; i < TINY_DEV; i++) {
-        const Acceptance *k = &m[i].k[head][t->s.eval.select_k];
-        source_means_add(by, m[i].source, (double)k->tokens, (double)k->rounds);
+        const StepCount c = m[i].k[RULE_GREEDY][head][at];
+        source_means_add(by, m[i].source, c.tokens, c.rounds);
     }
-    *tau = acceptance_tau(&sum);
+    *tau = step_tau(measured_sum(m, TINY_DEV, RULE_GREEDY, head, at));
     return true;
 }
 

@@ -82,6 +82,8 @@ static void settings_must_fit_together(void **state) {
     (void)state;
     REFUSED("{\"regenerate\": {\"samples\": 4}}", NULL, "regenerate.samples is 4",
             "temperature is 0");
+    REFUSED("{\"regenerate\": {\"held_out\": \"sampled\"}}", NULL, "regenerate.held_out is sampled",
+            "temperature is 0");
     REFUSED("{\"eval\": {\"draft_tokens\": 4, \"select_k\": 5}}", NULL,
             "eval.select_k is 5, eval.draft_tokens only 4");
     REFUSED("{}", (char[]){"output_dir="}, "output_dir is empty");

@@ -88,11 +88,11 @@ static void every_k_emits_the_same_tokens(void **state) {
 static void a_round_never_counts_beyond_the_end(void **state) {
     (void)state;
     Acceptance a = {0};
-    acceptance_round(&a, 5, 5, 2); // two tokens left, the drafts went on after the stop token
+    acceptance_round(&a, 5, 5, 5, 2); // two tokens left, the drafts went on after the stop token
     assert_int_equal(a.tokens, 2);
     assert_int_equal(a.accepted, 2);
     assert_int_equal(a.drafted, 5);
-    acceptance_round(&a, 0, 5, 2);
+    acceptance_round(&a, 0, 5, 5, 2);
     assert_int_equal(a.tokens, 3);
     assert_int_equal(a.possible[2], 2);
     assert_int_equal(a.possible[3], 0);
@@ -103,9 +103,32 @@ static void texts_without_a_successor_count_nothing(void **state) {
     Acceptance a = {0};
     acceptance_walk(&a, NULL, 0, 3, NULL);
     acceptance_walk(&a, NULL, -1, 3, NULL); // an answer of no token at all
+    for (int64_t anchors = -1; anchors <= 0; anchors++) {
+        const DraftOdds none = {.anchors = anchors, .K = 3};
+        AnchorReach r = {0};
+        acceptance_expect(&a, &none, 3, NULL);
+        acceptance_reach(&r, &none);
+        assert_true(r.anchors[0] == 0 && acceptance_u_all(&r, 1) == 0.0);
+        assert_true(biased_uniform_anchors(&r, 3) == 1.0);
+    }
     assert_int_equal(a.rounds, 0);
     assert_true(acceptance_tau(&a) == 0.0);
     assert_true(acceptance_u(&a, 1) == 0.0);
+}
+
+static void rounds_with_fewer_drafts_than_wanted(void **state) {
+    (void)state;
+    Acceptance a = {0};
+    acceptance_round(&a, 1, 2, 5, 9); // a third step was run, its draft withheld
+    acceptance_round(&a, 0, 0, 5, 9);
+    acceptance_round(&a, 5, 5, 5, 9);
+    assert_int_equal(a.drafted, 7);
+    assert_int_equal(a.steps, 3 + 1 + 5);
+    assert_int_equal(a.verified[0], 1);
+    assert_int_equal(a.verified[2], 1);
+    assert_int_equal(a.verified[5], 1);
+    assert_int_equal(a.possible[5], 3); // withheld drafts had text to match, too
+    assert_int_equal(a.tokens, 2 + 1 + 6);
 }
 
 static void merging_pools(void **state) {
@@ -123,12 +146,21 @@ static void merging_pools(void **state) {
 static void reach_counts_anchors_with_that_many_successors(void **state) {
     (void)state;
     AnchorReach r = {0}, two = {0};
-    acceptance_reach(&r, LENGTHS, ANCHORS, K);
-    const int64_t anchors[] = {6, 6, 5, 4, 3}, reached[] = {6, 5, 3, 2, 1};
+    double keep[ANCHORS * K];
+    acceptance_keep(keep, &DRAFTS[0][0], ANCHORS, K, TEXT, N, FIRST);
+    const DraftOdds odds = {.keep = keep, .anchors = ANCHORS, .K = K};
+    acceptance_reach(&r, &odds);
+    const int64_t anchors[] = {6, 6, 5, 4, 3}, reached[] = {6, 5, 3, 2, 1},
+                  match[] = {0, 5, 4, 3, 3}; // by themselves: T = 5 from its second on
     for (int i = 0; i <= K; i++) {
         assert_int_equal(r.anchors[i], anchors[i]);
         assert_int_equal(r.reached[i], reached[i]);
+        assert_int_equal(r.match[i], match[i]);
+        if (i > 0) assert_int_equal(r.alphas[i], reached[i]); // alpha is keep
     }
+    assert_true(biased_uniform_anchors(&r, 2) == 1 + 5.0 / 6 + 3.0 / 5);
+    assert_true(biased_product_of_means(&r, 2) == 1 + 5.0 / 6 + 5.0 / 6 * (4.0 / 5));
+    assert_true(biased_uniform_alpha(&r, 2) == biased_uniform_anchors(&r, 2));
     acceptance_reach_merge(&two, &r);
     acceptance_reach_merge(&two, &r);
     assert_int_equal(two.anchors[4], 6);
@@ -145,6 +177,7 @@ int main(void) {
         cmocka_unit_test(every_k_emits_the_same_tokens),
         cmocka_unit_test(a_round_never_counts_beyond_the_end),
         cmocka_unit_test(texts_without_a_successor_count_nothing),
+        cmocka_unit_test(rounds_with_fewer_drafts_than_wanted),
         cmocka_unit_test(merging_pools),
         cmocka_unit_test(reach_counts_anchors_with_that_many_successors),
     };

@@ -1,0 +1,120 @@
+// eval/eval_drafters.c - which drafters are measured, on what kind of text, and by which rules.
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "data/regenerate.h"
+#include "eval/eval_parts.h"
+
+// Keys of a slice in acceptance.json that no drafter may be called.
+static bool reserved(const char *name) {
+    static const char *const keys[] = {"prompts", "tokens", "paired", "pairs"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (!strcmp(name, keys[i])) return true;
+    return false;
+}
+
+static bool taken(const Eval *e, const char *name) {
+    for (int i = 0; i < e->n; i++)
+        if (!strcmp(e->drafter[i].name, name)) return true;
+    return reserved(name);
+}
+
+// base, or base-2, base-3, ..
+static void unique_name(const Eval *e, char out[64], const char *base) {
+    snprintf(out, 64, "%.50s", base[0] ? base : "drafter");
+    for (int i = 2; taken(e, out); i++)
+        snprintf(out, 64, "%.50s-%d", base[0] ? base : "drafter", i);
+}
+
+static bool add(Eval *e, const char *name, const char *path, Err *err) {
+    if (e->n == EVAL_DRAFTERS_MAX)
+        return err_set(err, ERR_USAGE, "eval.drafters: more than %d drafters at once",
+                       EVAL_DRAFTERS_MAX);
+    EvalDrafter *d = &e->drafter[e->n];
+    snprintf(d->name, sizeof d->name, "%s", name);
+    snprintf(d->path, sizeof d->path, "%s", path);
+    e->n++;
+    return true;
+}
+
+// NAME=DIR, or DIR named by its last folder ("weights" of a checkpoint: by the one above).
+static bool add_listed(Eval *e, const char *item, Err *err) {
+    char name[64], path[PATH_ROOM];
+    const char *is = strchr(item, '=');
+    snprintf(path, sizeof path, "%s", is != NULL && !dir_exists(item) ? is + 1 : item);
+    size_t n = strlen(path);
+    while (n > 1 && path[n - 1] == '/') path[--n] = '\0';
+    if (!dir_exists(path)) return err_set(err, ERR_USAGE, "eval.drafters: no folder %s", path);
+    if (is != NULL && !dir_exists(item)) {
+        snprintf(name, sizeof name, "%.*s", (int)(is - item), item);
+        if (name[0] == '\0' || taken(e, name))
+            return err_set(err, ERR_USAGE, "eval.drafters: the name \"%s\" of %s is already taken",
+                           name, path);
+    } else {
+        unique_name(e, name, path_base(path));
+    }
+    return add(e, name, path, err);
+}
+
+bool eval_list_drafters(Eval *e, Err *err) {
+    char trained[PATH_ROOM];
+    if (e->s->model.assistant_path[0] == '\0')
+        return err_set(err, ERR_USAGE,
+                       "model.assistant_path is empty: eval compares with the stock assistant");
+    if (!drafter_trained_path(e->s, trained, err) ||
+        !add(e, "stock", e->s->model.assistant_path, err) ||
+        (trained[0] && !add(e, "trained", trained, err)))
+        return false;
+    for (int i = 0; i < e->s->eval.drafters.n; i++)
+        if (!add_listed(e, e->s->eval.drafters.item[i], err)) return false;
+    return true;
+}
+
+bool eval_open_drafters(Eval *e, Err *err) {
+    for (int i = 0; i < e->n; i++) {
+        e->drafter[i].assistant = drafter_open(&e->open, e->s, e->drafter[i].path, err);
+        if (e->drafter[i].assistant == NULL) return false;
+        const bool ordered = e->drafter[i].assistant->cfg.ordered;
+        if (ordered != e->drafter[0].assistant->cfg.ordered)
+            return err_set(err, ERR_INPUT, "%s has %s centroid head, %s has %s: compare them apart",
+                           e->drafter[i].path, ordered ? "a" : "no", e->drafter[0].path,
+                           ordered ? "none" : "one");
+    }
+    return true;
+}
+
+bool eval_sweep_options(Eval *e, Err *err) {
+    const Settings *s = e->s;
+    SweepOptions *o = &e->sweep_options;
+    *o = (SweepOptions){.K = e->K, .sampler = {.top_p = 1}};
+    if (strcmp(s->regenerate.held_out, "sampled") == 0)
+        o->sampler = (Sampler){.temperature = s->regenerate.temperature,
+                               .top_k = s->regenerate.top_k,
+                               .top_p = s->regenerate.top_p};
+    sampler_name(e->sampler, &o->sampler);
+    if (strcmp(s->regenerate.answers, "reference") == 0) {
+        strcpy(e->sampler, "reference");
+        o->sampler.temperature = 0;
+    }
+    for (int i = 0; i < s->eval.p_min.n; i++) {
+        char *end;
+        const char *text = s->eval.p_min.item[i];
+        const double p = strtod(text, &end);
+        if (o->p_mins == P_MIN_MAX)
+            return err_set(err, ERR_USAGE, "eval.p_min: more than %d values", P_MIN_MAX);
+        if (end == text || *end != '\0' || !(p > 0.0 && p <= 1.0))
+            return err_set(err, ERR_USAGE, "eval.p_min: \"%s\" is no probability above 0", text);
+        o->p_min[o->p_mins++] = p;
+    }
+    return true;
+}
+
+bool eval_check_sampler(const Eval *e, Err *err) {
+    const char *made = shards_meta(e->shards)->sampler;
+    if (strcmp(made, e->sampler) == 0) return true;
+    return err_set(err, ERR_INPUT,
+                   "%s: its text was made with \"%s\", the settings of regenerate say \"%s\": "
+                   "acceptance is measured on text of the sampler that is deployed",
+                   e->shards_dir, made, e->sampler);
+}

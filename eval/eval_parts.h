@@ -1,0 +1,50 @@
+// eval/eval_parts.h - what the files of the verb `eval` share.
+#ifndef EVAL_EVAL_PARTS_H
+#define EVAL_EVAL_PARTS_H
+
+#include "data/capture.h"
+#include "data/drafter.h"
+#include "eval/acceptance_json.h"
+#include "eval/audit.h"
+#include "eval/sweep.h"
+#include "infer/base/memory.h"
+
+enum { EVAL_DRAFTERS_MAX = 32 };
+
+// A drafter that is measured. name: "stock", "trained", or its folder's, unique among them.
+typedef struct {
+    char name[64], path[PATH_ROOM];
+    Assistant *assistant;
+} EvalDrafter;
+
+typedef struct {
+    const Settings *s;
+    int K;
+    char shards_dir[PATH_ROOM], report[PATH_ROOM], stage[PATH_ROOM];
+    char sampler[64]; // that the captured text has to have, by the settings
+    SweepOptions sweep_options;
+    OpenTarget open;
+    int64_t rows; // of one target call
+    ShardSet *shards;
+    SeqSource source;
+    EvalDrafter drafter[EVAL_DRAFTERS_MAX]; // the stock one first
+    int n;
+    Sweep sweep[EVAL_DRAFTERS_MAX];
+    MemoryPlan memory;
+} Eval;
+
+// The stock drafter, the trained one where there is one, and those of eval.drafters.
+MUST_CHECK bool eval_list_drafters(Eval *e, Err *err);
+MUST_CHECK bool eval_open_drafters(Eval *e, Err *err);
+// Sampler, rules and p-min of the sweeps, from the settings.
+MUST_CHECK bool eval_sweep_options(Eval *e, Err *err);
+// Refuses a capture whose text was made in another way than the settings say.
+MUST_CHECK bool eval_check_sampler(const Eval *e, Err *err);
+
+// The live audit of the captured text with the trained drafter, else the stock one; greedy text.
+bool eval_can_audit(const Eval *e);
+size_t eval_audit_bytes(const Eval *e);
+// Adds "audit" to the report.
+MUST_CHECK bool eval_audit(Eval *e, Audit *audit, json_t *report, Err *err);
+
+#endif
