@@ -11,18 +11,13 @@
 #include "eval/audit_pair.h"
 #include "eval/frozen.h"
 #include "eval/sampler_check.h"
+#include "eval/speed.h"
 #include "eval/wiring.h"
 #include "infer/base/file.h"
 #include "infer/base/json.h"
 #include "infer/base/log.h"
 
-enum { WIRING_ANCHORS = 24, UNDECIDED_ROWS = 96, CHECKS = 5 };
-
-// Both ways to all k on the same texts. The rules of sampled text join as further members.
-typedef struct {
-    double sweep_s; // capture, one drafter pass, the walk of every k
-    double live_s;  // decoding once per k = 1 .. K, batch 1
-} Speed;
+enum { WIRING_ANCHORS = 24, UNDECIDED_ROWS = 96, CHECKS = 5, SPEED_PROMPTS = 8 };
 
 typedef struct {
     const Settings *s;
@@ -30,8 +25,11 @@ typedef struct {
     Audit audit;
     Wiring wiring;
     Alignment *alignment;
-    Speed greedy;
-    int64_t prompts, skipped, tokens;
+    Speed greedy, sampled; // sampled.K 0: not measured
+    int64_t prompts, skipped;
+    double live_s; // of decoding them once per k = 1 .. K
+    Sample *text;  // (texts) the first ones, for the speed of sweeps
+    int64_t texts;
     int32_t *begin; // (begin_n) the beginning of the first text, behind which samples are drawn
     int64_t begin_n;
     char begin_id[128];
@@ -51,22 +49,16 @@ static void keep_begin(Run *r, const char *id, const SpeculateResult *text) {
     snprintf(r->begin_id, sizeof r->begin_id, "%s", id);
 }
 
-// The text's first rejections and margins from a capture, timed as the sweep over all k.
-static bool sweep(Run *r, const SpeculateResult *plain, int32_t *L, int32_t *drafts, float *margin,
-                  Err *err) {
+// The text's first rejections and margins, from a capture.
+static bool simulate(Run *r, const SpeculateResult *plain, int32_t *L, int32_t *drafts,
+                     float *margin, Err *err) {
     AuditPair *p = &r->pair;
-    const int64_t anchors = plain->n - plain->first - 1;
-    const double start = now_s();
     if (!audit_pair_capture(p, plain->ids, plain->n, err) ||
         !simulator_drafts(p->sim, p->drafter, &p->pack, 0, plain->ids, plain->n, plain->first,
                           p->head, drafts, margin, err))
         return false;
-    acceptance_lengths(L, drafts, anchors, p->K, plain->ids, plain->n, plain->first);
-    for (int k = 1; k <= p->K; k++) {
-        Acceptance sum = {0};
-        acceptance_walk(&sum, L, anchors, k, NULL);
-    }
-    r->greedy.sweep_s += now_s() - start;
+    acceptance_lengths(L, drafts, plain->n - plain->first - 1, p->K, plain->ids, plain->n,
+                       plain->first);
     return true;
 }
 
@@ -86,7 +78,7 @@ static bool compare_text(Run *r, const char *id, const SpeculateResult *plain, i
                              .ids = plain->ids,
                              .n = plain->n,
                              .first = plain->first};
-    return sweep(r, plain, L, drafts, margin, err) &&
+    return simulate(r, plain, L, drafts, margin, err) &&
            audit_decode(&r->audit, p->spec, &text, p->head, err) &&
            audit_pair_look(p, plain->ids, plain->n, err) &&
            alignment_add(r->alignment, &align, err) &&
@@ -102,10 +94,15 @@ static bool check_text(Run *r, const char *id, const SpeculateResult *plain, Err
     float *margin = malloc(cells * sizeof *margin);
     bool ok = L && drafts && margin;
     if (!ok) err_set(err, ERR_FAILED, "no memory for %lld anchors", (long long)anchors);
+    double before[DRAFT_MAX + 1];
+    for (int k = 1; k <= r->pair.K; k++) before[k] = r->audit.row[k].seconds;
     ok = ok && compare_text(r, id, plain, L, drafts, margin, err);
     if (ok && r->begin == NULL && plain->n > UNDECIDED_ROWS / 2 + DRAWS_TOKENS)
         keep_begin(r, id, plain);
-    r->tokens += anchors;
+    if (ok && r->texts < SPEED_PROMPTS) {
+        for (int k = 1; k <= r->pair.K; k++) r->live_s += r->audit.row[k].seconds - before[k];
+        ok = speed_text(&r->text[r->texts++], id, plain, err);
+    }
     free(L);
     free(drafts);
     free(margin);
@@ -165,23 +162,38 @@ static bool check_files(Run *r, Err *err) {
     return ok && (r->prompts > 0 || err_set(err, ERR_INPUT, "data.eval holds no usable prompt"));
 }
 
-// With the sampler that the answers are made with; T = 1 where they are greedy.
+// That of the answers; T = 1 where they are greedy.
+static Sampler sampler_of(const Settings *s) {
+    return (Sampler){.temperature = s->regenerate.temperature > 0 ? s->regenerate.temperature : 1.0,
+                     .top_k = s->regenerate.top_k,
+                     .top_p = s->regenerate.top_p,
+                     .seed = 1};
+}
+
 static json_t *check_sampler(const Run *r, Err *err) {
-    const double T = r->s->regenerate.temperature;
     const SamplerJob job = {.target = r->pair.open.target,
                             .assistant = r->pair.drafter,
                             .kv_dtype = r->pair.open.dtype,
                             .feature_dtype = DT_BF16,
                             .rows = r->pair.rows,
-                            .sampler = {.temperature = T > 0 ? T : 1.0,
-                                        .top_k = r->s->regenerate.top_k,
-                                        .top_p = r->s->regenerate.top_p},
+                            .sampler = sampler_of(r->s),
                             .id = r->begin_id,
                             .prompt = r->begin,
                             .n = r->begin_n,
                             .draws = r->begin ? r->s->eval.audit_draws : 0};
     if (r->begin == NULL) log_warn("audit: no text is long enough to draw samples behind");
     return sampler_check(&job, err);
+}
+
+// On the same texts: greedy ones beside what was decoded live for the comparison, then sampled.
+static bool check_speed(Run *r, Err *err) {
+    const Sampler greedy = {0}, sampler = sampler_of(r->s);
+    if (r->texts == 0) return true;
+    if (!speed_sweep(&r->greedy, &r->pair, r->text, r->texts, &greedy, err)) return false;
+    r->greedy.live_s = r->live_s;
+    r->greedy.live_tokens = r->greedy.tokens * r->pair.K;
+    return r->s->eval.audit_draws == 0 ||
+           speed_sampled(&r->sampled, &r->pair, r->text, r->texts, &sampler, err);
 }
 
 static bool wiring_passed(const Run *r) {
@@ -204,14 +216,6 @@ static json_t *wiring_json(const Run *r) {
                      (json_int_t)r->wiring.choices_differ, "passed", wiring_passed(r));
 }
 
-static json_t *speed_json(const Run *r) {
-    const Speed *s = &r->greedy;
-    return json_pack("{ss si sI sI sf sf sf}", "rule", "greedy", "draft_tokens", r->pair.K,
-                     "prompts", (json_int_t)r->prompts, "tokens", (json_int_t)r->tokens, "sweep_s",
-                     s->sweep_s, "live_s", s->live_s, "ratio",
-                     s->sweep_s > 0 ? s->live_s / s->sweep_s : 0.0);
-}
-
 // What did not hold, in the order of the report; all of it in one line.
 static bool gates(const Run *r, const json_t *frozen, const json_t *sampler, json_t *failures,
                   Err *err) {
@@ -232,17 +236,20 @@ static bool gates(const Run *r, const json_t *frozen, const json_t *sampler, jso
 
 static json_t *report_json(const Run *r, const char *dir, json_t *frozen, json_t *sampler,
                            json_t *failures) {
+    json_t *speed = speed_json(&r->greedy);
+    if (r->sampled.K > 0) json_object_set_new(speed, "sampled", speed_json(&r->sampled));
     return json_pack(
         "{ss ss sI sI sb sO so so so sO sO so}", "drafter", dir, "dtype",
         dtype_name(r->pair.open.dtype), "prompts", (json_int_t)r->prompts, "prompts_skipped",
         (json_int_t)r->skipped, "passed", json_array_size(failures) == 0, "failures", failures,
         "training_forward", wiring_json(r), "live",
         audit_json(&r->audit, r->pair.head == HEAD_CENTROID ? "centroid" : "dense"), "alignment",
-        alignment_json(r->alignment), "sampler", sampler, "frozen", frozen, "speed", speed_json(r));
+        alignment_json(r->alignment), "sampler", sampler, "frozen", frozen, "speed", speed);
 }
 
 static void report_markdown(FILE *out, const Run *r, const json_t *o) {
-    const json_t *speed = json_object_get(o, "speed"), *failures = json_object_get(o, "failures");
+    const json_t *speed = json_object_get(o, "speed"), *sampled = json_object_get(speed, "sampled");
+    const json_t *failures = json_object_get(o, "failures");
     size_t i;
     json_t *f;
     fprintf(out,
@@ -258,12 +265,12 @@ static void report_markdown(FILE *out, const Run *r, const json_t *o) {
     alignment_markdown(out, json_object_get(o, "alignment"));
     sampler_markdown(out, json_object_get(o, "sampler"));
     frozen_markdown(out, json_object_get(o, "frozen"));
-    fprintf(out,
-            "\nSpeed: all k = 1..%d of these texts by sweep in %.2f s (capture and drafter pass), "
-            "by live decoding once per k at batch 1 in %.2f s: %.0f times faster\n",
-            r->pair.K, json_real_value(json_object_get(speed, "sweep_s")),
-            json_real_value(json_object_get(speed, "live_s")),
-            json_real_value(json_object_get(speed, "ratio")));
+    fprintf(out, "\nSpeed: the tokens per step of all k by sweep (capture and drafter pass) and by "
+                 "live decoding once per k at batch 1\n\n"
+                 "| text | prompts | k | sweep s | live s | times faster |\n"
+                 "|---|---|---|---|---|---|\n");
+    speed_markdown(out, speed);
+    if (sampled != NULL) speed_markdown(out, sampled);
     fprintf(out, "\nAudit: %s\n", json_array_size(failures) == 0 ? "passed" : "FAILED");
     json_array_foreach(failures, i, f) fprintf(out, "- %s\n", json_string_value(f));
 }
@@ -303,14 +310,16 @@ static bool audit_all(const Cli *cli, Run *r, const char *dir, Err *err) {
     bool ok = frozen != NULL && audit_pair_open(&r->pair, r->s, dir, err) &&
               (r->alignment = alignment_open(r->pair.drafter, target_config(r->pair.open.target),
                                              r->pair.capacity, err)) != NULL;
+    r->text = calloc(SPEED_PROMPTS, sizeof *r->text);
+    CHECK_MEMORY(r->text);
     if (ok) audit_start(&r->audit, r->pair.K, audit_near_tie(r->pair.open.dtype));
     ok = ok && check_files(r, err) && (sampler = check_sampler(r, err)) != NULL;
-    for (int k = 1; ok && k <= r->pair.K; k++) r->greedy.live_s += r->audit.row[k].seconds;
-    ok = ok && report(cli, r, dir, frozen, sampler, err);
+    ok = ok && check_speed(r, err) && report(cli, r, dir, frozen, sampler, err);
     alignment_close(r->alignment);
     audit_pair_close(&r->pair);
     json_decref(frozen);
     json_decref(sampler);
+    samples_free(r->text, r->texts);
     free(r->begin);
     return ok;
 }

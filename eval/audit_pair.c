@@ -32,7 +32,8 @@ static bool open_buffers(AuditPair *p, Err *err) {
                                   .capacity = p->capacity,
                                   .chunk = p->rows,
                                   .feature_dtype = DT_BF16,
-                                  .kv_dtype = p->open.dtype};
+                                  .kv_dtype = p->open.dtype,
+                                  .sampled = true};
     Arena arena;
     p->head = assistant_deployed_head(&p->drafter->cfg);
     p->gap = malloc((size_t)p->capacity * sizeof *p->gap);
