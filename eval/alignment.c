@@ -10,8 +10,8 @@
 
 enum { ANCHORS_AT_ONCE = 1024, FEW_PROMPTS = 4 };
 
-// Chance that any of the wirings is called better where none is.
-static const double alarm = 0.01;
+// Chance that a wiring is called better that is not; any of them: 1 %.
+static const double alarm = 0.01 / (ALIGN_WIRINGS - 1);
 
 // Gain of the share that is no misfit. Positions and windows differ between the official runtimes
 // by up to 1.1 points; what looks ahead, which no runtime can give, helps a drafter that was
@@ -217,7 +217,7 @@ AlignShare alignment_share(const Alignment *al, AlignWiring w) {
     s.gain = (match - right) / cells;
     s.differs = al->differ[w] / cells;
     if (w != ALIGN_RIGHT) s.p = p_of_gain(al, w, s.gain, cells);
-    s.better = s.gain > allowed(&wires[w]) && s.p < alarm / (ALIGN_WIRINGS - 1);
+    s.better = s.gain > allowed(&wires[w]) && s.p < alarm;
     return s;
 }
 
@@ -269,7 +269,8 @@ static double real(const json_t *o, const char *key) {
 static const char *verdict(const json_t *row) {
     if (json_is_true(json_object_get(row, "better"))) return "FITS BETTER";
     if (real(row, "differs") == 0.0) return "same drafts";
-    return real(row, "gain") > 0.0 ? "within what is allowed" : "";
+    if (real(row, "gain") <= 0.0) return "";
+    return real(row, "p") < alarm ? "within what is allowed" : "noise";
 }
 
 void alignment_markdown(FILE *out, const json_t *al) {

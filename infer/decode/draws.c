@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "infer/base/cli.h"
 #include "infer/base/tails.h"
 
 enum { CELL_LEAST = 20, REST = 8 };
@@ -27,7 +28,7 @@ static bool give(void *ctx, GenerateJob *job) {
 }
 
 static bool take(void *ctx, const GenerateDone *d, Err *err) {
-    (void)err;
+    if (stop_requested()) return err_set(err, ERR_STOPPED, "stopped");
     Draws *out = ((Job *)ctx)->out;
     CHECK(d->n <= DRAWS_TOKENS);
     memcpy(d->user, d->ids, (size_t)d->n * sizeof *d->ids);
