@@ -6,8 +6,9 @@
 
 int measure_rules(const Sampler *s, AcceptRule rule[RULE_COUNT]) {
     int n = 0;
-    if (s->temperature == 0.0) rule[n++] = RULE_GREEDY;
-    for (int r = RULE_GREEDY + 1; n != 1 && r < RULE_COUNT; r++) rule[n++] = (AcceptRule)r;
+    rule[0] = RULE_GREEDY;
+    if (s->temperature == 0.0) return 1;
+    for (int r = RULE_REJECTION; r < RULE_COUNT; r++) rule[n++] = (AcceptRule)r;
     return n;
 }
 

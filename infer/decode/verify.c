@@ -2,6 +2,7 @@
 #include "infer/decode/verify.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "infer/base/err.h"
 
@@ -11,26 +12,40 @@ double verify_accept(const Dist *p, const Dist *q, int32_t draft) {
     return px >= qx ? 1.0 : px / qx;
 }
 
-double verify_overlap(const Dist *p, const Dist *q) {
+// Probabilities by id where no token is missing, else NULL.
+static const double *by_id(const Dist *d) {
+    return d->n > 0 && d->id[d->n - 1] == d->n - 1 ? d->p : NULL;
+}
+
+typedef double Both(double p, double q);
+static double lesser(double p, double q) {
+    return p < q ? p : q;
+}
+static double product(double p, double q) {
+    return p * q;
+}
+
+// Sum over the tokens that both have; `of` is symmetric.
+static inline __attribute__((always_inline)) double sum_over(const Dist *p, const Dist *q,
+                                                             Both *of) {
+    const double *all = by_id(p);
     double sum = 0.0;
-    for (int64_t i = 0, j = 0; i < p->n && j < q->n;) {
-        if (p->id[i] == q->id[j]) sum += p->p[i] < q->p[j] ? p->p[i] : q->p[j];
-        const bool next_p = p->id[i] <= q->id[j], next_q = q->id[j] <= p->id[i];
-        i += next_p;
-        j += next_q;
+    int64_t j = 0;
+    for (int64_t i = 0; all != NULL && i < q->n && q->id[i] < p->n; i++)
+        sum += of(all[q->id[i]], q->p[i]);
+    for (int64_t i = 0; all == NULL && i < p->n; i++) {
+        while (j < q->n && q->id[j] < p->id[i]) j++;
+        if (j < q->n && q->id[j] == p->id[i]) sum += of(p->p[i], q->p[j]);
     }
     return sum;
 }
 
+double verify_overlap(const Dist *p, const Dist *q) {
+    return by_id(q) != NULL ? sum_over(q, p, lesser) : sum_over(p, q, lesser);
+}
+
 double verify_equality(const Dist *p, const Dist *q) {
-    double sum = 0.0;
-    for (int64_t i = 0, j = 0; i < p->n && j < q->n;) {
-        if (p->id[i] == q->id[j]) sum += p->p[i] * q->p[j];
-        const bool next_p = p->id[i] <= q->id[j], next_q = q->id[j] <= p->id[i];
-        i += next_p;
-        j += next_q;
-    }
-    return sum;
+    return by_id(q) != NULL ? sum_over(q, p, product) : sum_over(p, q, product);
 }
 
 void verify_residual(Dist *r, const Dist *p, const Dist *q) {

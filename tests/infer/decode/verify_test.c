@@ -167,6 +167,29 @@ static void pairs_of_the_reference(void **state) {
     json_decref(all);
 }
 
+// Sums over both supports, in whatever way the supports lie.
+static void sums_of_both_are_over_all_tokens(void **state) {
+    (void)state;
+    Dist p = {0}, q = {0};
+    for (int i = 0; i < 2000; i++) {
+        const int64_t n = 2 + (int64_t)(uniform() * (SIZE - 1)), m = i % 3 ? n : 2 + n / 2;
+        double overlap = 0, equal = 0;
+        random_dist(&p, n, (Shape)(i % SHAPES));
+        random_dist(&q, m, (Shape)(i / SHAPES % SHAPES));
+        for (int32_t v = 0; v < SIZE; v++) {
+            overlap += fmin(dist_prob(&p, v), dist_prob(&q, v));
+            equal += dist_prob(&p, v) * dist_prob(&q, v);
+        }
+        assert_true(fabs(verify_overlap(&p, &q) - overlap) < 1e-12);
+        assert_true(fabs(verify_equality(&p, &q) - equal) < 1e-12);
+        assert_true(verify_overlap(&q, &p) - verify_overlap(&p, &q) < 1e-12);
+    }
+    p.n = 0;
+    assert_true(verify_overlap(&p, &q) == 0 && verify_equality(&q, &p) == 0);
+    dist_free(&p);
+    dist_free(&q);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_hundred_thousand_pairs_give_p),
@@ -175,6 +198,7 @@ int main(void) {
         cmocka_unit_test(wrong_rounds_are_seen),
         cmocka_unit_test(a_row_without_a_distribution_ends_the_round),
         cmocka_unit_test(pairs_of_the_reference),
+        cmocka_unit_test(sums_of_both_are_over_all_tokens),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
