@@ -5,9 +5,10 @@
 #include <float.h>
 #include <math.h>
 
+#include "infer/base/err.h"
 #include "infer/base/rng.h"
 
-enum { SIZE = 64, V = EXACT_TOKENS, K = EXACT_DRAFTS };
+enum { SIZE = EXACT_SIZE, V = EXACT_TOKENS, K = EXACT_DRAFTS };
 
 const ExactRule exact_own_rule = {verify_accept, verify_residual};
 
@@ -46,6 +47,12 @@ static void random_dist(Chance *c, Dist *d, int64_t n, Shape shape) {
                                     : pow(x, 6);
     }
     dist_from_weights(d, w, n);
+}
+
+void exactness_dist(Dist *d, int64_t n, int shape, uint64_t seed, uint64_t number) {
+    Chance c = {.seed = seed, .draws = number << 8}; // one distribution takes fewer
+    CHECK(n >= 1 && n <= SIZE && shape >= 0 && shape < SHAPES && (int)SHAPES == EXACT_SHAPES);
+    random_dist(&c, d, n, (Shape)shape);
 }
 
 // What warped logits give: top-k and top-p cut.

@@ -10,6 +10,7 @@
 #include "infer/decode/verify.h"
 
 enum { EXACT_TOKENS = 4, EXACT_DRAFTS = 3 }; // of the rounds that are enumerated whole
+enum { EXACT_SIZE = 64, EXACT_SHAPES = 6 };  // most tokens of a random distribution; its shapes
 
 // How one draft is judged, and what is drawn from where it falls.
 typedef struct {
@@ -27,6 +28,8 @@ typedef int ExactRound(const VerifyRound *v, VerifyTarget *target, void *ctx, Di
 // a Markov target and a Markov drafter.
 double exactness_of_rounds(ExactRound *round, int64_t pairs, uint64_t seed);
 
+// The random distribution of that number over tokens 0 .. n-1, n <= EXACT_SIZE.
+void exactness_dist(Dist *d, int64_t n, int shape, uint64_t seed, uint64_t number);
 // Normalised weights; those <= 0 do not survive.
 void dist_from_weights(Dist *d, const double *weight, int64_t n);
 

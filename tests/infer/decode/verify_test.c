@@ -172,11 +172,11 @@ static void sums_of_both_are_over_all_tokens(void **state) {
     (void)state;
     Dist p = {0}, q = {0};
     for (int i = 0; i < 2000; i++) {
-        const int64_t n = 2 + (int64_t)(uniform() * (SIZE - 1)), m = i % 3 ? n : 2 + n / 2;
+        const int64_t n = 2 + i * 31 % (EXACT_SIZE - 1), m = i % 3 ? n : 2 + n / 2;
         double overlap = 0, equal = 0;
-        random_dist(&p, n, (Shape)(i % SHAPES));
-        random_dist(&q, m, (Shape)(i / SHAPES % SHAPES));
-        for (int32_t v = 0; v < SIZE; v++) {
+        exactness_dist(&p, n, i % EXACT_SHAPES, SEED, (uint64_t)(2 * i));
+        exactness_dist(&q, m, i / EXACT_SHAPES % EXACT_SHAPES, SEED, (uint64_t)(2 * i + 1));
+        for (int32_t v = 0; v < EXACT_SIZE; v++) {
             overlap += fmin(dist_prob(&p, v), dist_prob(&q, v));
             equal += dist_prob(&p, v) * dist_prob(&q, v);
         }
