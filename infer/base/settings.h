@@ -96,6 +96,7 @@ typedef struct {
         int64_t bootstrap;     // resamples
         double confidence;     // 0.95
         int64_t audit_prompts; // prompts decoded live beside the simulator
+        int64_t audit_draws;   // answers drawn with and without drafts, 0 = none
         char *drafter;         // path of a trained drafter for `eval` alone; "" = best checkpoint
         char *cost;            // measure | none | JSON file of another device (eval/cost.h)
         int64_t cost_context;  // rows of context while it is measured
