@@ -32,7 +32,11 @@ static bool archive_failed(Pack *p, Err *err) {
     const int number = archive_errno(p->archive);
     if (number > 0 && number != EILSEQ && number != EINVAL)
         return err_set(err, ERR_FAILED, "%s: %s", p->path, strerror(number));
-    return err_set(err, ERR_INPUT, "%s: %s", p->path, why ? why : "damaged or not readable");
+    char line[256], text[256]; // some of the library's messages end in a line break
+    if (why == NULL) why = "damaged or not readable";
+    snprintf(line, sizeof line, "%.*s", (int)strcspn(why, "\n"), why);
+    utf8_fit(text, sizeof text, line);
+    return err_set(err, ERR_INPUT, "%s: %s", p->path, text);
 }
 
 Pack *pack_open(const char *path, Err *err) {

@@ -5,6 +5,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "infer/base/log.h"
+
 static int64_t min_i64(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
@@ -102,8 +104,10 @@ bool audit_decode(Audit *a, Speculator *s, const AuditText *text, Head head, Err
         SpeculateResult live;
         const SpeculateOptions opt = {
             .k = k, .head = head, .max_new_tokens = text->n - text->first, .near_tie = a->near_tie};
+        const double start = now_s();
         if (!speculate(s, &opt, text->ids, text->first, &live, err))
             return err_wrap(err, "%s k=%d", text->id, k);
+        a->row[k].seconds += now_s() - start;
         audit_compare(a, text, &live, k);
         speculate_result_free(&live);
     }
@@ -151,12 +155,12 @@ json_t *audit_json(const Audit *a, const char *head) {
         const AuditRow *r = &a->row[k];
         json_array_append_new(
             rows,
-            json_pack("{si sI sI sI sI sI sI sI sI sI}", "k", k, "texts", (json_int_t)r->texts,
+            json_pack("{si sI sI sI sI sI sI sI sI sI sf}", "k", k, "texts", (json_int_t)r->texts,
                       "texts_equal", (json_int_t)r->texts_equal, "texts_near_tie",
                       (json_int_t)r->texts_near, "texts_differ", (json_int_t)r->texts_differ,
                       "rounds", (json_int_t)r->rounds, "equal", (json_int_t)r->equal, "near_ties",
                       (json_int_t)r->near, "mismatches", (json_int_t)r->mismatches,
-                      "rounds_with_near_tie", (json_int_t)r->near_rounds));
+                      "rounds_with_near_tie", (json_int_t)r->near_rounds, "seconds", r->seconds));
     }
     return json_pack("{ss sI sf so sb ss}", "head", head, "prompts", (json_int_t)a->row[0].texts,
                      "near_tie", a->near_tie, "by_k", rows, "passed", audit_passed(a),

@@ -1,125 +1,108 @@
-// eval/audit_cmd.c - prompts are decoded live, simulated from captured features, and rolled out as
-// in training: three shapes of one forward, which have to agree.
+// eval/audit_cmd.c - every gate on a pair: prompts are decoded live, simulated from captured
+// features and rolled out as in training; wirings are compared, samples tested, files looked at.
 #include "eval/audit_cmd.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/drafter.h"
-#include "data/prepare.h"
+#include "eval/alignment.h"
 #include "eval/audit.h"
+#include "eval/audit_pair.h"
+#include "eval/frozen.h"
+#include "eval/sampler_check.h"
+#include "eval/speed.h"
 #include "eval/wiring.h"
+#include "infer/base/file.h"
 #include "infer/base/json.h"
 #include "infer/base/log.h"
-#include "infer/decode/simulate.h"
 
-enum { WIRING_ANCHORS = 24 };
+enum { WIRING_ANCHORS = 24, UNDECIDED_ROWS = 96, CHECKS = 5, SPEED_PROMPTS = 8 };
 
 typedef struct {
     const Settings *s;
-    int K;
-    int64_t capacity;
-    OpenTarget open;
-    int64_t rows; // of one target call
-    Assistant *drafter;
-    Head head;
-    Tokenizer *tok;
-    PrepareTools tools;
-    Speculator *spec;
-    Simulator *sim;
-    KvCache *kv; // of the capture beside the live decoder
-    void *block;
-    FeaturePack pack;
-    Tensor hidden; // (max_rows, B)
+    AuditPair pair;
     Audit audit;
     Wiring wiring;
+    Alignment *alignment;
+    Speed greedy, sampled; // sampled.K 0: not measured
     int64_t prompts, skipped;
+    double live_s; // of decoding them once per k = 1 .. K
+    Sample *text;  // (texts) the first ones, for the speed of sweeps
+    int64_t texts;
+    int32_t *begin; // (begin_n) the beginning of the first text, behind which samples are drawn
+    int64_t begin_n;
+    char begin_id[128];
 } Run;
 
-static bool open_models(Run *r, const char *dir, Err *err) {
-    const Settings *s = r->s;
-    ChatTemplate chat;
-    r->rows = s->capture.chunk > r->K + 1 ? s->capture.chunk : r->K + 1;
-    if (!open_target(&r->open, s, r->rows, err)) return false;
-    r->tok = open_tokenizer(s->model.target_path, target_config(r->open.target)->text.vocab, err);
-    if (r->tok == NULL ||
-        !chat_template_load(&chat, s->model.target_path, s->data.chat_template, err))
+// Where the first text's next tokens are least certain, behind its prompt if that is short: most
+// can differ there.
+static void keep_begin(Run *r, const char *id, const SpeculateResult *text) {
+    const int64_t from = text->first <= UNDECIDED_ROWS ? text->first : UNDECIDED_ROWS / 2;
+    int64_t best = from;
+    for (int64_t n = from; n < from + UNDECIDED_ROWS && n + DRAWS_TOKENS <= text->n; n++)
+        if (r->pair.gap[n] < r->pair.gap[best]) best = n; // of the token behind the first one drawn
+    r->begin = malloc((size_t)best * sizeof *r->begin);
+    CHECK_MEMORY(r->begin);
+    memcpy(r->begin, text->ids, (size_t)best * sizeof *r->begin);
+    r->begin_n = best;
+    snprintf(r->begin_id, sizeof r->begin_id, "%s", id);
+}
+
+// The text's first rejections and margins, from a capture.
+static bool simulate(Run *r, const SpeculateResult *plain, int32_t *L, int32_t *drafts,
+                     float *margin, Err *err) {
+    AuditPair *p = &r->pair;
+    if (!audit_pair_capture(p, plain->ids, plain->n, err) ||
+        !simulator_drafts(p->sim, p->drafter, &p->pack, 0, plain->ids, plain->n, plain->first,
+                          p->head, drafts, margin, err))
         return false;
-    r->tools = prepare_tools(s, r->tok, chat);
-    return (r->drafter = drafter_open(&r->open, s, dir, err)) != NULL;
+    acceptance_lengths(L, drafts, plain->n - plain->first - 1, p->K, plain->ids, plain->n,
+                       plain->first);
+    return true;
 }
 
-static bool open_buffers(Run *r, Err *err) {
-    const TargetConfig *tc = target_config(r->open.target);
-    const SpeculatorOptions so = {.k_max = r->K,
-                                  .capacity = r->capacity,
-                                  .chunk = r->rows,
-                                  .feature_dtype = DT_BF16,
-                                  .kv_dtype = r->open.dtype};
-    Arena arena;
-    r->head = assistant_deployed_head(&r->drafter->cfg);
-    arena_open(&arena, NULL, 0);
-    for (int pass = 0; pass < 2; pass++) { // priced, then filled
-        features_take(&r->pack, tc, r->capacity, DT_BF16, &arena);
-        r->hidden = tensor_take(&arena, DT_F32, r->rows, tc->text.hidden);
-        if (pass == 1) break;
-        if ((r->block = dev_alloc(r->open.dev, arena.peak, err)) == NULL) return false;
-        arena_open(&arena, r->block, arena.peak);
-    }
-    return (r->kv = kv_open(r->open.dev, &tc->text, 1, r->capacity, r->rows, false, r->open.dtype,
-                            err)) &&
-           (r->spec = speculator_open(r->open.target, r->drafter, &so, err)) &&
-           (r->sim = simulator_open(r->drafter, 1024, r->K, err));
-}
-
-static void close_run(Run *r) {
-    simulator_close(r->sim);
-    speculator_close(r->spec);
-    kv_close(r->kv);
-    if (r->block != NULL) dev_free(r->open.dev, r->block);
-    assistant_close(r->drafter);
-    close_target(&r->open);
-    tokenizer_free(r->tok);
-}
-
-// What a capture of this text holds, in r->pack.
-static void capture(Run *r, const int32_t *ids, int64_t n) {
-    kv_clear(r->kv, 0);
-    features_clear(&r->pack);
-    features_begin(&r->pack);
-    for (int64_t at = 0; at < n; at += r->rows) {
-        const TargetPiece piece = {.count = n - at < r->rows ? n - at : r->rows};
-        const Tensor hidden = tensor_rows(r->hidden, 0, piece.count);
-        target_forward(r->open.target, r->kv, &piece, 1, ids + at, hidden, NULL);
-        features_append(&r->pack, r->open.dev, r->open.target, r->kv, 0, at, piece.count, hidden);
-    }
-}
-
-// Simulates the plain text and compares it with live rounds and with the training forward.
-static bool check_text(Run *r, const char *id, const SpeculateResult *plain, Err *err) {
-    const int64_t anchors = plain->n - plain->first - 1;
-    if (anchors < 1) return true;
-    const size_t cells = (size_t)(anchors * r->K);
-    int32_t *L = malloc((size_t)anchors * sizeof *L), *drafts = malloc(cells * sizeof *drafts);
-    float *margin = malloc(cells * sizeof *margin);
-    bool ok = L && drafts && margin;
-    if (!ok) err_set(err, ERR_FAILED, "no memory for %lld anchors", (long long)anchors);
-    if (ok) capture(r, plain->ids, plain->n);
-    ok = ok && simulator_drafts(r->sim, r->drafter, &r->pack, 0, plain->ids, plain->n, plain->first,
-                                r->head, drafts, margin, err);
-    if (ok) acceptance_lengths(L, drafts, anchors, r->K, plain->ids, plain->n, plain->first);
+static bool compare_text(Run *r, const char *id, const SpeculateResult *plain, int32_t *L,
+                         int32_t *drafts, float *margin, Err *err) {
+    AuditPair *p = &r->pair;
     const AuditText text = {.id = id,
                             .ids = plain->ids,
                             .n = plain->n,
                             .first = plain->first,
                             .stopped = plain->stopped,
-                            .K = r->K,
+                            .K = p->K,
                             .L = L,
                             .margin = margin};
-    ok = ok && audit_decode(&r->audit, r->spec, &text, r->head, err) &&
-         wiring_compare(&r->wiring, r->drafter, &r->pack, plain->ids, plain->n, plain->first, r->K,
-                        WIRING_ANCHORS, r->audit.near_tie, err);
+    const AlignText align = {.pack = &p->pack,
+                             .pre_norm = tensor_rows(p->pre_norm, 0, plain->n),
+                             .ids = plain->ids,
+                             .n = plain->n,
+                             .first = plain->first};
+    return simulate(r, plain, L, drafts, margin, err) &&
+           audit_decode(&r->audit, p->spec, &text, p->head, err) &&
+           audit_pair_look(p, plain->ids, plain->n, err) &&
+           alignment_add(r->alignment, &align, err) &&
+           wiring_compare(&r->wiring, p->drafter, &p->pack, plain->ids, plain->n, plain->first,
+                          p->K, WIRING_ANCHORS, r->audit.near_tie, err);
+}
+
+static bool check_text(Run *r, const char *id, const SpeculateResult *plain, Err *err) {
+    const int64_t anchors = plain->n - plain->first - 1;
+    if (anchors < 1) return true;
+    const size_t cells = (size_t)(anchors * r->pair.K);
+    int32_t *L = malloc((size_t)anchors * sizeof *L), *drafts = malloc(cells * sizeof *drafts);
+    float *margin = malloc(cells * sizeof *margin);
+    bool ok = L && drafts && margin;
+    if (!ok) err_set(err, ERR_FAILED, "no memory for %lld anchors", (long long)anchors);
+    double before[DRAFT_MAX + 1];
+    for (int k = 1; k <= r->pair.K; k++) before[k] = r->audit.row[k].seconds;
+    ok = ok && compare_text(r, id, plain, L, drafts, margin, err);
+    if (ok && r->begin == NULL && plain->n > UNDECIDED_ROWS / 2 + DRAWS_TOKENS)
+        keep_begin(r, id, plain);
+    if (ok && r->texts < SPEED_PROMPTS) {
+        for (int k = 1; k <= r->pair.K; k++) r->live_s += r->audit.row[k].seconds - before[k];
+        ok = speed_text(&r->text[r->texts++], id, plain, err);
+    }
     free(L);
     free(drafts);
     free(margin);
@@ -131,7 +114,8 @@ static bool check_prompt(Run *r, const CorpusLine *line, Err *err) {
     SpeculateResult plain = {0};
     uint64_t hash;
     Err why = {0};
-    if (!prepare_item(&item, &hash, line, "", &r->tools, false, &why) && why.code == ERR_INPUT) {
+    if (!prepare_item(&item, &hash, line, "", &r->pair.tools, false, &why) &&
+        why.code == ERR_INPUT) {
         r->skipped++; // prepare says of every item why
         return true;
     }
@@ -139,7 +123,7 @@ static bool check_prompt(Run *r, const CorpusLine *line, Err *err) {
     const int64_t room = r->s->data.max_length - item.n, most = r->s->regenerate.max_new_tokens;
     if (ok) {
         const SpeculateOptions opt = {.max_new_tokens = room < most ? room : most};
-        ok = speculate(r->spec, &opt, item.ids, item.n, &plain, err) &&
+        ok = speculate(r->pair.spec, &opt, item.ids, item.n, &plain, err) &&
              check_text(r, item.id, &plain, err);
         r->prompts += ok;
     }
@@ -178,82 +162,202 @@ static bool check_files(Run *r, Err *err) {
     return ok && (r->prompts > 0 || err_set(err, ERR_INPUT, "data.eval holds no usable prompt"));
 }
 
+// That of the answers; T = 1 where they are greedy.
+static Sampler sampler_of(const Settings *s) {
+    return (Sampler){.temperature = s->regenerate.temperature > 0 ? s->regenerate.temperature : 1.0,
+                     .top_k = s->regenerate.top_k,
+                     .top_p = s->regenerate.top_p,
+                     .seed = 1};
+}
+
+static json_t *check_sampler(const Run *r, Err *err) {
+    const SamplerJob job = {.target = r->pair.open.target,
+                            .assistant = r->pair.drafter,
+                            .kv_dtype = r->pair.open.dtype,
+                            .feature_dtype = DT_BF16,
+                            .rows = r->pair.rows,
+                            .sampler = sampler_of(r->s),
+                            .id = r->begin_id,
+                            .prompt = r->begin,
+                            .n = r->begin_n,
+                            .draws = r->begin ? r->s->eval.audit_draws : 0};
+    if (r->begin == NULL) log_warn("audit: no text is long enough to draw samples behind");
+    return sampler_check(&job, err);
+}
+
+// On the same texts: greedy ones beside what was decoded live for the comparison, then sampled.
+static bool check_speed(Run *r, Err *err) {
+    const Sampler greedy = {0}, sampler = sampler_of(r->s);
+    if (r->texts == 0) return true;
+    if (!speed_sweep(&r->greedy, &r->pair, r->text, r->texts, &greedy, err)) return false;
+    r->greedy.live_s = r->live_s;
+    r->greedy.live_tokens = r->greedy.tokens * r->pair.K;
+    return r->s->eval.audit_draws == 0 ||
+           speed_sampled(&r->sampled, &r->pair, r->text, r->texts, &sampler, err);
+}
+
 static bool wiring_passed(const Run *r) {
-    return r->wiring.worst <= wiring_tolerance(r->open.dtype) && r->wiring.choices_differ == 0;
+    return r->wiring.worst <= wiring_tolerance(r->pair.open.dtype) && r->wiring.choices_differ == 0;
 }
 
-static bool print_audit(const Cli *cli, const Run *r, const char *dir, Err *err) {
-    json_t *live = audit_json(&r->audit, r->head == HEAD_CENTROID ? "centroid" : "dense");
-    json_t *o = json_pack("{ss ss s{sI sf sf sI sI sb} sO}", "drafter", dir, "dtype",
-                          dtype_name(r->open.dtype), "training_forward", "values",
-                          (json_int_t)r->wiring.values, "worst", r->wiring.worst, "tolerance",
-                          wiring_tolerance(r->open.dtype), "choices", (json_int_t)r->wiring.choices,
-                          "choices_differ", (json_int_t)r->wiring.choices_differ, "passed",
-                          wiring_passed(r), "live", live);
-    bool ok = true;
-    if (cli->json) {
-        ok = json_print(o, err);
-    } else {
-        printf("Audit of %s, %s, %lld prompts (%lld cannot be used)\n\n"
-               "Training forward beside single-anchor inference: %lld values, largest difference "
-               "%.2g (allowed %.0e); "
-               "%lld choices, %lld differ: %s\n",
-               dir, dtype_name(r->open.dtype), (long long)r->prompts, (long long)r->skipped,
-               (long long)r->wiring.values, r->wiring.worst, wiring_tolerance(r->open.dtype),
-               (long long)r->wiring.choices, (long long)r->wiring.choices_differ,
-               wiring_passed(r) ? "passed" : "FAILED");
-        audit_markdown(stdout, live);
+static bool wiring_gate(const Run *r, Err *err) {
+    if (wiring_passed(r)) return true;
+    return err_set(err, ERR_GATE,
+                   "training forward: largest difference from inference %.3g, allowed %.0e; %lld "
+                   "of %lld choices differ",
+                   r->wiring.worst, wiring_tolerance(r->pair.open.dtype),
+                   (long long)r->wiring.choices_differ, (long long)r->wiring.choices);
+}
+
+static json_t *wiring_json(const Run *r) {
+    return json_pack("{sI sf sf sI sI sb}", "values", (json_int_t)r->wiring.values, "worst",
+                     r->wiring.worst, "tolerance", wiring_tolerance(r->pair.open.dtype), "choices",
+                     (json_int_t)r->wiring.choices, "choices_differ",
+                     (json_int_t)r->wiring.choices_differ, "passed", wiring_passed(r));
+}
+
+// What did not hold, in the order of the report; all of it in one line.
+static bool gates(const Run *r, const json_t *frozen, const json_t *sampler, json_t *failures,
+                  Err *err) {
+    Err one[CHECKS] = {{0}};
+    char all[sizeof err->text] = "";
+    int failed = 0;
+    const bool passed[CHECKS] = {
+        frozen_gate(frozen, &one[0]), wiring_gate(r, &one[1]), audit_gate(&r->audit, &one[2]),
+        alignment_gate(r->alignment, &one[3]), sampler_gate(sampler, &one[4])};
+    for (int i = 0; i < CHECKS; i++) {
+        if (passed[i]) continue;
+        const size_t at = strlen(all);
+        snprintf(all + at, sizeof all - at, "%s%s", failed++ ? "; " : "", one[i].text);
+        json_array_append_new(failures, json_string(one[i].text));
     }
-    json_decref(o);
-    json_decref(live);
-    return ok;
+    return failed == 0 || err_set(err, ERR_GATE, "%s", all);
 }
 
-static bool gates(const Run *r, Err *err) {
-    if (!wiring_passed(r))
-        return err_set(
-            err, ERR_GATE,
-            "training forward: largest difference from inference %.3g, allowed %.0e; %lld of "
-            "%lld choices differ",
-            r->wiring.worst, wiring_tolerance(r->open.dtype), (long long)r->wiring.choices_differ,
-            (long long)r->wiring.choices);
-    return audit_gate(&r->audit, err);
+static json_t *report_json(const Run *r, const char *dir, json_t *frozen, json_t *sampler,
+                           json_t *failures) {
+    json_t *speed = speed_json(&r->greedy);
+    if (r->sampled.K > 0) json_object_set_new(speed, "sampled", speed_json(&r->sampled));
+    return json_pack(
+        "{ss ss sI sI sb sO so so so sO sO so}", "drafter", dir, "dtype",
+        dtype_name(r->pair.open.dtype), "prompts", (json_int_t)r->prompts, "prompts_skipped",
+        (json_int_t)r->skipped, "passed", json_array_size(failures) == 0, "failures", failures,
+        "training_forward", wiring_json(r), "live",
+        audit_json(&r->audit, r->pair.head == HEAD_CENTROID ? "centroid" : "dense"), "alignment",
+        alignment_json(r->alignment), "sampler", sampler, "frozen", frozen, "speed", speed);
+}
+
+static void report_markdown(FILE *out, const Run *r, const json_t *o) {
+    const json_t *speed = json_object_get(o, "speed"), *sampled = json_object_get(speed, "sampled");
+    const json_t *failures = json_object_get(o, "failures");
+    size_t i;
+    json_t *f;
+    fprintf(out,
+            "Audit of %s, %s, %lld prompts (%lld cannot be used)\n\n"
+            "Training forward beside single-anchor inference: %lld values, largest difference "
+            "%.2g (allowed %.0e); "
+            "%lld choices, %lld differ: %s\n",
+            json_string_value(json_object_get(o, "drafter")), dtype_name(r->pair.open.dtype),
+            (long long)r->prompts, (long long)r->skipped, (long long)r->wiring.values,
+            r->wiring.worst, wiring_tolerance(r->pair.open.dtype), (long long)r->wiring.choices,
+            (long long)r->wiring.choices_differ, wiring_passed(r) ? "passed" : "FAILED");
+    audit_markdown(out, json_object_get(o, "live"));
+    alignment_markdown(out, json_object_get(o, "alignment"));
+    sampler_markdown(out, json_object_get(o, "sampler"));
+    frozen_markdown(out, json_object_get(o, "frozen"));
+    fprintf(out, "\nSpeed: the tokens per step of all k by sweep (capture and drafter pass) and by "
+                 "live decoding once per k at batch 1\n\n"
+                 "| text | prompts | k | sweep s | live s | times faster |\n"
+                 "|---|---|---|---|---|---|\n");
+    speed_markdown(out, speed);
+    if (sampled != NULL) speed_markdown(out, sampled);
+    fprintf(out, "\nAudit: %s\n", json_array_size(failures) == 0 ? "passed" : "FAILED");
+    json_array_foreach(failures, i, f) fprintf(out, "- %s\n", json_string_value(f));
+}
+
+// Beside eval's figures where there are any.
+static bool keep_report(const Settings *s, const json_t *o, Err *err) {
+    char dir[PATH_ROOM], path[PATH_ROOM];
+    return !dir_exists(path_join(dir, s->output_dir, "eval")) ||
+           json_write_file(path_join(path, dir, "audit.json"), o, err);
+}
+
+static bool report(const Cli *cli, const Run *r, const char *dir, json_t *frozen, json_t *sampler,
+                   Err *err) {
+    Err gate = {0};
+    json_t *failures = json_array();
+    const bool passed = gates(r, frozen, sampler, failures, &gate);
+    json_t *o = report_json(r, dir, frozen, sampler, failures);
+    bool ok = keep_report(&cli->s, o, err);
+    if (ok && cli->json)
+        ok = json_print(o, err);
+    else if (ok)
+        report_markdown(stdout, r, o);
+    json_decref(o);
+    json_decref(failures);
+    return ok && (passed || err_set(err, gate.code, "%s", gate.text));
+}
+
+// Patterns of train.freeze say what this run left alone, not what another trainer did.
+static json_t *check_frozen(const Settings *s, const char *dir, Err *err) {
+    static const StrList none = {0};
+    const bool ours = s->eval.drafter[0] == '\0';
+    return frozen_check(dir, s->model.assistant_path, ours ? &s->train.freeze : &none, err);
+}
+
+static bool audit_all(const Cli *cli, Run *r, const char *dir, Err *err) {
+    json_t *frozen = check_frozen(r->s, dir, err), *sampler = NULL;
+    bool ok = frozen != NULL && audit_pair_open(&r->pair, r->s, dir, err) &&
+              (r->alignment = alignment_open(r->pair.drafter, target_config(r->pair.open.target),
+                                             r->pair.capacity, err)) != NULL;
+    r->text = calloc(SPEED_PROMPTS, sizeof *r->text);
+    CHECK_MEMORY(r->text);
+    if (ok) audit_start(&r->audit, r->pair.K, audit_near_tie(r->pair.open.dtype));
+    ok = ok && check_files(r, err) && (sampler = check_sampler(r, err)) != NULL;
+    ok = ok && check_speed(r, err) && report(cli, r, dir, frozen, sampler, err);
+    alignment_close(r->alignment);
+    audit_pair_close(&r->pair);
+    json_decref(frozen);
+    json_decref(sampler);
+    samples_free(r->text, r->texts);
+    free(r->begin);
+    return ok;
 }
 
 static bool audit_run(const Cli *cli, Err *err) {
     char dir[PATH_ROOM];
+    const Settings *s = &cli->s;
+    if (!drafter_trained_path(s, dir, err)) return false;
+    if (dir[0] == '\0') snprintf(dir, sizeof dir, "%s", s->model.assistant_path);
+    if (dir[0] == '\0' || s->data.eval.n == 0)
+        return err_set(err, ERR_USAGE,
+                       "audit needs a drafter (model.assistant_path) and prompts (data.eval)");
+    if (cli->dry_run) {
+        printf("audit: %lld prompts, k = 0..%lld, %lld draws, drafter %s\n",
+               (long long)s->eval.audit_prompts, (long long)s->eval.draft_tokens,
+               (long long)s->eval.audit_draws, dir);
+        return true;
+    }
     Run *r = calloc(1, sizeof *r);
     CHECK_MEMORY(r);
-    r->s = &cli->s;
-    r->K = (int)cli->s.eval.draft_tokens;
-    r->capacity = cli->s.data.max_length + r->K;
-    bool ok = drafter_trained_path(&cli->s, dir, err);
-    if (ok && dir[0] == '\0') snprintf(dir, sizeof dir, "%s", cli->s.model.assistant_path);
-    if (ok && (dir[0] == '\0' || cli->s.data.eval.n == 0))
-        ok = err_set(err, ERR_USAGE,
-                     "audit needs a drafter (model.assistant_path) and prompts (data.eval)");
-    if (ok && cli->dry_run) {
-        printf("audit: %lld prompts, k = 0..%d, drafter %s\n", (long long)cli->s.eval.audit_prompts,
-               r->K, dir);
-    } else if (ok) {
-        ok = open_models(r, dir, err) && open_buffers(r, err);
-        if (ok) audit_start(&r->audit, r->K, audit_near_tie(r->open.dtype));
-        ok = ok && check_files(r, err);
-        ok = ok && print_audit(cli, r, dir, err) && gates(r, err);
-    }
-    close_run(r);
+    r->s = s;
+    const bool ok = audit_all(cli, r, dir, err);
     free(r);
     return ok;
 }
 
 const Verb audit_verb = {
     .name = "audit",
-    .summary =
-        "wiring and exactness gates on a given pair: training forward, simulator, live decoding",
+    .summary = "gates on a given pair: wiring of the drafter file, simulator against live "
+               "decoding, sampler, frozen weights",
     .usage = "  draftsmith audit -c configs/demo.json                       the best checkpoint, "
              "else the stock\n"
              "  draftsmith audit eval.drafter=DIR eval.audit_prompts=50     another drafter, more "
-             "prompts",
+             "prompts\n"
+             "\n"
+             "All checks run before the verdict; exit code 4 names what failed. The report is\n"
+             "Markdown, with --json JSON; the JSON is also kept as OUTPUT_DIR/eval/audit.json\n"
+             "where eval has been there.",
     .run = audit_run,
     .stops = true,
 };
