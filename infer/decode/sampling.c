@@ -14,6 +14,7 @@ void dist_free(Dist *d) {
     free(d->id);
     free(d->p);
     free(d->order);
+    free(d->sorted);
     free(d->e);
     *d = (Dist){0};
 }
@@ -30,8 +31,10 @@ void dist_room(Dist *d, int64_t n) {
 static void scratch_room(Dist *d) {
     if (d->n <= d->scratch_room) return;
     d->order = realloc(d->order, (size_t)d->n * sizeof *d->order);
+    d->sorted = realloc(d->sorted, (size_t)d->n * sizeof *d->sorted);
     d->e = realloc(d->e, (size_t)d->n * sizeof *d->e);
     CHECK_MEMORY(d->order);
+    CHECK_MEMORY(d->sorted);
     CHECK_MEMORY(d->e);
     d->scratch_room = d->n;
 }
@@ -87,6 +90,43 @@ static int by_value(const void *pa, const void *pb) {
     return a->at < b->at ? -1 : a->at > b->at;
 }
 
+static void sort_few(DistOrder *v, int64_t n) {
+    if (n > 64) {
+        qsort(v, (size_t)n, sizeof *v, by_value);
+        return;
+    }
+    for (int64_t i = 1; i < n; i++) {
+        const DistOrder x = v[i];
+        int64_t j = i;
+        for (; j > 0 && v[j - 1].x > x.x; j--) v[j] = v[j - 1]; // equal ones keep their order
+        v[j] = x;
+    }
+}
+
+// from[0..m-1], `at` ascending, by value into to: through buckets, of which each is sorted.
+static void sort_by_value(DistOrder *to, const DistOrder *from, int64_t m) {
+    enum { BUCKETS = 1 << 14 };
+    int32_t end[BUCKETS + 1];
+    double low = INFINITY, high = -INFINITY;
+    for (int64_t i = 0; i < m; i++) {
+        low = from[i].x < low ? from[i].x : low;
+        high = from[i].x > high ? from[i].x : high;
+    }
+    const int64_t buckets = m < BUCKETS ? m : BUCKETS;
+    const double scale = (double)(buckets - 1) / (high - low);
+    if (m <= 64 || !isfinite(scale)) {
+        memcpy(to, from, (size_t)m * sizeof *to);
+        sort_few(to, m);
+        return;
+    }
+    memset(end, 0, (size_t)(buckets + 1) * sizeof *end);
+    for (int64_t i = 0; i < m; i++) end[(int)((from[i].x - low) * scale) + 1]++;
+    for (int64_t b = 0; b < buckets; b++) end[b + 1] += end[b];
+    for (int64_t i = 0; i < m; i++) to[end[(int)((from[i].x - low) * scale)]++] = from[i];
+    for (int64_t b = 0, first = 0; b < buckets; first = end[b++])
+        sort_few(to + first, end[b] - first);
+}
+
 static double largest(const Dist *d) {
     double top = -INFINITY, lane[8]; // lanes: the compiler makes vectors of them
     int64_t i = 0;
@@ -110,17 +150,17 @@ static bool cut_top_p(Dist *d, double total, double top_p, double floor) {
         else
             rest += d->e[i] / total;
     }
-    qsort(d->order, (size_t)m, sizeof *d->order, by_value);
+    sort_by_value(d->sorted, d->order, m);
     double mass = rest;
     int64_t cut = 0;
     for (; cut < m - 1; cut++) { // the largest always stays
-        mass += d->e[d->order[cut].at] / total;
+        mass += d->e[d->sorted[cut].at] / total;
         if (mass > 1.0 - top_p) break;
     }
     if (cut == 0 && m < d->n) return false;
     for (int64_t i = 0; i < d->n; i++)
         if (d->p[i] <= floor) d->p[i] = -INFINITY;
-    for (int64_t i = 0; i < cut; i++) d->p[d->order[i].at] = -INFINITY;
+    for (int64_t i = 0; i < cut; i++) d->p[d->sorted[i].at] = -INFINITY;
     return true;
 }
 

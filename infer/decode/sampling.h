@@ -23,8 +23,8 @@ typedef struct {
     int64_t n, room;
     int32_t *id;
     double *p;
-    DistOrder *order; // scratch (scratch_room), of those that top-k or top-p sort
-    double *e;        // scratch (scratch_room)
+    DistOrder *order, *sorted; // scratch (scratch_room), of those that top-k or top-p sort
+    double *e;                 // scratch (scratch_room)
     int64_t scratch_room;
 } Dist;
 void dist_free(Dist *d);

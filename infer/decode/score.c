@@ -124,7 +124,7 @@ size_t scorer_bytes(const Assistant *a, const TargetConfig *c, const SimulatorOp
     plan_sizes(&s, a, opt);
     const int64_t whole = opt->sampler.top_k > 0 ? 2 * opt->sampler.top_k : s.V;
     const int64_t dist = sizeof(int32_t) + sizeof(double),
-                  scratch = sizeof(DistOrder) + sizeof(double);
+                  scratch = 2 * sizeof(DistOrder) + sizeof(double);
     const int64_t host = most_positions(opt) * (int64_t)sizeof(Position) +
                          opt->K * s.tile * (int64_t)sizeof(Item) + 4 * z_room(&s, a) +
                          4 * token_room(&s, a) + 4 * index_room(&s) + 4 * s.tile +
