@@ -1,6 +1,6 @@
 // tests/eval/live_check_e2e_test.c - a few hundred answers decoded live give the simulated tokens a
 // round; the jackknife on made-up counts.
-#include "tests/eval/live_check.h"
+#include "tests/eval/live_pair.h"
 
 static void live_rounds_are_the_simulated_ones(void **state) {
     (void)state;

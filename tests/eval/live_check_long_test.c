@@ -4,7 +4,7 @@
 // 65 values of z with fixed seeds; those of one sampler share the simulated text and go together.
 // If all were independent, one above 3 would be expected in 6 of such tables, so that a change of
 // seeds may need a second look, and an error of one part in a hundred is far outside.
-#include "tests/eval/live_check.h"
+#include "tests/eval/live_pair.h"
 
 enum { SAMPLES = 34, FEW = 8 }; // of 60 prompts: 2,040 answers, of the other rules 480
 

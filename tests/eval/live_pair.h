@@ -1,4 +1,4 @@
-// tests/eval/live_check.h - the demo pair: tokens a round, decoded live and simulated on text that
+// tests/eval/live_pair.h - the demo pair: tokens a round, decoded live and simulated on text that
 // the target sampled alone. Bodies are here for a short and a long test.
 #ifndef TESTS_LIVE_CHECK_H
 #define TESTS_LIVE_CHECK_H
