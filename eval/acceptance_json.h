@@ -25,7 +25,7 @@ typedef struct {
 MUST_CHECK json_t *acceptance_json(const AcceptanceReport *r, Err *err); // new reference
 // The tables of such an object, any number of drafters: k = 1..K, tau, gain over the first, shares;
 // the dense head and the other rules beside; then categories, sources, kinds and contexts at
-// select_k, and what other tools would print.
-void acceptance_markdown(FILE *out, const json_t *report);
+// select_k. Detailed: also p-min, recall, and what other tools would print.
+void acceptance_markdown(FILE *out, const json_t *report, bool detailed);
 
 #endif

@@ -40,7 +40,7 @@ static void slice_row(FILE *out, const char *name, const json_t *report, const j
 }
 
 // By category, source, kind and context, where there is more than one of them.
-static void slices(FILE *out, const json_t *report, const DrafterNames *names) {
+void acceptance_slices(FILE *out, const json_t *report, const DrafterNames *names) {
     static const char *const groups[][2] = {{"categories", "category"},
                                             {"sources", "source"},
                                             {"kinds", "kind of token"},
@@ -139,7 +139,6 @@ static void diagnostics(FILE *out, const json_t *report, const DrafterNames *nam
 
 void acceptance_notes(FILE *out, const json_t *report, const DrafterNames *names) {
     const size_t K = json_array_size(json_object_get(report, "draft_tokens"));
-    slices(out, report, names);
     p_mins(out, report, names, K);
     recall(out, report, names, K);
     diagnostics(out, report, names, K);

@@ -21,7 +21,8 @@ double real_at(const json_t *array, size_t i);
 // What people call their files and categories must not break a table.
 const char *table_cell(char out[64], const char *name);
 
-// Behind the tables of tau: p-min, recall, other tools' numbers, slices at select_k.
+// Behind the tables of tau: slices at select_k; p-min, recall, other tools' numbers.
+void acceptance_slices(FILE *out, const json_t *report, const DrafterNames *names);
 void acceptance_notes(FILE *out, const json_t *report, const DrafterNames *names);
 
 #endif

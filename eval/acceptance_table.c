@@ -114,7 +114,7 @@ void drafter_names(DrafterNames *names, const json_t *report) {
     }
 }
 
-void acceptance_markdown(FILE *out, const json_t *report) {
+void acceptance_markdown(FILE *out, const json_t *report, bool detailed) {
     const size_t K = json_array_size(json_object_get(report, "draft_tokens"));
     const json_t *boot = json_object_get(report, "bootstrap");
     const json_int_t prompts = json_integer_value(json_object_get(report, "prompts"));
@@ -134,7 +134,8 @@ void acceptance_markdown(FILE *out, const json_t *report) {
             json_string_value(json_object_get(
                 json_object_get(json_object_get(report, "drafters"), names.name[0]), "dtype")));
     tables(out, report, &names, K);
-    acceptance_notes(out, report, &names);
+    acceptance_slices(out, report, &names);
+    if (detailed) acceptance_notes(out, report, &names);
     if (prompts < STATS_FEW_PROMPTS)
         fprintf(out, "\nOnly %lld prompts: below %d an interval is not to be trusted.\n",
                 (long long)prompts, STATS_FEW_PROMPTS);

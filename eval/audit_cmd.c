@@ -248,7 +248,6 @@ static json_t *report_json(const Run *r, const char *dir, json_t *frozen, json_t
 }
 
 static void report_markdown(FILE *out, const Run *r, const json_t *o) {
-    const json_t *speed = json_object_get(o, "speed"), *sampled = json_object_get(speed, "sampled");
     const json_t *failures = json_object_get(o, "failures");
     size_t i;
     json_t *f;
@@ -265,12 +264,7 @@ static void report_markdown(FILE *out, const Run *r, const json_t *o) {
     alignment_markdown(out, json_object_get(o, "alignment"));
     sampler_markdown(out, json_object_get(o, "sampler"));
     frozen_markdown(out, json_object_get(o, "frozen"));
-    fprintf(out, "\nSpeed: the tokens per step of all k by sweep (capture and drafter pass) and by "
-                 "live decoding once per k at batch 1\n\n"
-                 "| text | prompts | k | sweep s | live s | times faster |\n"
-                 "|---|---|---|---|---|---|\n");
-    speed_markdown(out, speed);
-    if (sampled != NULL) speed_markdown(out, sampled);
+    speed_markdown(out, json_object_get(o, "speed"));
     fprintf(out, "\nAudit: %s\n", json_array_size(failures) == 0 ? "passed" : "FAILED");
     json_array_foreach(failures, i, f) fprintf(out, "- %s\n", json_string_value(f));
 }

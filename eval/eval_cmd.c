@@ -8,6 +8,8 @@
 
 #include "data/held_out.h"
 #include "eval/eval_parts.h"
+#include "eval/recommend.h"
+#include "eval/report.h"
 #include "infer/base/hash_cache.h"
 #include "infer/base/json.h"
 #include "infer/base/log.h"
@@ -191,8 +193,8 @@ static void print_hint(const json_t *report) {
 
 static bool print_report(const Cli *cli, const json_t *report, Err *err) {
     if (cli->json) return json_print(report, err);
-    acceptance_markdown(stdout, report);
-    if (!eval_cost_print(stdout, report, err)) return false;
+    acceptance_markdown(stdout, report, false);
+    if (!recommendations_markdown(stdout, report, false, err)) return false;
     if (json_object_get(report, "paired") == NULL) print_hint(report);
     const json_t *audit = json_object_get(report, "audit");
     if (audit != NULL) audit_markdown(stdout, audit);
@@ -222,6 +224,15 @@ static bool dry_run(Eval *e, Err *err) {
     return true;
 }
 
+// report.html and its kin beside acceptance.json.
+static bool write_pages(const Eval *e, const json_t *report, Err *err) {
+    char dir[PATH_ROOM], metrics[PATH_ROOM];
+    path_join(metrics, e->s->output_dir, "metrics.jsonl");
+    if (!report_write(report, metrics, path_join(dir, e->s->output_dir, "eval"), err)) return false;
+    log_info("eval: %s/report.html", dir);
+    return true;
+}
+
 static bool make_report(Eval *e, const Cli *cli, const json_t *identity, Err *err) {
     char dir[PATH_ROOM];
     Audit audit;
@@ -232,7 +243,8 @@ static bool make_report(Eval *e, const Cli *cli, const json_t *identity, Err *er
     if (ok) plan_memory(e);
     ok = ok && (report = measure(e, err)) != NULL && eval_cost(e, report, err);
     if (ok) audit_start(&audit, e->K, audit_near_tie(e->open.dtype));
-    ok = ok && eval_audit(e, &audit, report, err) && json_write_file(e->report, report, err);
+    ok = ok && eval_audit(e, &audit, report, err) && json_write_file(e->report, report, err) &&
+         write_pages(e, report, err);
     ok = ok && print_report(cli, report, err);
     ok = ok && audit_gate(&audit, err) &&
          stage_note_output(outputs, e->stage, "acceptance.json", err) &&
@@ -263,7 +275,7 @@ static bool eval_run(const Cli *cli, Err *err) {
     const StageState state = stage_state(e->stage, identity, cli->overwrite, &other);
     if (state == STAGE_DONE && (report = json_read_file(e->report, JSON_LIMIT, &other)) != NULL) {
         log_info("eval: %s is up to date", e->report);
-        ok = print_report(cli, report, err);
+        ok = write_pages(e, report, err) && print_report(cli, report, err);
         goto end;
     }
     // Another drafter or capture is the usual reason to measure again: no harm, nothing is lost.

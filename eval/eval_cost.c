@@ -122,20 +122,3 @@ bool eval_cost(Eval *e, json_t *report, Err *err) {
     json_object_set_new(report, "recommendation", all);
     return true;
 }
-
-bool eval_cost_print(FILE *out, const json_t *report, Err *err) {
-    CostTable table;
-    const char *name;
-    json_t *rules, *all = json_object_get(report, "recommendation");
-    const char *rule = json_string_value(json_array_get(json_object_get(report, "rules"), 0));
-    if (all == NULL) return true;
-    if (!cost_from_json(&table, report, "acceptance.json", err)) return false;
-    cost_markdown(out, &table);
-    json_object_foreach(all, name, rules) {
-        char what[128];
-        snprintf(what, sizeof what, "%.80s, %.20s", name, rule);
-        const json_t *one = json_object_get(rules, rule);
-        if (one != NULL) recommendation_markdown(out, what, one);
-    }
-    return true;
-}

@@ -53,7 +53,5 @@ size_t eval_cost_bytes(const Eval *e);  // of the measurement, beside the models
 RoundMix round_of(const Acceptance *a); // its mean round
 // Adds "cost" and "recommendation" to the report of the sweeps.
 MUST_CHECK bool eval_cost(Eval *e, json_t *report, Err *err);
-// Their tables: the first rule, heads as deployed. Nothing where the report has none.
-MUST_CHECK bool eval_cost_print(FILE *out, const json_t *report, Err *err);
 
 #endif

@@ -169,10 +169,30 @@ static void verdict(FILE *out, const json_t *o) {
     if (k > 0) elsewhere(out, k, p);
 }
 
-void recommendation_markdown(FILE *out, const char *what, const json_t *recommendation) {
+void recommendation_markdown(FILE *out, const char *what, const json_t *recommendation,
+                             bool detailed) {
     fprintf(out, "\nSpeed: %s, %s head\n\n", what,
             json_string_value(json_object_get(recommendation, "head")));
-    table(out, recommendation);
-    fputc('\n', out);
+    if (detailed) {
+        table(out, recommendation);
+        fputc('\n', out);
+    }
     verdict(out, recommendation);
+}
+
+bool recommendations_markdown(FILE *out, const json_t *report, bool detailed, Err *err) {
+    CostTable costs;
+    const char *name;
+    json_t *rules, *all = json_object_get(report, "recommendation");
+    const char *rule = json_string_value(json_array_get(json_object_get(report, "rules"), 0));
+    if (!json_is_object(all) || rule == NULL) return true;
+    if (!cost_from_json(&costs, report, "acceptance.json", err)) return false;
+    if (detailed) cost_markdown(out, &costs);
+    json_object_foreach(all, name, rules) {
+        char what[192];
+        snprintf(what, sizeof what, "%.80s, %.20s, on %.80s", name, rule, costs.device);
+        const json_t *one = json_object_get(rules, rule);
+        if (one != NULL) recommendation_markdown(out, what, one, detailed);
+    }
+    return true;
 }

@@ -38,7 +38,12 @@ void recommend_p_min(Recommendation *r, const CostTable *c, const double *p, int
 // {"p", "speedup": [[K] per p]}, "best_p_min": {"p", "k", "speedup"}}; "best_k", "best_p_min" null
 // = not known.
 json_t *recommendation_json(const Recommendation *r);
-// One recommendation as a table and what to tell other runtimes; `what` names drafter and rule.
-void recommendation_markdown(FILE *out, const char *what, const json_t *recommendation);
+// One recommendation, its table where it is detailed, and what to tell other runtimes; `what` names
+// drafter and rule.
+void recommendation_markdown(FILE *out, const char *what, const json_t *recommendation,
+                             bool detailed);
+// Those of an acceptance.json object by its first rule, heads as deployed; detailed: with tables
+// and costs. Nothing where it has none.
+MUST_CHECK bool recommendations_markdown(FILE *out, const json_t *report, bool detailed, Err *err);
 
 #endif

@@ -6,10 +6,14 @@
 #include <string.h>
 
 #include "eval/acceptance_json.h"
+#include "eval/recommend.h"
 #include "eval/report_export.h"
 #include "eval/report_html.h"
+#include "eval/speed.h"
 #include "infer/base/file.h"
 #include "infer/base/json.h"
+
+enum { AUDIT_LIMIT = 16 << 20 };
 
 static bool write_html(const ReportView *v, const ReportRun *run, int runs, const char *dir,
                        Err *err) {
@@ -21,31 +25,16 @@ static bool write_html(const ReportView *v, const ReportRun *run, int runs, cons
     return false;
 }
 
-static void speed_table(Page *p, const ReportView *v) {
-    if (!json_is_object(view_ref(v, "recommendation").v)) return;
-    page_markup(p, "\n| drafter | rule | fastest k | speed-up |\n|---|---|---|---|\n");
-    for (int d = 0; d < v->drafters; d++)
-        for (int n = 0; n < v->keys; n++) {
-            const Ref r = view_recommendation(v, d, v->key[n]);
-            if (r.v == NULL) continue;
-            page_markup(p, "| ");
-            page_text(p, v->name[d]);
-            page_markup(p, " | %s | ", v->key[n]);
-            page_figure(p, ref_key(r, "best_k"), FIG_COUNT);
-            page_markup(p, " | ");
-            page_figure(p, ref_key(r, "best_speedup"), FIG_SPEED);
-            page_markup(p, " |\n");
-        }
-    page_markup(p, "\nk = 0: plain decoding is fastest.\n");
-}
-
 static bool write_markdown(const ReportView *v, const char *dir, Err *err) {
     char path[PATH_ROOM], *tables = NULL;
     size_t size = 0;
     OutFile f;
     FILE *memory = open_memstream(&tables, &size);
     if (memory == NULL) return err_errno(err, "%s/report.md", dir);
-    acceptance_markdown(memory, v->root);
+    acceptance_markdown(memory, v->root, true);
+    bool ok = recommendations_markdown(memory, v->root, true, err);
+    if (json_is_object(json_object_get(v->root, "speed")))
+        speed_markdown(memory, json_object_get(v->root, "speed"));
     if (fclose(memory) != 0 || !out_open(&f, path_join(path, dir, "report.md"), err)) {
         err_set(err, ERR_FAILED, "%s/report.md: out of memory", dir);
         free(tables);
@@ -56,18 +45,36 @@ static bool write_markdown(const ReportView *v, const char *dir, Err *err) {
     report_verdict(&p, v);
     page_markup(&p, "\n\n");
     out_write(&f, tables, size);
-    speed_table(&p, v);
     free(tables);
-    return out_commit(&f, err);
+    if (ok) return out_commit(&f, err);
+    out_drop(&f);
+    return false;
+}
+
+// What the verb `audit` left in the folder about the speed of a sweep, as "speed" beside the rest.
+static json_t *with_audit(const json_t *acceptance, const char *dir) {
+    char path[PATH_ROOM];
+    Err ignored = {0};
+    json_t *all = json_copy((json_t *)acceptance), *audit = NULL;
+    if (file_exists(path_join(path, dir, "audit.json")))
+        audit = json_read_file(path, AUDIT_LIMIT, &ignored);
+    json_t *speed = json_object_get(audit, "speed");
+    if (json_is_string(json_object_get(speed, "sampler")) &&
+        json_is_number(json_object_get(speed, "ratio")))
+        json_object_set(all, "speed", speed);
+    json_decref(audit);
+    return all;
 }
 
 bool report_write_runs(const json_t *acceptance, const ReportRun *run, int runs, const char *dir,
                        Err *err) {
     ReportView *v = calloc(1, sizeof *v);
+    json_t *all = with_audit(acceptance, dir);
     CHECK_MEMORY(v);
-    const bool ok = report_view(v, acceptance, err) && dir_make(dir, err) &&
+    const bool ok = report_view(v, all, err) && dir_make(dir, err) &&
                     write_html(v, run, runs, dir, err) && write_markdown(v, dir, err) &&
                     report_csv(v, dir, err) && report_mtplx(v, dir, err);
+    json_decref(all);
     free(v);
     return ok;
 }

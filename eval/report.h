@@ -8,7 +8,8 @@
 
 // Writes dir/report.html, report.md, acceptance.csv and mtplx.json, each whole or not at all. dir
 // is made where it is missing. metrics_path: the run's metrics.jsonl for the charts of training;
-// NULL or absent: without them. ERR_INPUT where the object is no acceptance.json.
+// NULL or absent: without them. An audit.json in dir adds the speed of a sweep. ERR_INPUT where the
+// object is no acceptance.json.
 MUST_CHECK bool report_write(const json_t *acceptance, const char *metrics_path, const char *dir,
                              Err *err);
 

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "eval/acceptance_json.h"
+#include "eval/recommend.h"
 #include "eval/report.h"
 #include "eval/report_merge.h"
 #include "infer/base/file.h"
@@ -158,8 +159,8 @@ static bool make(Report *r, Err *err) {
     if (!write_all(r, acceptance, copy, err))
         return r->n > 1 ? false : err_wrap(err, "%s", r->in[0].file);
     if (r->cli->json) return json_print(acceptance, err);
-    acceptance_markdown(stdout, acceptance);
-    return true;
+    acceptance_markdown(stdout, acceptance, true);
+    return recommendations_markdown(stdout, acceptance, true, err);
 }
 
 static bool report_run(const Cli *cli, Err *err) {

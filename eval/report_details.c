@@ -261,6 +261,31 @@ void table_power(Page *p, const ReportView *v) {
     end(p);
 }
 
+// How much faster all draft lengths come from one sweep than from decoding live.
+static void speed_row(Page *p, Ref o) {
+    static const char *const members[] = {"prompts", "sweep_s", "live_s", "ratio"};
+    if (!json_is_number(ref_key(o, "ratio").v)) return;
+    page_markup(p, "<tr><th scope=\"row\">");
+    page_text(p, json_string_value(ref_key(o, "sampler").v));
+    page_markup(p, "</th>");
+    for (int c = 0; c < 4; c++)
+        cell(p, ref_key(o, members[c]), c == 0 ? FIG_COUNT : c < 3 ? FIG_TAU : FIG_SPEED);
+    page_markup(p, "</tr>\n");
+}
+
+void table_sweep(Page *p, const ReportView *v) {
+    static const char *const names[] = {"text", "prompts", "one sweep, s", "live, every k, s",
+                                        "times as fast"};
+    const Ref o = view_ref(v, "speed");
+    if (!json_is_object(o.v)) return;
+    table_open(p, "All draft lengths from one sweep (capture, drafter pass and counts), beside "
+                  "decoding the same prompts live once for every k, one sequence at a time");
+    heads(p, names, 5);
+    speed_row(p, o);
+    speed_row(p, ref_key(o, "sampled"));
+    end(p);
+}
+
 void table_audit(Page *p, const ReportView *v) {
     static const char *const names[] = {"k",      "texts",        "equal",     "near ties",
                                         "rounds", "as simulated", "mismatches"};

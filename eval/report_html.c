@@ -195,6 +195,7 @@ static void statistics(Page *p, const ReportView *v) {
         page_markup(p, "</p>\n");
     }
     table_power(p, v);
+    table_sweep(p, v);
     table_audit(p, v);
     list_texts(p, view_ref(v, "definitions"));
     page_markup(p, "</section>\n");

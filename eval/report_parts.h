@@ -32,6 +32,7 @@ void table_countings(Page *p, const ReportView *v); // what others would print
 void tables_everything(Page *p, const ReportView *v);
 void tables_recall(Page *p, const ReportView *v);
 void table_power(Page *p, const ReportView *v);
+void table_sweep(Page *p, const ReportView *v);
 void table_audit(Page *p, const ReportView *v);
 void list_texts(Page *p, Ref object); // its members that are texts, as a definition list
 

@@ -27,6 +27,7 @@ MUST_CHECK bool speed_sweep(Speed *out, AuditPair *p, const Sample *text, int64_
 MUST_CHECK bool speed_sampled(Speed *out, AuditPair *p, const Sample *text, int64_t n,
                               const Sampler *sampler, Err *err);
 json_t *speed_json(const Speed *s); // new reference: "sweep_s", "live_s", "ratio", ..
+// A table of it, and of its member "sampled" where there is one.
 void speed_markdown(FILE *out, const json_t *speed);
 
 #endif

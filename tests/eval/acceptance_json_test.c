@@ -186,7 +186,7 @@ static void the_table_shows_what_the_file_holds(void **state) {
     char *text = NULL, want[64];
     size_t size = 0;
     FILE *f = open_memstream(&text, &size);
-    acceptance_markdown(f, o);
+    acceptance_markdown(f, o, true);
     fclose(f);
     snprintf(want, sizeof want, "\n| 3 | %.2f |", number(o, "drafters.stock.greedy.tau.2"));
     assert_non_null(strstr(text, want));
@@ -232,7 +232,7 @@ static void more_drafters_stand_in_a_matrix(void **state) {
     char *text = NULL, want[96];
     size_t size = 0;
     FILE *f = open_memstream(&text, &size);
-    acceptance_markdown(f, o);
+    acceptance_markdown(f, o, true);
     fclose(f);
     assert_non_null(strstr(text, "| k | stock | trained | q4 | trained: gain, interval |"));
     snprintf(want, sizeof want, "| %.2f | %+.1f %%, ", tau,

@@ -283,7 +283,7 @@ static void narrow_tables_limit_what_is_recommended(void **state) {
     char *text = NULL;
     size_t size;
     FILE *out = open_memstream(&text, &size);
-    recommendation_markdown(out, "trained, greedy", o);
+    recommendation_markdown(out, "trained, greedy", o, true);
     cost_markdown(out, &c);
     fclose(out);
     assert_non_null(strstr(text, "The cost table ends at k = 8"));
