@@ -10,6 +10,7 @@
 #include "eval/doctor_cmd.h"
 #include "eval/eval_cmd.h"
 #include "eval/generate_cmd.h"
+#include "eval/report_cmd.h"
 #include "infer/base/file.h"
 #include "infer/base/json.h"
 #include "infer/base/log.h"
@@ -68,8 +69,8 @@ static const Verb run_verb = {
     .stops = true,
 };
 
-static const Verb *const others[] = {&generate_verb, &audit_verb, &inspect_verb, &bench_verb,
-                                     &doctor_verb};
+static const Verb *const others[] = {&generate_verb, &report_verb, &audit_verb,
+                                     &inspect_verb,  &bench_verb,  &doctor_verb};
 enum { OTHERS = sizeof others / sizeof others[0] };
 
 static const Verb *verb_at(int i) { // run, stages, others; NULL behind the last

@@ -79,6 +79,12 @@ size_t measurer_bytes(const Assistant *a, const TargetConfig *tc, const SeqSourc
            (size_t)host_bytes(src, opt);
 }
 
+size_t measurer_more_bytes(const Assistant *a, const TargetConfig *c, const SeqSource *src,
+                           const MeasureOptions *opt) {
+    const SimulatorOptions so = simulator_options(src, opt);
+    return simulator_scored_bytes(a, c, &so);
+}
+
 static bool take_host(Measurer *m, int64_t room) {
     size_t drafts = (size_t)(room * m->opt.K);
     m->visit = malloc((size_t)room * sizeof *m->visit);
@@ -95,13 +101,18 @@ static bool take_host(Measurer *m, int64_t room) {
     return (m->score[HEAD_CENTROID].recall = malloc(drafts)) != NULL;
 }
 
+bool measurer_add(Measurer *m, const Assistant *a, Err *err) {
+    CHECK(m->sims < MEASURE_DRAFTERS_MAX);
+    m->sim[m->sims] = simulator_open_scored(a, &m->sim_options, err);
+    return m->sim[m->sims] != NULL && ++m->sims;
+}
+
 Measurer *measurer_open(const Assistant *a, const TargetConfig *tc, const SeqSource *src,
                         const MeasureOptions *opt, Err *err) {
     CHECK(opt->K >= 1 && opt->K <= DRAFT_MAX &&
           (opt->head[HEAD_DENSE] || opt->head[HEAD_CENTROID]));
     CHECK(opt->p_mins >= 0 && opt->p_mins <= P_MIN_MAX);
     const int64_t room = pack_room(src, opt);
-    const SimulatorOptions so = simulator_options(src, opt);
     const size_t bytes = features_bytes(tc, room, DT_BF16);
     Arena arena;
     Measurer *m = calloc(1, sizeof *m);
@@ -109,8 +120,9 @@ Measurer *measurer_open(const Assistant *a, const TargetConfig *tc, const SeqSou
     m->dev = a->dev;
     m->opt = *opt;
     m->src = *src;
+    m->sim_options = simulator_options(src, opt);
     if (!take_host(m, room)) goto memory;
-    if ((m->sim = simulator_open_scored(a, &so, err)) == NULL) goto fail;
+    if (!measurer_add(m, a, err)) goto fail;
     if ((m->block = dev_alloc(m->dev, bytes, err)) == NULL) goto fail;
     arena_open(&arena, m->block, bytes);
     features_take(&m->pack, tc, room, DT_BF16, &arena);
@@ -133,7 +145,7 @@ static void drop_group(Measurer *m) {
 void measurer_close(Measurer *m) {
     if (m == NULL) return;
     drop_group(m);
-    simulator_close(m->sim);
+    for (int i = 0; i < m->sims; i++) simulator_close(m->sim[i]);
     if (m->block != NULL) dev_free(m->dev, m->block);
     for (int h = 0; h < HEADS; h++) {
         DraftScores *s = &m->score[h];
@@ -164,12 +176,14 @@ static bool load(Measurer *m, const CapturedSeq *c, Err *err) {
     return true;
 }
 
-// Rolls out the packed group and counts its sequences.
-static bool run_group(Measurer *m, const Assistant *a, Measured *out, MeasuredPool *pool,
-                      Err *err) {
-    if (m->n > 0 && !simulator_run(m->sim, a, &m->pack, m->job, m->n, err)) return false;
-    for (int i = 0; i < m->n; i++)
-        measure_count(m, &m->job[i], &m->seq[i].sample, &out[m->index[i]], pool);
+// Rolls the packed group out with every drafter and counts its sequences.
+static bool run_group(Measurer *m, const MeasureTask *task, int n, Err *err) {
+    for (int t = 0; t < n && m->n > 0; t++) {
+        if (!simulator_run(m->sim[t], task[t].assistant, &m->pack, m->job, m->n, err)) return false;
+        for (int i = 0; i < m->n; i++)
+            measure_count(m, &m->job[i], &m->seq[i].sample, &task[t].out[m->index[i]],
+                          task[t].pool);
+    }
     drop_group(m);
     return true;
 }
@@ -193,30 +207,46 @@ static void point_job(const Measurer *m, SimulateJob *job, int h) {
     }
 }
 
-bool measurer_run(Measurer *m, const Assistant *a, Measured *out, MeasuredPool *pool, Err *err) {
-    drop_group(m);
-    const int64_t before = simulator_impossible(m->sim);
-    if (pool != NULL) *pool = (MeasuredPool){0};
-    for (int64_t i = 0; i < m->src.count; i++) {
-        if (!fits(m, m->src.length(m->src.ctx, i)) && !run_group(m, a, out, pool, err))
-            return false;
-        CapturedSeq *c = &m->seq[m->n];
-        *c = (CapturedSeq){0};
-        if (!m->src.read(m->src.ctx, i, c, err)) return false;
-        m->index[m->n] = i;
-        SimulateJob *job = &m->job[m->n];
-        *job = (SimulateJob){
-            .seq = m->n, .ids = c->sample.ids, .n = c->sample.n, .first = c->sample.prompt};
-        m->n++; // from here on drop_group frees it
-        if (!load(m, c, err)) return false;
-        captured_drop_rows(c); // the pack has them
-        for (int h = 0; h < HEADS; h++)
-            if (m->opt.head[h]) point_job(m, job, h);
-        m->anchors += measure_anchors(&c->sample);
-    }
-    if (!run_group(m, a, out, pool, err)) return false;
-    if (pool != NULL) pool->impossible = simulator_impossible(m->sim) - before;
+// Sequence i into the pack.
+static bool take_sequence(Measurer *m, int64_t i, Err *err) {
+    CapturedSeq *c = &m->seq[m->n];
+    *c = (CapturedSeq){0};
+    if (!m->src.read(m->src.ctx, i, c, err)) return false;
+    m->index[m->n] = i;
+    SimulateJob *job = &m->job[m->n];
+    *job = (SimulateJob){
+        .seq = m->n, .ids = c->sample.ids, .n = c->sample.n, .first = c->sample.prompt};
+    m->n++; // from here on drop_group frees it
+    if (!load(m, c, err)) return false;
+    captured_drop_rows(c); // the pack has them
+    for (int h = 0; h < HEADS; h++)
+        if (m->opt.head[h]) point_job(m, job, h);
+    m->anchors += measure_anchors(&c->sample);
     return true;
+}
+
+bool measurer_run_all(Measurer *m, const MeasureTask *task, int n, Err *err) {
+    int64_t before[MEASURE_DRAFTERS_MAX];
+    CHECK(n >= 1 && n <= m->sims);
+    drop_group(m);
+    for (int t = 0; t < n; t++) {
+        before[t] = simulator_impossible(m->sim[t]);
+        if (task[t].pool != NULL) *task[t].pool = (MeasuredPool){0};
+    }
+    for (int64_t i = 0; i < m->src.count; i++) {
+        if (!fits(m, m->src.length(m->src.ctx, i)) && !run_group(m, task, n, err)) return false;
+        if (!take_sequence(m, i, err)) return false;
+    }
+    if (!run_group(m, task, n, err)) return false;
+    for (int t = 0; t < n; t++)
+        if (task[t].pool != NULL)
+            task[t].pool->impossible = simulator_impossible(m->sim[t]) - before[t];
+    return true;
+}
+
+bool measurer_run(Measurer *m, const Assistant *a, Measured *out, MeasuredPool *pool, Err *err) {
+    const MeasureTask one = {.assistant = a, .out = out, .pool = pool};
+    return measurer_run_all(m, &one, 1, err);
 }
 
 bool measurer_lengths(Measurer *m, const Assistant *a, const CapturedSeq *c, Head head, int32_t *L,
@@ -224,7 +254,7 @@ bool measurer_lengths(Measurer *m, const Assistant *a, const CapturedSeq *c, Hea
     const Sample *s = &c->sample;
     drop_group(m);
     if (!load(m, c, err)) return false;
-    if (!simulator_drafts(m->sim, a, &m->pack, 0, s->ids, s->n, s->prompt, head, drafts, margin,
+    if (!simulator_drafts(m->sim[0], a, &m->pack, 0, s->ids, s->n, s->prompt, head, drafts, margin,
                           err))
         return false;
     acceptance_lengths(L, drafts, measure_anchors(s), m->opt.K, s->ids, s->n, s->prompt);

@@ -91,6 +91,19 @@ void measurer_close(Measurer *m);
 // of the source; pool: NULL where not wanted.
 MUST_CHECK bool measurer_run(Measurer *m, const Assistant *a, Measured *out, MeasuredPool *pool,
                              Err *err);
+// Several drafters in one reading of the source: task i is of the i-th drafter that has buffers,
+// the first those of the opening, with the heads that the options name.
+enum { MEASURE_DRAFTERS_MAX = 32 };
+typedef struct {
+    const Assistant *assistant;
+    Measured *out;
+    MeasuredPool *pool;
+} MeasureTask;
+MUST_CHECK bool measurer_add(Measurer *m, const Assistant *a, Err *err); // its buffers
+// What measurer_add takes; c: of the target.
+size_t measurer_more_bytes(const Assistant *a, const TargetConfig *c, const SeqSource *src,
+                           const MeasureOptions *opt);
+MUST_CHECK bool measurer_run_all(Measurer *m, const MeasureTask *task, int n, Err *err);
 // The same for one sequence, with what it was counted from: drafts and margins (n - prompt - 1, K)
 // and first rejections L of one head. margin may be NULL. The audit compares live rounds with
 // these.

@@ -11,7 +11,9 @@ struct Measurer {
     Device *dev;
     MeasureOptions opt;
     SeqSource src;
-    Simulator *sim;
+    SimulatorOptions sim_options;
+    Simulator *sim[MEASURE_DRAFTERS_MAX];
+    int sims;
     void *block; // of the pack
     FeaturePack pack;
     // The group being packed

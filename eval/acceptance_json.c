@@ -20,6 +20,13 @@ static json_t *conditional(const Acceptance *a, int k) {
     return c;
 }
 
+// Rounds with at least i accepted, i = 1..k; they add up to the accepted drafts.
+static json_t *accepted_by_position(const Acceptance *a, int k) {
+    json_t *n = json_array();
+    for (int i = 1; i <= k; i++) json_array_append_new(n, count_json(a->reached[i]));
+    return n;
+}
+
 static double ratio(double a, double b) {
     return b > 0 ? a / b : 0.0;
 }
@@ -72,7 +79,8 @@ static json_t *head_json(const Cell *c) {
                                          "num_accepted_tokens",
                                          "acceptance_length",
                                          "acceptance_rate",
-                                         "u_all"};
+                                         "u_all",
+                                         "accepted_by_position"};
     enum { ARRAYS = sizeof arrays / sizeof *arrays };
     const Sweep *s = &c->r->sweep[c->d];
     const AcceptRule rule = s->rule[c->rule];
@@ -92,7 +100,8 @@ static json_t *head_json(const Cell *c) {
             count_json(a->accepted),
             json_real(1.0 + ratio(a->accepted, a->rounds)),
             json_real(ratio(a->accepted, a->drafted)),
-            json_real(acceptance_u_all(&s->pool->all[rule][c->head], k))};
+            json_real(acceptance_u_all(&s->pool->all[rule][c->head], k)),
+            accepted_by_position(a, k)};
         columns_add(&out, column);
     }
     return out.object;
@@ -139,6 +148,17 @@ static json_t *diagnostics_json(const Cell *c) {
         json_t *const column[] = {json_real(biased_uniform_anchors(all, k)),
                                   json_real(biased_product_of_means(all, k)),
                                   json_real(biased_uniform_alpha(all, k))};
+        columns_add(&out, column);
+    }
+    return out.object;
+}
+
+static json_t *power_json(const Cell *c) {
+    static const char *const arrays[] = {"se_gain", "prompts_for_1_percent"};
+    Columns out = columns_begin(arrays, 2);
+    for (int k = 1; k <= c->r->sweep[0].K; k++) {
+        const Power p = sweep_power(c->r->intervals, c->d, c->rule, c->head, k);
+        json_t *const column[] = {json_real(p.se), json_integer((json_int_t)p.prompts)};
         columns_add(&out, column);
     }
     return out.object;
@@ -218,6 +238,17 @@ static json_t *prompts_json(const AcceptanceReport *r) {
     return out.object;
 }
 
+// Power: of the second drafter beside the first.
+static json_t *statistics_json(const AcceptanceReport *r) {
+    char text[512];
+    json_t *o = json_object(), *power = json_object();
+    stats_multiplicity(text, sizeof text, r->sweep[0].K, r->how.confidence);
+    json_object_set_new(o, "multiplicity", json_string(text));
+    if (r->n > 1) put_cells(power, r, 1, power_json);
+    json_object_set_new(o, "power", power);
+    return o;
+}
+
 static json_t *definitions(void) {
     static const char *const text[][2] = {
         {"tau", "tokens generated after the first / rounds, the last round cut at the end of the "
@@ -226,6 +257,8 @@ static json_t *definitions(void) {
               "left; depends on k"},
         {"u_all", "the same over all anchors; does not depend on k"},
         {"gain", "tau trained / tau stock - 1"},
+        {"accepted_by_position", "rounds with at least i accepted drafts inside the text; over "
+                                 "num_drafts: acceptance_at_pos of other tools"},
         {"acceptance_length", "1 + accepted / rounds: bonus in also where the text ends"},
         {"greedy", "greedy drafts on greedy text, with the head that config.json deploys; "
                    "greedy_dense: the dense head"},
@@ -243,6 +276,12 @@ static json_t *definitions(void) {
         {"recall", "share of anchors at draft step i whose teacher's best token lies in the "
                    "clusters that the centroid head chose; tau_ceiling: tau if it were right "
                    "wherever that is so"},
+        {"statistics", "power: standard error of the gain over the bootstrap's resamples, and how "
+                       "many such prompts show a gain of 1 % with a chance of 80 %"},
+        {"recommendation", "speedup: tau / the cost of a round in plain decoding steps "
+                           "(break_even_tau), by the cost table; break_even_rate: accepted / "
+                           "drafted that pays for it; best_k 0: no drafter. Greedy choices, batch "
+                           "1, whatever the rule"},
         {"diagnostics", "what other tools print for the same data, all biased: the mean over all "
                         "anchors instead of visited ones, products of mean acceptances, mean "
                         "products of acceptance probabilities"}};
@@ -276,6 +315,7 @@ json_t *acceptance_json(const AcceptanceReport *r, Err *err) {
         if (d == 1) json_object_set(o, "paired", pair);
     }
     json_object_set_new(o, "pairs", pairs);
+    json_object_set_new(o, "statistics", statistics_json(r));
     json_object_set_new(o, "prompt_counts", prompts_json(r));
     json_object_set_new(o, "bootstrap",
                         json_pack("{sI sf sI sb}", "resamples", (json_int_t)r->how.resamples,

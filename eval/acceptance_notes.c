@@ -8,7 +8,7 @@
 
 const char *table_cell(char out[64], const char *name) {
     utf8_fit(out, 64, name[0] ? name : "(none)");
-    for (char *p = out; (p = strchr(p, '|')) != NULL;) *p = '/';
+    for (char *p = out; (p = strpbrk(p, "|<>`")) != NULL;) *p = '/'; // no markup from data
     return out;
 }
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "eval/bench_capture.h"
+#include "eval/bench_cost.h"
 #include "eval/bench_text.h"
 #include "infer/tensor/ceiling.h"
 
@@ -30,14 +31,15 @@ static bool run_shape(const Cli *cli, Device *dev, const char *name, int64_t bat
     const DType dtypes[2] = {DT_F32, DT_BF16};
     for (int i = 0; i < 2; i++)
         if (!bench_capture(s, dev, shape, dtypes[i], batch, seq, err)) return false;
-    return true;
+    return bench_cost(s, dev, pair_shape(name), shape, err);
 }
 
 static bool run(const Cli *cli, Err *err) {
     const Settings *s = &cli->s;
     if (cli->dry_run) {
-        printf("bench: capture, decoding, training and encoding at %s shapes, %s\n",
-               s->bench.shapes, s->bench.peers ? "peers beside them" : "no peers");
+        printf(
+            "bench: capture, decoding, rounds of drafts, training and encoding at %s shapes, %s\n",
+            s->bench.shapes, s->bench.peers ? "peers beside them" : "no peers");
         return true;
     }
     Device *dev = dev_open(s->runtime.device, (int)s->runtime.threads, err);
@@ -54,7 +56,8 @@ static bool run(const Cli *cli, Err *err) {
 const Verb bench_verb = {
     .name = "bench",
     .summary =
-        "speed of capture, decoding, training and encoding as shares of this machine's ceilings",
+        "speed of capture, decoding, training and encoding as shares of this machine's ceilings; "
+        "what a round of drafts costs",
     .usage = "  draftsmith bench bench.shapes=demo\n"
              "  draftsmith bench bench.peers=true bench.python=python3 bench.peer_path=DIR "
              "bench.peer_tokenizer=tests/peer_tokenizer.py\n",

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/held_out.h"
 #include "eval/eval_parts.h"
 #include "infer/base/hash_cache.h"
 #include "infer/base/json.h"
@@ -37,11 +38,26 @@ static json_t *drafters_identity(const Eval *e, Err *err) {
     return o;
 }
 
+// "measure", "none", or what the file of another device holds.
+static bool cost_identity(const Settings *s, char id[80], Err *err) {
+    CostTable table;
+    Sha256 h;
+    if (!eval_cost_read(s, &table, err)) return false;
+    if (table.device[0] == '\0') {
+        snprintf(id, 80, "%s", s->eval.cost);
+        return true;
+    }
+    if (!sha256_remembered(&h, s->eval.cost, NULL, err)) return false;
+    memcpy(id, h.hex, 65);
+    return true;
+}
+
 // Everything the result depends on.
 static json_t *identity_of(const Eval *e, Err *err) {
-    char shards[65];
+    char shards[65], cost[80];
     const Settings *s = e->s;
-    if (!hash_of(NULL, e->shards_dir, "manifest.json", shards, err)) return NULL;
+    if (!hash_of(NULL, e->shards_dir, "manifest.json", shards, err) || !cost_identity(s, cost, err))
+        return NULL;
     json_t *drafters = drafters_identity(e, err), *p = json_array();
     if (drafters == NULL) {
         json_decref(p);
@@ -49,14 +65,15 @@ static json_t *identity_of(const Eval *e, Err *err) {
     }
     for (int i = 0; i < e->sweep_options.p_mins; i++)
         json_array_append_new(p, json_real(e->sweep_options.p_min[i]));
-    return json_pack("{ss so sI sI sf sI sI sI sI sI ss ss ss so}", "shards", shards, "drafters",
-                     drafters, "draft_tokens", (json_int_t)s->eval.draft_tokens, "bootstrap",
-                     (json_int_t)s->eval.bootstrap, "confidence", s->eval.confidence, "seed",
-                     (json_int_t)s->eval.seed, "audit_prompts", (json_int_t)s->eval.audit_prompts,
-                     "pos_offset", (json_int_t)s->model.pos_offset, "select_k",
-                     (json_int_t)s->eval.select_k, "window_extra",
-                     (json_int_t)s->model.window_extra, "embed_scale", s->model.embed_scale,
-                     "dtype", s->runtime.dtype, "sampler", e->sampler, "p_min", p);
+    return json_pack("{ss so sI sI sf sI sI sI sI sI ss ss ss so ss sI}", "shards", shards,
+                     "drafters", drafters, "draft_tokens", (json_int_t)s->eval.draft_tokens,
+                     "bootstrap", (json_int_t)s->eval.bootstrap, "confidence", s->eval.confidence,
+                     "seed", (json_int_t)s->eval.seed, "audit_prompts",
+                     (json_int_t)s->eval.audit_prompts, "pos_offset",
+                     (json_int_t)s->model.pos_offset, "select_k", (json_int_t)s->eval.select_k,
+                     "window_extra", (json_int_t)s->model.window_extra, "embed_scale",
+                     s->model.embed_scale, "dtype", s->runtime.dtype, "sampler", e->sampler,
+                     "p_min", p, "cost", cost, "cost_context", (json_int_t)s->eval.cost_context);
 }
 
 static bool paths(Eval *e, bool dry, Err *err) {
@@ -82,7 +99,8 @@ static bool open_models(Eval *e, Err *err) {
     if ((e->shards = shards_open(e->shards_dir, &want, err)) == NULL) return false;
     e->source = shards_source(e->shards);
     if (e->source.count == 0) return err_set(err, ERR_INPUT, "%s holds no sequence", e->shards_dir);
-    if (!check_source(&e->open, &e->source, e->shards_dir, err) || !eval_check_sampler(e, err))
+    if (!check_source(&e->open, &e->source, e->shards_dir, err) ||
+        !held_out_check(s, shards_meta(e->shards), e->shards_dir, err))
         return false;
     memory_plan(&e->memory);
     if (!load_target(&e->open, s, e->rows, err)) return false;
@@ -99,16 +117,26 @@ static void close_all(Eval *e) {
     close_target(&e->open);
 }
 
+static void drafters_of(const Eval *e, SweepDrafter out[EVAL_DRAFTERS_MAX]) {
+    for (int i = 0; i < e->n; i++)
+        out[i] = (SweepDrafter){e->drafter[i].name, e->drafter[i].path, e->drafter[i].assistant};
+}
+
 static bool sweep_all(Eval *e, Err *err) {
-    for (int i = 0; i < e->n; i++) {
-        const double start = now_s();
-        if (!sweep_run(&e->sweep[i], e->drafter[i].name, e->drafter[i].path,
-                       e->drafter[i].assistant, target_config(e->open.target), &e->source,
-                       &e->sweep_options, err))
-            return false;
-        log_info("eval: %s drafter on %lld prompts, k = 1..%d, %.1f s", e->drafter[i].name,
-                 (long long)e->sweep[i].n, e->K, now_s() - start);
-    }
+    SweepDrafter drafter[EVAL_DRAFTERS_MAX];
+    const double start = now_s();
+    drafters_of(e, drafter);
+    if (!sweep_run(e->sweep, drafter, e->n, target_config(e->open.target), &e->source,
+                   &e->sweep_options, err))
+        return false;
+    e->sweep_s = now_s() - start;
+    log_info("eval: %d drafter%s on %lld prompts, k = 1..%d, %.1f s", e->n, e->n > 1 ? "s" : "",
+             (long long)e->sweep[0].n, e->K, e->sweep_s);
+    const int64_t lost = e->sweep[0].pool->impossible;
+    if (lost > 0)
+        log_info("eval: %lld tokens of the text have no probability in its sampler (features are "
+                 "rounded); a draft of them counts as standing",
+                 (long long)lost);
     return true;
 }
 
@@ -135,14 +163,13 @@ static json_t *measure(Eval *e, Err *err) {
 // Measuring and the audit come one after the other: the larger one counts.
 static void plan_memory(Eval *e) {
     const TargetConfig *tc = target_config(e->open.target);
-    size_t drafters = 0, most = 0;
-    const size_t audit = eval_audit_bytes(e);
-    for (int i = 0; i < e->n; i++) {
-        const Assistant *a = e->drafter[i].assistant;
-        const size_t sweep = sweep_bytes(a, tc, &e->source, &e->sweep_options);
-        drafters += assistant_bytes(a);
-        if (sweep > most) most = sweep;
-    }
+    SweepDrafter drafter[EVAL_DRAFTERS_MAX];
+    size_t drafters = 0;
+    drafters_of(e, drafter);
+    for (int i = 0; i < e->n; i++) drafters += assistant_bytes(drafter[i].assistant);
+    const size_t audit = eval_audit_bytes(e), cost = eval_cost_bytes(e),
+                 sweep = sweep_bytes(drafter, e->n, tc, &e->source, &e->sweep_options),
+                 most = cost > sweep ? cost : sweep;
     memory_add(&e->memory, "target", (int64_t)target_bytes(e->open.target));
     memory_add(&e->memory, "drafters", (int64_t)drafters);
     memory_add(&e->memory, "kernels", (int64_t)dev_scratch_bytes(e->open.dev));
@@ -165,6 +192,7 @@ static void print_hint(const json_t *report) {
 static bool print_report(const Cli *cli, const json_t *report, Err *err) {
     if (cli->json) return json_print(report, err);
     acceptance_markdown(stdout, report);
+    if (!eval_cost_print(stdout, report, err)) return false;
     if (json_object_get(report, "paired") == NULL) print_hint(report);
     const json_t *audit = json_object_get(report, "audit");
     if (audit != NULL) audit_markdown(stdout, audit);
@@ -202,7 +230,7 @@ static bool make_report(Eval *e, const Cli *cli, const json_t *identity, Err *er
     bool ok = stage_clear(e->stage, err) &&
               dir_make(path_join(dir, e->s->output_dir, "eval"), err) && open_models(e, err);
     if (ok) plan_memory(e);
-    ok = ok && (report = measure(e, err)) != NULL;
+    ok = ok && (report = measure(e, err)) != NULL && eval_cost(e, report, err);
     if (ok) audit_start(&audit, e->K, audit_near_tie(e->open.dtype));
     ok = ok && eval_audit(e, &audit, report, err) && json_write_file(e->report, report, err);
     ok = ok && print_report(cli, report, err);

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/held_out.h"
 #include "data/regenerate.h"
 #include "eval/eval_parts.h"
 
@@ -87,16 +88,8 @@ bool eval_open_drafters(Eval *e, Err *err) {
 bool eval_sweep_options(Eval *e, Err *err) {
     const Settings *s = e->s;
     SweepOptions *o = &e->sweep_options;
-    *o = (SweepOptions){.K = e->K, .sampler = {.top_p = 1}};
-    if (strcmp(s->regenerate.held_out, "sampled") == 0)
-        o->sampler = (Sampler){.temperature = s->regenerate.temperature,
-                               .top_k = s->regenerate.top_k,
-                               .top_p = s->regenerate.top_p};
+    *o = (SweepOptions){.K = e->K, .sampler = held_out_sampler(s)};
     sampler_name(e->sampler, &o->sampler);
-    if (strcmp(s->regenerate.answers, "reference") == 0) {
-        strcpy(e->sampler, "reference");
-        o->sampler.temperature = 0;
-    }
     for (int i = 0; i < s->eval.p_min.n; i++) {
         char *end;
         const char *text = s->eval.p_min.item[i];
@@ -108,13 +101,4 @@ bool eval_sweep_options(Eval *e, Err *err) {
         o->p_min[o->p_mins++] = p;
     }
     return true;
-}
-
-bool eval_check_sampler(const Eval *e, Err *err) {
-    const char *made = shards_meta(e->shards)->sampler;
-    if (strcmp(made, e->sampler) == 0) return true;
-    return err_set(err, ERR_INPUT,
-                   "%s: its text was made with \"%s\", the settings of regenerate say \"%s\": "
-                   "acceptance is measured on text of the sampler that is deployed",
-                   e->shards_dir, made, e->sampler);
 }

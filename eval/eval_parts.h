@@ -6,10 +6,11 @@
 #include "data/drafter.h"
 #include "eval/acceptance_json.h"
 #include "eval/audit.h"
+#include "eval/cost.h"
 #include "eval/sweep.h"
 #include "infer/base/memory.h"
 
-enum { EVAL_DRAFTERS_MAX = 32 };
+enum { EVAL_DRAFTERS_MAX = MEASURE_DRAFTERS_MAX };
 
 // A drafter that is measured. name: "stock", "trained", or its folder's, unique among them.
 typedef struct {
@@ -21,7 +22,7 @@ typedef struct {
     const Settings *s;
     int K;
     char shards_dir[PATH_ROOM], report[PATH_ROOM], stage[PATH_ROOM];
-    char sampler[64]; // that the captured text has to have, by the settings
+    char sampler[64]; // of the captured text
     SweepOptions sweep_options;
     OpenTarget open;
     int64_t rows; // of one target call
@@ -30,6 +31,7 @@ typedef struct {
     EvalDrafter drafter[EVAL_DRAFTERS_MAX]; // the stock one first
     int n;
     Sweep sweep[EVAL_DRAFTERS_MAX];
+    double sweep_s; // time of the sweeps
     MemoryPlan memory;
 } Eval;
 
@@ -38,13 +40,20 @@ MUST_CHECK bool eval_list_drafters(Eval *e, Err *err);
 MUST_CHECK bool eval_open_drafters(Eval *e, Err *err);
 // Sampler, rules and p-min of the sweeps, from the settings.
 MUST_CHECK bool eval_sweep_options(Eval *e, Err *err);
-// Refuses a capture whose text was made in another way than the settings say.
-MUST_CHECK bool eval_check_sampler(const Eval *e, Err *err);
 
 // The live audit of the captured text with the trained drafter, else the stock one; greedy text.
 bool eval_can_audit(const Eval *e);
 size_t eval_audit_bytes(const Eval *e);
 // Adds "audit" to the report.
 MUST_CHECK bool eval_audit(Eval *e, Audit *audit, json_t *report, Err *err);
+
+// What a round costs, by eval.cost; file: read, so that a bad one is refused before anything else.
+MUST_CHECK bool eval_cost_read(const Settings *s, CostTable *table, Err *err);
+size_t eval_cost_bytes(const Eval *e);  // of the measurement, beside the models
+RoundMix round_of(const Acceptance *a); // its mean round
+// Adds "cost" and "recommendation" to the report of the sweeps.
+MUST_CHECK bool eval_cost(Eval *e, json_t *report, Err *err);
+// Their tables: the first rule, heads as deployed. Nothing where the report has none.
+MUST_CHECK bool eval_cost_print(FILE *out, const json_t *report, Err *err);
 
 #endif

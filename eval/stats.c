@@ -2,6 +2,7 @@
 #include "eval/stats.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,7 +10,8 @@
 #include "infer/base/rng.h"
 
 struct Bootstrap {
-    int64_t series, resamples;
+    int64_t prompts, series, resamples;
+    double confidence;
     double tail;     // mass outside the interval on either side
     double *tau;     // (series, resamples): pooled tau of every resample
     double *scratch; // (resamples)
@@ -47,6 +49,8 @@ Bootstrap *bootstrap_run(const BootstrapInput *in, Err *err) {
     Bootstrap *b = calloc(1, sizeof *b);
     if (b == NULL || !mul_fits(in->series, in->resamples, &cells) || cells > (int64_t)1 << 30)
         goto fail;
+    b->prompts = in->prompts;
+    b->confidence = in->confidence;
     b->series = in->series;
     b->resamples = in->resamples;
     b->tail = 0.5 * (1.0 - in->confidence);
@@ -95,9 +99,51 @@ Interval bootstrap_tau(const Bootstrap *b, int64_t series) {
     return interval_of(b);
 }
 
-Interval bootstrap_gain(const Bootstrap *b, int64_t series, int64_t base) {
+static void gains(const Bootstrap *b, int64_t series, int64_t base) {
     CHECK(series >= 0 && series < b->series && base >= 0 && base < b->series);
     const double *x = b->tau + series * b->resamples, *y = b->tau + base * b->resamples;
     for (int64_t r = 0; r < b->resamples; r++) b->scratch[r] = y[r] > 0.0 ? x[r] / y[r] - 1.0 : 0.0;
+}
+
+Interval bootstrap_gain(const Bootstrap *b, int64_t series, int64_t base) {
+    gains(b, series, base);
     return interval_of(b);
+}
+
+double normal_quantile(double p) {
+    CHECK(p > 0.0 && p < 1.0);
+    double lo = -40.0, hi = 40.0;
+    for (int i = 0; i < 100; i++) {
+        const double mid = 0.5 * (lo + hi);
+        *(0.5 * erfc(-mid * M_SQRT1_2) < p ? &lo : &hi) = mid;
+    }
+    return 0.5 * (lo + hi);
+}
+
+Power stats_power(const Bootstrap *b, int64_t series, int64_t base, double effect, double power) {
+    CHECK(effect > 0.0 && b->resamples >= 2);
+    double mean = 0.0, sum = 0.0;
+    gains(b, series, base);
+    for (int64_t r = 0; r < b->resamples; r++) mean += b->scratch[r] / (double)b->resamples;
+    for (int64_t r = 0; r < b->resamples; r++)
+        sum += (b->scratch[r] - mean) * (b->scratch[r] - mean);
+    const double se = sqrt(sum / (double)(b->resamples - 1)),
+                 z = normal_quantile(0.5 + 0.5 * b->confidence) + normal_quantile(power);
+    const double share = z * se / effect;
+    return (Power){.se = se, .prompts = ceil((double)b->prompts * share * share)};
+}
+
+void stats_multiplicity(char *out, size_t size, int comparisons, double confidence) {
+    if (comparisons < 2) {
+        snprintf(out, size, "One draft length is compared, its interval stands for itself.");
+        return;
+    }
+    snprintf(
+        out, size,
+        "%d draft lengths are compared, each with a %g %% interval of its own. For all of them "
+        "to hold together with %g %%, each would have to be a %.4g %% interval (Bonferroni); "
+        "neighbouring draft lengths share most of their rounds and go up and down together, "
+        "so that this is conservative.",
+        comparisons, 100.0 * confidence, 100.0 * confidence,
+        100.0 * (1.0 - (1.0 - confidence) / comparisons));
 }

@@ -48,18 +48,19 @@ static MeasureOptions options(const bool head[2], const SweepOptions *o) {
     return m;
 }
 
-size_t sweep_bytes(const Assistant *a, const TargetConfig *tc, const SeqSource *src,
+size_t sweep_bytes(const SweepDrafter *d, int n, const TargetConfig *tc, const SeqSource *src,
                    const SweepOptions *o) {
     bool head[2] = {[HEAD_DENSE] = true};
-    head[assistant_deployed_head(&a->cfg)] = true;
+    head[assistant_deployed_head(&d[0].assistant->cfg)] = true;
     const MeasureOptions opt = options(head, o);
-    return measurer_bytes(a, tc, src, &opt) + (size_t)src->count * sizeof(Measured) +
-           sizeof(MeasuredPool);
+    size_t bytes = measurer_bytes(d[0].assistant, tc, src, &opt);
+    for (int i = 1; i < n; i++) bytes += measurer_more_bytes(d[i].assistant, tc, src, &opt);
+    return bytes + (size_t)n * ((size_t)src->count * sizeof(Measured) + sizeof(MeasuredPool));
 }
 
-bool sweep_run(Sweep *out, const char *name, const char *path, const Assistant *a,
-               const TargetConfig *tc, const SeqSource *src, const SweepOptions *o, Err *err) {
-    *out = (Sweep){.deployed = assistant_deployed_head(&a->cfg),
+static bool sweep_begin(Sweep *out, const SweepDrafter *d, const SeqSource *src,
+                        const SweepOptions *o, Err *err) {
+    *out = (Sweep){.deployed = assistant_deployed_head(&d->assistant->cfg),
                    .K = o->K,
                    .p_mins = o->p_mins,
                    .n = src->count,
@@ -67,32 +68,44 @@ bool sweep_run(Sweep *out, const char *name, const char *path, const Assistant *
                    .has = {[HEAD_DENSE] = true}};
     out->rules = measure_rules(&o->sampler, out->rule);
     memcpy(out->p_min, o->p_min, sizeof out->p_min);
-    snprintf(out->name, sizeof out->name, "%s", name);
-    snprintf(out->path, sizeof out->path, "%s", path);
-    snprintf(out->dtype, sizeof out->dtype, "%s", dtype_name(a->dtype));
+    snprintf(out->name, sizeof out->name, "%s", d->name);
+    snprintf(out->path, sizeof out->path, "%s", d->path);
+    snprintf(out->dtype, sizeof out->dtype, "%s", dtype_name(d->assistant->dtype));
     out->has[out->deployed] = true;
     char file[PATH_ROOM];
-    path_join(file, path, "model.safetensors");
+    path_join(file, d->path, "model.safetensors");
     if (file_exists(file) && !sha256_file(&out->sha, file, err)) return false;
-    const MeasureOptions opt = options(out->has, o);
-    Measurer *m = NULL;
     out->pool = malloc(sizeof *out->pool);
-    if ((out->prompt = calloc((size_t)src->count + 1, sizeof *out->prompt)) == NULL ||
-        out->pool == NULL) {
-        err_set(err, ERR_FAILED, "no memory for %lld sequences", (long long)src->count);
-        goto fail;
+    out->prompt = calloc((size_t)src->count + 1, sizeof *out->prompt);
+    return (out->pool != NULL && out->prompt != NULL) ||
+           err_set(err, ERR_FAILED, "no memory for %lld sequences", (long long)src->count);
+}
+
+bool sweep_run(Sweep *out, const SweepDrafter *d, int n, const TargetConfig *tc,
+               const SeqSource *src, const SweepOptions *o, Err *err) {
+    MeasureTask task[MEASURE_DRAFTERS_MAX];
+    Measurer *m = NULL;
+    bool ok = true;
+    CHECK(n >= 1 && n <= MEASURE_DRAFTERS_MAX);
+    memset(out, 0, (size_t)n * sizeof *out);
+    for (int i = 0; ok && i < n; i++) {
+        ok = sweep_begin(&out[i], &d[i], src, o, err);
+        task[i] = (MeasureTask){d[i].assistant, out[i].prompt, out[i].pool};
+        CHECK(!ok || out[i].deployed == out[0].deployed);
     }
-    if ((m = measurer_open(a, tc, src, &opt, err)) == NULL ||
-        !measurer_run(m, a, out->prompt, out->pool, err))
-        goto fail;
+    if (ok) {
+        const MeasureOptions opt = options(out[0].has, o);
+        ok = (m = measurer_open(d[0].assistant, tc, src, &opt, err)) != NULL;
+    }
+    for (int i = 1; ok && i < n; i++) ok = measurer_add(m, d[i].assistant, err);
+    ok = ok && measurer_run_all(m, task, n, err);
     measurer_close(m);
-    merge_samples(out);
-    return true;
-fail:
-    err_wrap(err, "%s drafter %s", name, path);
-    measurer_close(m);
-    sweep_free(out);
-    return false;
+    for (int i = 0; i < n; i++)
+        if (ok)
+            merge_samples(&out[i]);
+        else
+            sweep_free(&out[i]);
+    return ok || err_wrap(err, "measuring drafters");
 }
 
 const char *sweep_key(char out[32], const Sweep *s, AcceptRule rule, Head h) {
@@ -206,4 +219,8 @@ Interval sweep_tau(const SweepIntervals *s, int d, int r, Head h, int k) {
 
 Interval sweep_gain(const SweepIntervals *s, int d, int r, Head h, int k) {
     return bootstrap_gain(s->bootstrap, series_of(s, d, r, h, k), series_of(s, 0, r, h, k));
+}
+
+Power sweep_power(const SweepIntervals *s, int d, int r, Head h, int k) {
+    return stats_power(s->bootstrap, series_of(s, d, r, h, k), series_of(s, 0, r, h, k), 0.01, 0.8);
 }

@@ -32,12 +32,17 @@ typedef struct {
     double p_min[P_MIN_MAX];
 } SweepOptions;
 
-// Measures the deployed head and, where that is the centroid one, the dense head beside it.
-MUST_CHECK bool sweep_run(Sweep *out, const char *name, const char *path, const Assistant *a,
-                          const TargetConfig *tc, const SeqSource *src, const SweepOptions *opt,
-                          Err *err);
+typedef struct {
+    const char *name, *path;
+    const Assistant *assistant;
+} SweepDrafter;
+
+// Measures n drafters in one reading of the source: the deployed head and, where that is the
+// centroid one, the dense head beside it. All of them deploy the same head.
+MUST_CHECK bool sweep_run(Sweep *out, const SweepDrafter *d, int n, const TargetConfig *tc,
+                          const SeqSource *src, const SweepOptions *opt, Err *err);
 // Memory that sweep_run takes beside the models.
-size_t sweep_bytes(const Assistant *a, const TargetConfig *tc, const SeqSource *src,
+size_t sweep_bytes(const SweepDrafter *d, int n, const TargetConfig *tc, const SeqSource *src,
                    const SweepOptions *opt);
 void sweep_free(Sweep *s);
 // "greedy": the deployed head; "greedy_dense": the dense one beside a centroid head. NULL where the
@@ -72,5 +77,6 @@ void sweep_intervals_free(SweepIntervals *s);
 // d: sweep, r: number of the rule.
 Interval sweep_tau(const SweepIntervals *s, int d, int r, Head h, int k);
 Interval sweep_gain(const SweepIntervals *s, int d, int r, Head h, int k); // over sweep 0
+Power sweep_power(const SweepIntervals *s, int d, int r, Head h, int k); // of a gain of 1 % at 80 %
 
 #endif

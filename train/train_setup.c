@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/held_out.h"
 #include "infer/base/hash_cache.h"
 #include "train/world.h"
 
@@ -122,11 +123,15 @@ static bool open_assistant(TrainSetup *t, Err *err) {
     return pair_check(&t->model.config, &t->assistant->cfg, err);
 }
 
+// The deployed head, by the first rule of the text that the dev split holds.
 static bool open_measurer(TrainSetup *t, Err *err) {
     const Head head = assistant_deployed_head(&t->assistant->cfg);
     MeasureOptions opt = {
         .K = (int)t->s->eval.select_k, .max_anchors = DEV_ANCHORS, .pack_tokens = DEV_TOKENS};
     opt.head[head] = true;
+    opt.sampler = held_out_sampler(t->s);
+    if (opt.sampler.temperature > 0) opt.target = t->model.target;
+    measure_rules(&opt.sampler, t->dev_rule);
     t->measure_bytes = measurer_bytes(t->assistant, &t->model.config, &t->dev, &opt);
     t->measurer = measurer_open(t->assistant, &t->model.config, &t->dev, &opt, err);
     t->measured = calloc((size_t)t->dev.count, sizeof *t->measured);
@@ -140,7 +145,10 @@ bool train_setup_identify(TrainSetup *t, const Settings *s, Err *err) {
     if (s->model.assistant_path[0] == '\0')
         return err_set(err, ERR_USAGE,
                        "model.assistant_path is empty: train starts from the stock assistant");
+    char dir[PATH_ROOM];
     return identify_target(&t->model, s, err) && open_split(t, SPLIT_DEV, err) &&
+           held_out_check(s, shards_meta(t->shards[SPLIT_DEV]),
+                          split_path(dir, s, "shards", SPLIT_DEV, ""), err) &&
            make_identity(t, err);
 }
 
@@ -171,15 +179,17 @@ void train_setup_close(TrainSetup *t) {
     *t = (TrainSetup){0};
 }
 
-static bool dev_tau(void *ctx, const Assistant *a, double *tau, SourceMeans *by, Err *err) {
+static bool dev_tau(void *ctx, const Assistant *a, double tau[DRAFT_MAX + 1], SourceMeans *by,
+                    Err *err) {
     TrainSetup *t = ctx;
     const Head head = assistant_deployed_head(&a->cfg);
     const int k = (int)t->s->eval.select_k;
     if (!measurer_run(t->measurer, a, t->measured, NULL, err)) return false;
-    *tau = step_tau(measured_sum(t->measured, t->dev.count, RULE_GREEDY, head, k));
+    for (int i = 1; i <= k; i++)
+        tau[i] = step_tau(measured_sum(t->measured, t->dev.count, t->dev_rule[0], head, i));
     for (int64_t i = 0; i < t->dev.count; i++) {
         const Measured *m = &t->measured[i];
-        const StepCount c = m->k[RULE_GREEDY][head][k];
+        const StepCount c = m->k[t->dev_rule[0]][head][k];
         source_means_add(by, m->source, c.tokens, c.rounds);
     }
     return true;

@@ -16,8 +16,9 @@ typedef struct {
     Stream *stream;
     SeqSource train, dev;
     Measurer *measurer;
-    size_t measure_bytes; // of the measurer
-    Measured *measured;   // (dev.count)
+    size_t measure_bytes;            // of the measurer
+    AcceptRule dev_rule[RULE_COUNT]; // the first is the one that chooses the checkpoint
+    Measured *measured;              // (dev.count)
     json_t *identity, *machine;
     MemoryPlan memory; // before anything large is opened
 } TrainSetup;

@@ -12,11 +12,12 @@
 #include "train/source_means.h"
 #include "train/train_state.h"
 
-// Simulated tokens per target step of `a` on the dev split at k = eval.select_k, deployed head; by
-// source: tokens over rounds.
+// Simulated tokens per target step of `a` on the dev split, deployed head: tau[k] of
+// k = 1..eval.select_k; by source at select_k: tokens over rounds.
 typedef struct {
     void *ctx;
-    bool (*tau)(void *ctx, const Assistant *a, double *tau, SourceMeans *by, Err *err);
+    bool (*tau)(void *ctx, const Assistant *a, double tau[DRAFT_MAX + 1], SourceMeans *by,
+                Err *err);
 } DevMeasure;
 
 // Everything is borrowed and must outlive the trainer.

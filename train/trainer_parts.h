@@ -30,10 +30,11 @@ struct Trainer {
     int64_t walk_end;
     TrainState state;
     Metrics *metrics;
-    SourceMeans dev;      // tau of the last measuring
-    char root[PATH_ROOM]; // OUTPUT/ckpt
-    int64_t saved_step;   // of the newest checkpoint on disk, -1 = none
-    double step_s;        // duration of the last step
+    SourceMeans dev;               // tau of the last measuring
+    double dev_tau[DRAFT_MAX + 1]; // the same by k = 1..select_k
+    char root[PATH_ROOM];          // OUTPUT/ckpt
+    int64_t saved_step;            // of the newest checkpoint on disk, -1 = none
+    double step_s;                 // duration of the last step
 };
 
 // Numbers of one step, for the log.

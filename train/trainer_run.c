@@ -85,7 +85,7 @@ bool trainer_trial(Trainer *t, double *seconds, Err *err) {
     enum { STEPS = 4 };
     StepReport report;
     SourceMeans by = {0};
-    double spent = 0, tau;
+    double spent = 0, tau[DRAFT_MAX + 1];
     int64_t rows = 0;
     t->state = first_state(t);
     for (int i = 0; i < STEPS && i < t->plan.steps; i++) {
@@ -95,7 +95,7 @@ bool trainer_trial(Trainer *t, double *seconds, Err *err) {
         rows += report.rows;
     }
     const double from = now_s();
-    if (!t->opt.measure.tau(t->opt.measure.ctx, t->opt.assistant, &tau, &by, err)) return false;
+    if (!t->opt.measure.tau(t->opt.measure.ctx, t->opt.assistant, tau, &by, err)) return false;
     const int64_t every = t->opt.settings->train.dev_every,
                   measures = 1 + (every > 0 ? (t->plan.steps + every - 1) / every : 1);
     *seconds = (double)measures * (now_s() - from);

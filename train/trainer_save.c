@@ -8,13 +8,14 @@
 bool trainer_measure(Trainer *t, bool *best, Err *err) {
     Optimizer *o = &t->optimizer;
     const bool average = o->ema.data != NULL && t->state.step > 0;
-    double tau = 0.0;
     if (average) optimizer_publish(o, t->opt.dev, true);
     memset(&t->dev, 0, sizeof t->dev);
-    const bool ok = t->opt.measure.tau(t->opt.measure.ctx, t->opt.assistant, &tau, &t->dev, err);
+    const bool ok =
+        t->opt.measure.tau(t->opt.measure.ctx, t->opt.assistant, t->dev_tau, &t->dev, err);
     if (average) optimizer_publish(o, t->opt.dev, false);
     if (!ok) return err_wrap(err, "dev split at step %lld", (long long)t->state.step);
     TrainState *s = &t->state;
+    const double tau = t->dev_tau[t->opt.settings->eval.select_k];
     s->dev_tau = tau;
     if (s->step == 0) s->stock_tau = tau;
     *best = s->best_step < 0 || tau > s->best_tau;
@@ -88,7 +89,7 @@ typedef struct {
     const char *name[256];
     double value[256];
     int n;
-    char steps[2 * DRAFT_MAX][24], sources[2][SOURCE_MEANS][160];
+    char steps[2 * DRAFT_MAX][24], by_k[DRAFT_MAX + 1][16], sources[2][SOURCE_MEANS][160];
 } Line;
 
 static void put(Line *l, const char *name, double value) {
@@ -126,6 +127,10 @@ bool trainer_log(Trainer *t, const StepReport *r, Err *err) {
     if (r != NULL) put_step(l, t, r);
     if (t->state.dev_tau >= 0) {
         put(l, "dev/tau", t->state.dev_tau);
+        for (int k = 1; k <= (int)t->opt.settings->eval.select_k; k++) {
+            snprintf(l->by_k[k], sizeof l->by_k[k], "dev/tau_%d", k);
+            put(l, l->by_k[k], t->dev_tau[k]);
+        }
         put_sources(l, &t->dev, "dev/tau", 1);
     }
     const bool ok = metrics_scalars(t->metrics, t->state.step, l->name, l->value, l->n, err);

@@ -98,6 +98,8 @@ typedef struct {
         int64_t audit_prompts; // prompts decoded live beside the simulator
         int64_t audit_draws;   // answers drawn with and without drafts, 0 = none
         char *drafter;         // path of a trained drafter for `eval` alone; "" = best checkpoint
+        char *cost;            // measure | none | JSON file of another device (eval/cost.h)
+        int64_t cost_context;  // rows of context while it is measured
         StrList drafters;      // more of them: DIR or NAME=DIR
         StrList p_min;         // thresholds, each above 0
         int64_t seed;
@@ -126,6 +128,9 @@ typedef struct {
         char *tokenizer; // "" = the target's
         StrList text;    // JSON lines whose strings are encoded
     } bench;
+    struct {
+        char *out; // folder of the report; "" = beside the file, for several "report"
+    } report;
     struct {
         char *device;    // auto | cpu | cuda[:n]
         int64_t threads; // 0 = all cores

@@ -144,6 +144,10 @@ const Field settings_fields[] = {
         "answers that audit draws with and without drafts, 0 = none"),
     STR("eval.drafter", eval.drafter, "", NULL,
         "folder of a trained drafter for eval alone; empty: the best checkpoint"),
+    STR("eval.cost", eval.cost, "measure", NULL,
+        "what a round costs: measure it here, none, or the JSON file of another device"),
+    INT("eval.cost_context", eval.cost_context, "512", 1, 1 << 20,
+        "rows of context while it is measured, fewer where the model allows fewer"),
     STRS("eval.drafters", eval.drafters, "", NULL,
          "more drafters measured in the same run: DIR or NAME=DIR"),
     STRS("eval.p_min", eval.p_min, "0.3,0.5,0.7,0.8,0.9,0.95", NULL,
@@ -180,6 +184,9 @@ const Field settings_fields[] = {
     STRS("bench.text", bench.text, "configs/demo/prompts/general.train.jsonl.zst", NULL,
          "JSON lines whose text is encoded"),
     STR("bench.python", bench.python, "python3", NULL, "interpreter of the peers"),
+
+    STR("report.out", report.out, "", NULL,
+        "folder of the report; empty: beside the acceptance.json, for several \"report\""),
 
     STR("runtime.device", runtime.device, "auto", "auto|cpu|cuda|cuda:[0-9]|cuda:[0-9][0-9]",
         "where it computes"),

@@ -8,7 +8,9 @@
 #include "infer/text/chat.h"
 #include "tests/eval/verb_run.h"
 
-#define LONG_PAIR "-c configs/demo.json eval.audit_prompts=0 eval.draft_tokens=3 eval.select_k=3 "
+#define LONG_PAIR                                                                                  \
+    "-c configs/demo.json eval.audit_prompts=0 eval.draft_tokens=3 "                               \
+    "eval.select_k=3 "
 #define LONG_TEXT "configs/demo/prompts/german-facts.train.jsonl.zst"
 
 // Real text, one prompt behind the other, all of it but 16 tokens the model's turn.
@@ -38,7 +40,7 @@ static void long_split(const char *dir, const char *split, int64_t n, int64_t sk
     Sample s = {.n = n, .prompt = 16, .min_margin = -1};
     snprintf(s.id, sizeof s.id, "long-%s", split);
     strcpy(s.source, "text");
-    strcpy(s.sampler, "reference");
+    strcpy(s.sampler, "greedy"); // for eval, which takes no text but the target's
     s.ids = malloc((size_t)n * sizeof *s.ids);
     s.kind = calloc((size_t)n, 1);
     memset(s.kind + s.prompt, TOKEN_MODEL, (size_t)(n - s.prompt));

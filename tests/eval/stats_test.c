@@ -1,8 +1,10 @@
 // tests/eval/stats_test.c - the paired bootstrap: exact cases, reproducibility, coverage.
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "eval/stats.h"
+#include "infer/base/rng.h"
 #include "tests/testing.h"
 
 enum { PROMPTS = 60 };
@@ -93,6 +95,71 @@ static void nothing_measured_gives_zero(void **state) {
     bootstrap_free(empty);
 }
 
+static void normal_quantiles_are_the_tables(void **state) {
+    (void)state;
+    assert_true(fabs(normal_quantile(0.5)) < 1e-12);
+    assert_true(fabs(normal_quantile(0.975) - 1.959963984540054) < 1e-12);
+    assert_true(fabs(normal_quantile(0.8) - 0.8416212335729143) < 1e-12);
+    assert_true(fabs(normal_quantile(1e-9) + 5.997807015008182) < 1e-9);
+}
+
+// Two drafters whose rounds differ by a coin for each prompt: the variance of the gain is known.
+static void power_counts_the_prompts_a_gain_takes(void **state) {
+    (void)state;
+    enum { N = 400 };
+    double tokens[2 * N], rounds[2 * N];
+    for (int i = 0; i < N; i++) {
+        tokens[i] = tokens[N + i] = 100;
+        rounds[i] = 40;
+        rounds[N + i] = i % 2 ? 39 : 41;
+    }
+    Bootstrap *b = run(tokens, rounds, 2, N, 4000, 3);
+    const Power p = stats_power(b, 0, 1, 0.01, 0.8);
+    const double se = 1.0 / 40 / sqrt(N), z = 1.959963984540054 + 0.8416212335729143;
+    assert_true(fabs(p.se / se - 1.0) < 0.05); // 4000 draws: 1.1 % is one standard deviation
+    assert_true(p.prompts == ceil(N * pow(z * p.se / 0.01, 2)));
+    assert_true(fabs(p.prompts / 49.06 - 1.0) < 0.1); // (2.8 / 40 / .01)^2
+    const Power half = stats_power(b, 0, 1, 0.005, 0.8), same = stats_power(b, 1, 1, 0.01, 0.8);
+    assert_true(fabs(half.prompts - 4 * p.prompts) <= 4);
+    assert_true(same.se == 0.0 && same.prompts == 0.0);
+    bootstrap_free(b);
+}
+
+// As many prompts as power asks for do show the gain in about four of five experiments.
+static void that_many_prompts_show_it(void **state) {
+    (void)state;
+    enum { REPEAT = 300 };
+    const double need = pow((1.959963984540054 + 0.8416212335729143) / 40 / 0.01, 2);
+    const int n = (int)ceil(need);
+    double tokens[2 * 64], rounds[2 * 64];
+    int seen = 0;
+    assert_in_range(n, 49, 50);
+    for (int r = 0; r < REPEAT; r++) {
+        for (int i = 0; i < n; i++) {
+            tokens[i] = tokens[n + i] = 100;
+            const double u = rng_uniform(17, RNG_TEST, (uint64_t)r, (uint64_t)i);
+            rounds[n + i] = 40.4 + sqrt(3.0) * (2 * u - 1); // standard deviation 1
+            rounds[i] = 40;                                 // 1 % more tokens a round
+        }
+        Bootstrap *b = run(tokens, rounds, 2, n, 400, (uint64_t)r);
+        const Interval gain = bootstrap_gain(b, 0, 1);
+        seen += gain.lo > 0;
+        bootstrap_free(b);
+    }
+    print_message("a gain of 1 %% is seen in %d of %d experiments\n", seen, REPEAT);
+    assert_in_range(seen, REPEAT * 72 / 100, REPEAT * 88 / 100);
+}
+
+static void comparisons_are_counted_in_words(void **state) {
+    (void)state;
+    char text[512];
+    stats_multiplicity(text, sizeof text, 9, 0.95);
+    assert_non_null(strstr(text, "9 draft lengths"));
+    assert_non_null(strstr(text, "99.44 % interval"));
+    stats_multiplicity(text, sizeof text, 1, 0.95);
+    assert_non_null(strstr(text, "One draft length"));
+}
+
 // Prompts drawn anew each time; truth is the ratio of means over very many.
 static void intervals_cover_the_truth(void **state) {
     (void)state;
@@ -127,6 +194,10 @@ int main(void) {
         cmocka_unit_test(pairing_removes_what_two_drafters_share),
         cmocka_unit_test(the_seed_decides),
         cmocka_unit_test(nothing_measured_gives_zero),
+        cmocka_unit_test(normal_quantiles_are_the_tables),
+        cmocka_unit_test(power_counts_the_prompts_a_gain_takes),
+        cmocka_unit_test(that_many_prompts_show_it),
+        cmocka_unit_test(comparisons_are_counted_in_words),
         cmocka_unit_test(intervals_cover_the_truth),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -191,11 +191,10 @@ static void samples_of_a_prompt_are_one_entry(void **state) {
     (void)state;
     Err err = {0};
     static Measured all[SEQS];
+    const SweepDrafter drafter = {"stock", "dir", pair.assistant};
     Sweep s;
     measure(all, 64, 256);
-    assert_ok(sweep_run(&s, "stock", "dir", pair.assistant, target_config(pair.target), &source,
-                        &how, &err),
-              err);
+    assert_ok(sweep_run(&s, &drafter, 1, target_config(pair.target), &source, &how, &err), err);
     assert_int_equal(s.n, 4);
     assert_int_equal(s.sequences, SEQS);
     assert_string_equal(s.prompt[1].id, "p1");
@@ -233,11 +232,11 @@ static void training_and_inference_forwards_are_compared(void **state) {
 static void a_prompt_longer_than_its_text_is_refused(void **state) {
     (void)state;
     Err err = {0};
+    const SweepDrafter drafter = {"stock", "dir", pair.assistant};
     Sweep s;
     const int64_t saved = seq[3].sample.prompt;
     seq[3].sample.prompt = seq[3].sample.n + 1;
-    assert_false(sweep_run(&s, "stock", "dir", pair.assistant, target_config(pair.target), &source,
-                           &how, &err));
+    assert_false(sweep_run(&s, &drafter, 1, target_config(pair.target), &source, &how, &err));
     seq[3].sample.prompt = saved;
     assert_int_equal(err.code, ERR_INPUT);
     assert_non_null(strstr(err.text, "p3"));

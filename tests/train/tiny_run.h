@@ -117,7 +117,8 @@ static bool tiny_read_dev(void *ctx, int64_t i, CapturedSeq *out, Err *err) {
     return tiny_make(ctx, 100 + i, out);
 }
 
-static bool tiny_tau(void *ctx, const Assistant *a, double *tau, SourceMeans *by, Err *err) {
+static bool tiny_tau(void *ctx, const Assistant *a, double tau[DRAFT_MAX + 1], SourceMeans *by,
+                     Err *err) {
     Tiny *t = ctx;
     Measured m[TINY_DEV];
     if (!measurer_run(t->measurer, a, m, NULL, err)) return false;
@@ -127,7 +128,8 @@ static bool tiny_tau(void *ctx, const Assistant *a, double *tau, SourceMeans *by
         const StepCount c = m[i].k[RULE_GREEDY][head][at];
         source_means_add(by, m[i].source, c.tokens, c.rounds);
     }
-    *tau = step_tau(measured_sum(m, TINY_DEV, RULE_GREEDY, head, at));
+    for (int k = 1; k <= at; k++)
+        tau[k] = step_tau(measured_sum(m, TINY_DEV, RULE_GREEDY, head, k));
     return true;
 }
 
@@ -211,7 +213,7 @@ static bool tiny_run(const char *dir, const char *const *more, TinyFault fault, 
 }
 
 // SHA-256 of a checkpoint's weights and state, joined.
-static void tiny_hash(const char *dir, int64_t step, char out[130]) {
+static inline void tiny_hash(const char *dir, int64_t step, char out[130]) {
     char root[PATH_ROOM], ckpt[PATH_ROOM], path[PATH_ROOM];
     Err err = {0};
     Sha256 a, b;

@@ -106,7 +106,7 @@ static inline double markov_tau(const Markov *m, AcceptRule rule, int k) {
         markov_round(m, rule, k, x, round[x]);
         rest[x] = 1.0 / m->V;
     }
-    for (int turn = 0; turn < 20000; turn++) {
+    for (int turn = 0; turn < 3000; turn++) {
         double next[MARKOV_V] = {0};
         for (int x = 0; x < m->V; x++)
             for (int j = 0; j <= k; j++)
