@@ -114,6 +114,20 @@ void drafter_names(DrafterNames *names, const json_t *report) {
     }
 }
 
+// What the intervals can show, and that there are several of them.
+static void statistics(FILE *out, const json_t *report) {
+    const json_t *all = json_object_get(report, "statistics"),
+                 *power = json_object_get(json_object_get(all, "power"), report_rule(report, 0));
+    const char *several = json_string_value(json_object_get(all, "multiplicity"));
+    const size_t k = (size_t)json_integer_value(json_object_get(report, "select_k"));
+    const double n = real_at(json_object_get(power, "prompts_for_1_percent"), k - 1);
+    if (several != NULL) fprintf(out, "\n%s\n", several);
+    if (k > 0 && n > 0)
+        fprintf(out,
+                "A change of 1 %% at k = %zu shows on %.0f prompts like these (80 %% power).\n", k,
+                n);
+}
+
 void acceptance_markdown(FILE *out, const json_t *report, bool detailed) {
     const size_t K = json_array_size(json_object_get(report, "draft_tokens"));
     const json_t *boot = json_object_get(report, "bootstrap");
@@ -135,6 +149,7 @@ void acceptance_markdown(FILE *out, const json_t *report, bool detailed) {
                 json_object_get(json_object_get(report, "drafters"), names.name[0]), "dtype")));
     tables(out, report, &names, K);
     acceptance_slices(out, report, &names);
+    statistics(out, report);
     if (detailed) acceptance_notes(out, report, &names);
     if (prompts < STATS_FEW_PROMPTS)
         fprintf(out, "\nOnly %lld prompts: below %d an interval is not to be trusted.\n",
