@@ -140,7 +140,7 @@ const Field settings_fields[] = {
     REAL("eval.confidence", eval.confidence, "0.95", 0.5, 0.9999, "of the intervals"),
     INT("eval.audit_prompts", eval.audit_prompts, "8", 0, MANY,
         "prompts decoded live beside the simulator"),
-    INT("eval.audit_draws", eval.audit_draws, "2000", 0, MANY,
+    INT("eval.audit_draws", eval.audit_draws, "1000", 0, MANY,
         "answers that audit draws with and without drafts, 0 = none"),
     STR("eval.drafter", eval.drafter, "", NULL,
         "folder of a trained drafter for eval alone; empty: the best checkpoint"),
