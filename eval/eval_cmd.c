@@ -275,7 +275,9 @@ static bool eval_run(const Cli *cli, Err *err) {
     const StageState state = stage_state(e->stage, identity, cli->overwrite, &other);
     if (state == STAGE_DONE && (report = json_read_file(e->report, JSON_LIMIT, &other)) != NULL) {
         log_info("eval: %s is up to date", e->report);
-        ok = write_pages(e, report, err) && print_report(cli, report, err);
+        char page[PATH_ROOM];
+        const bool there = file_exists(path_join(page, e->s->output_dir, "eval/report.html"));
+        ok = (there || write_pages(e, report, err)) && print_report(cli, report, err);
         goto end;
     }
     // Another drafter or capture is the usual reason to measure again: no harm, nothing is lost.
