@@ -101,7 +101,7 @@ check: ensure ## every test of an ordinary change; last line: N passed, N failed
 	@$(MAKE) MODE=asan units
 	@tests/run.sh $(TESTS) $(subst $(BUILD),build/asan-$(if $(CUDA),cuda,cpu),$(UNITS) $(REPLAYS)) $(SCRIPTS)
 check-long: ensure ## check, the long tests, goldens under sanitizers, fuzzing
-	@$(MAKE) all $(ALL_TESTS)
+	@$(MAKE) all $(ALL_TESTS) $(FAULT_SO)
 	@$(MAKE) MODE=asan tests units
 	@$(MAKE) fuzz
 	@FAULTS=all tests/run.sh $(ALL_TESTS) $(subst $(BUILD),build/asan-$(if $(CUDA),cuda,cpu),$(TESTS) $(REPLAYS)) $(SCRIPTS)
