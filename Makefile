@@ -26,7 +26,7 @@ LDFLAGS += -fopenmp $(LINK_$(MODE))
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 
 # Fuzzing needs the readers, and clang does not take the kernels' gcc attributes.
-SRC   := $(wildcard infer/*/*.c $(if $(filter-out fuzz,$(MODE)),infer/tensor/cpu/*.c) data/*.c train/*.c eval/*.c)
+SRC   := $(wildcard infer/*/*.c $(if $(filter-out fuzz,$(MODE)),infer/tensor/cpu/*.c) data/*.c train/*.c eval/*.c eval/*/*.c)
 LIB   := $(BUILD)/libdraftsmith.a
 # Tests by name: *_golden_test needs golden data, *_long_test belongs to check-long, *_e2e_test runs stages.
 ALL_TESTS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/*/*_test.c tests/*/*/*_test.c))

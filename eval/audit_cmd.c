@@ -6,13 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "eval/alignment.h"
-#include "eval/audit.h"
-#include "eval/audit_pair.h"
-#include "eval/frozen.h"
-#include "eval/sampler_check.h"
-#include "eval/speed.h"
-#include "eval/wiring.h"
+#include "eval/audit/alignment.h"
+#include "eval/audit/audit.h"
+#include "eval/audit/audit_pair.h"
+#include "eval/audit/frozen.h"
+#include "eval/audit/sampler_check.h"
+#include "eval/audit/speed.h"
+#include "eval/audit/wiring.h"
 #include "infer/base/file.h"
 #include "infer/base/json.h"
 #include "infer/base/log.h"

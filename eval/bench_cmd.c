@@ -4,9 +4,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "eval/bench_capture.h"
-#include "eval/bench_cost.h"
-#include "eval/bench_text.h"
+#include "eval/bench/bench_capture.h"
+#include "eval/bench/bench_cost.h"
+#include "eval/bench/bench_text.h"
 #include "infer/tensor/ceiling.h"
 
 // The products of a layer are the same in a shorter stack, and capture forms no logits: a prefix of

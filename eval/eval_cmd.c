@@ -7,9 +7,9 @@
 #include <string.h>
 
 #include "data/held_out.h"
+#include "eval/cost/recommend.h"
 #include "eval/eval_parts.h"
-#include "eval/recommend.h"
-#include "eval/report.h"
+#include "eval/report/report.h"
 #include "infer/base/hash_cache.h"
 #include "infer/base/json.h"
 #include "infer/base/log.h"

@@ -2,8 +2,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "eval/cost/recommend.h"
 #include "eval/eval_parts.h"
-#include "eval/recommend.h"
 #include "infer/base/log.h"
 
 enum { REPETITIONS = 15, SECONDS = 20 };

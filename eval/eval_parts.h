@@ -4,10 +4,10 @@
 
 #include "data/capture.h"
 #include "data/drafter.h"
-#include "eval/acceptance_json.h"
-#include "eval/audit.h"
-#include "eval/cost.h"
-#include "eval/sweep.h"
+#include "eval/audit/audit.h"
+#include "eval/cost/cost.h"
+#include "eval/count/acceptance_json.h"
+#include "eval/count/sweep.h"
 #include "infer/base/memory.h"
 
 enum { EVAL_DRAFTERS_MAX = MEASURE_DRAFTERS_MAX };

@@ -6,10 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "eval/acceptance_json.h"
-#include "eval/recommend.h"
-#include "eval/report.h"
-#include "eval/report_merge.h"
+#include "eval/cost/recommend.h"
+#include "eval/count/acceptance_json.h"
+#include "eval/report/report.h"
+#include "eval/report/report_merge.h"
 #include "infer/base/file.h"
 #include "infer/base/json.h"
 #include "infer/base/log.h"

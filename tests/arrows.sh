@@ -23,6 +23,10 @@ allowed() {
     data) echo '^(infer|data)/' ;;
     train) echo '^(infer|data|train)/' ;;
     eval) echo '^(infer|data|eval)/' ;;
+    eval/count | eval/audit) echo "^(infer|data|$1)/" ;;
+    eval/cost) echo '^(infer|data|eval/(count|cost))/' ;;
+    eval/bench) echo '^(infer|data|eval/cost|eval/bench)/' ;;
+    eval/report) echo '^(infer|data|eval/(count|cost|audit|report))/' ;;
     .) echo '^infer/base/|^infer/tensor/device\.h$|(_cmd|_bench)\.h$' ;;
     tests*) echo '^' ;;
     *) echo '^$' ;;

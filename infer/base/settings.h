@@ -98,7 +98,7 @@ typedef struct {
         int64_t audit_prompts; // prompts decoded live beside the simulator
         int64_t audit_draws;   // answers drawn with and without drafts, 0 = none
         char *drafter;         // path of a trained drafter for `eval` alone; "" = best checkpoint
-        char *cost;            // measure | none | JSON file of another device (eval/cost.h)
+        char *cost;            // measure | none | JSON file of another device (eval/cost/cost.h)
         int64_t cost_context;  // rows of context while it is measured
         StrList drafters;      // more of them: DIR or NAME=DIR
         StrList p_min;         // thresholds, each above 0

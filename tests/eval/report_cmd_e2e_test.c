@@ -1,5 +1,5 @@
 // tests/eval/report_cmd_e2e_test.c - the verb `report` on runs, eval folders and files.
-#include "tests/eval/report_made.h"
+#include "tests/eval/report/report_made.h"
 #include "tests/eval/verb_run.h"
 
 static const MadeDrafter a[] = {{"stock", "aa", 2}, {"trained", "bb", 4}},

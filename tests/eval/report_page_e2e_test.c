@@ -4,9 +4,9 @@
 #include <stdlib.h>
 #include <sys/wait.h>
 
-#include "eval/report.h"
+#include "eval/report/report.h"
 #include "infer/base/file.h"
-#include "tests/eval/report_made.h"
+#include "tests/eval/report/report_made.h"
 
 // Two frames of the widths in question; a frame's width is what its media queries see. What is
 // found goes into an attribute of the document, which --dump-dom prints.
