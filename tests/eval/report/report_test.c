@@ -175,7 +175,7 @@ static void figures_are_those_of_the_object(void **state) {
         int figures, marks; // at least
     } cases[] = {{5, true, true, 2500, 200}, {2, false, true, 500, 50}, {1, false, false, 150, 15}};
     for (int i = 0; i < 3; i++) {
-        char name[16];
+        char name[32];
         json_t *o = made_report(many, cases[i].n, cases[i].sampled, cases[i].centroid);
         snprintf(name, sizeof name, "page-%d", i);
         char *html = text_of(made_dir(o, name), "report.html");
