@@ -1,4 +1,4 @@
-// tests/eval/audit/audit_sampler_test.c - samples of the pair with every rule pass; draws with
+// tests/eval/audit/audit_sampler_e2e_test.c - samples of the pair with every rule pass; draws with
 // another distribution, and a rule that is not exact, are named.
 #include <stdio.h>
 #include <stdlib.h>
