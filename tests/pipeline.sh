@@ -27,7 +27,7 @@ expect() { # EXIT_CODE ARGUMENTS: prints what went wrong
 # folder, stage.json hashes such results: the name is taken out of the one, the other left out.
 results() { (cd "$1" && find data regen shards eval export -type f ! -name stage.json | sort | while read -r f; do
     case $f in
-    *.json | *.md) echo "$(sed "s|$1|OUTPUT|g" "$f" | sha256sum) $f" ;;
+    *.json | *.md | *.html) echo "$(sed "s|$1|OUTPUT|g" "$f" | sha256sum) $f" ;;
     *) sha256sum "$f" ;;
     esac; done); }
 # All but the resolved configuration and the remembered hashes of files.

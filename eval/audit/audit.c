@@ -155,12 +155,12 @@ json_t *audit_json(const Audit *a, const char *head) {
         const AuditRow *r = &a->row[k];
         json_array_append_new(
             rows,
-            json_pack("{si sI sI sI sI sI sI sI sI sI sf}", "k", k, "texts", (json_int_t)r->texts,
+            json_pack("{si sI sI sI sI sI sI sI sI sI}", "k", k, "texts", (json_int_t)r->texts,
                       "texts_equal", (json_int_t)r->texts_equal, "texts_near_tie",
                       (json_int_t)r->texts_near, "texts_differ", (json_int_t)r->texts_differ,
                       "rounds", (json_int_t)r->rounds, "equal", (json_int_t)r->equal, "near_ties",
                       (json_int_t)r->near, "mismatches", (json_int_t)r->mismatches,
-                      "rounds_with_near_tie", (json_int_t)r->near_rounds, "seconds", r->seconds));
+                      "rounds_with_near_tie", (json_int_t)r->near_rounds));
     }
     return json_pack("{ss sI sf so sb ss}", "head", head, "prompts", (json_int_t)a->row[0].texts,
                      "near_tie", a->near_tie, "by_k", rows, "passed", audit_passed(a),
