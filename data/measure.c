@@ -171,8 +171,8 @@ static bool load(Measurer *m, const CapturedSeq *c, Err *err) {
                        s->id, (long long)s->n, (long long)s->prompt,
                        (long long)(m->pack.room - m->pack.rows));
     features_begin(&m->pack);
-    features_load(&m->pack, m->dev, c->hidden, (const void *const *)c->k, (const void *const *)c->v,
-                  s->n);
+    features_load(&m->pack, m->dev, c->hidden, c->bare, (const void *const *)c->k,
+                  (const void *const *)c->v, s->n);
     return true;
 }
 

@@ -73,7 +73,7 @@ bool speed_sweep(Speed *out, AuditPair *p, const Sample *text, int64_t n, const 
     *out = (Speed){.K = p->K, .prompts = n};
     sampler_name(out->sampler, sampler);
     for (int64_t i = 0; i < n; i++) out->tokens += text[i].n - text[i].prompt;
-    bool ok = capture_plan(&s->plan, text, n, p->rows, INT64_MAX, err) &&
+    bool ok = capture_plan(&s->plan, text, n, p->rows, NULL, 0, err) &&
               (s->capturer = capturer_open(p->open.target, &s->plan, p->rows, p->open.dtype, err));
     const SeqSource src = {.ctx = s, .count = s->plan.n, .length = length, .read = read_next};
     ok = ok && (m = measurer_open(p->drafter, tc, &src, &opt, err)) != NULL;
