@@ -68,7 +68,8 @@ bool speed_sweep(Speed *out, AuditPair *p, const Sample *text, int64_t n, const 
                           .max_anchors = ANCHORS,
                           .pack_tokens = TOKENS,
                           .sampler = *sampler,
-                          .target = sampler->temperature > 0 ? p->open.target : NULL};
+                          .target = sampler->temperature > 0 ? p->open.target : NULL,
+                          .reached = true};
     opt.head[p->head] = true;
     *out = (Speed){.K = p->K, .prompts = n};
     sampler_name(out->sampler, sampler);

@@ -87,11 +87,9 @@ static void upload_feature_rows(const FeaturePack *p, Device *dev, const int32_t
     }
 }
 
-void features_anchors(const FeaturePack *p, Device *dev, const Assistant *a, const int32_t *T,
-                      const int32_t *seq_of, int64_t rows, AnchorSet *set, AttnSeg *seg_sliding,
-                      AttnSeg *seg_full, Tensor row_index, Tensor feature0) {
+void features_set(const FeaturePack *p, const int32_t *T, const int32_t *seq_of, int64_t rows,
+                  AnchorSet *set, AttnSeg *seg_sliding, AttnSeg *seg_full) {
     AttnSeg *seg[2] = {[LAYER_SLIDING] = seg_sliding, [LAYER_FULL] = seg_full};
-    CHECK(a->cfg.backbone == p->width && row_index.cols == rows);
     *set = (AnchorSet){.rows = rows, .T = T, .seg = {seg[0], seg[1]}};
     for (int64_t r = 0; r < rows; r++) {
         const int32_t s = seq_of[r];
@@ -111,6 +109,13 @@ void features_anchors(const FeaturePack *p, Device *dev, const Assistant *a, con
             g->nq++;
         }
     }
+}
+
+void features_anchors(const FeaturePack *p, Device *dev, const Assistant *a, const int32_t *T,
+                      const int32_t *seq_of, int64_t rows, AnchorSet *set, AttnSeg *seg_sliding,
+                      AttnSeg *seg_full, Tensor row_index, Tensor feature0) {
+    CHECK(a->cfg.backbone == p->width && row_index.cols == rows);
+    features_set(p, T, seq_of, rows, set, seg_sliding, seg_full);
     upload_feature_rows(p, dev, T, seq_of, row_index);
     op_gather(dev, feature0, p->hidden, row_index, 1.0f);
 }

@@ -38,8 +38,11 @@ void features_load(FeaturePack *p, Device *dev, const void *hidden, int64_t bare
                    const void *const k[2], const void *const v[2], int64_t n);
 void features_rewind(FeaturePack *p, int64_t rows); // drop rows of the last sequence from `rows` on
 
-// Anchors of a pack: T[i] of sequence seq_of[i] (both ascending). Fills set (seg arrays from the
-// caller: PACK_SEQS_MAX each) and feature0 (rows, B) = hidden row T-1 through a gather.
+// Anchors of a pack: T[i] of sequence seq_of[i] (both ascending). Fills set; seg arrays from the
+// caller: PACK_SEQS_MAX each.
+void features_set(const FeaturePack *p, const int32_t *T, const int32_t *seq_of, int64_t rows,
+                  AnchorSet *set, AttnSeg *seg_sliding, AttnSeg *seg_full);
+// The same, and feature0 (rows, B) = hidden row T-1 through a gather.
 void features_anchors(const FeaturePack *p, Device *dev, const Assistant *a, const int32_t *T,
                       const int32_t *seq_of, int64_t rows, AnchorSet *set, AttnSeg *seg_sliding,
                       AttnSeg *seg_full, Tensor row_index /* I32 (1, rows) scratch */,
