@@ -55,19 +55,32 @@ static bool fill_meta(Work *w, const json_t *identity, const Sample *sample, int
     return ok;
 }
 
-static bool room_on_disk(const Work *w, int64_t tokens, int shards, Err *err) {
+static bool room_on_disk(const Work *w, int64_t bytes, int shards, Err *err) {
     const int64_t padding = (int64_t)shards * (8 << 20); // the last chunk of every dataset
-    const int64_t need = tokens * shard_bytes_per_token(&w->meta) + padding;
+    const int64_t need = bytes + padding;
     const int64_t have = disk_free_bytes(w->s->output_dir);
     if (have < 0 || need <= have) return true;
     return err_set(err, ERR_FAILED, "%s: shards need %.1f MiB, the disk has %.1f MiB free", w->dir,
                    (double)need / (1 << 20), (double)have / (1 << 20));
 }
 
-static int64_t shard_tokens(const CapturePlan *p, int shard) {
+static int64_t all_bytes(const Work *w) {
+    return shard_bytes(&w->meta, w->plan.tokens, w->plan.states);
+}
+
+// Of one shard.
+static int64_t tokens_of(const CapturePlan *p, int shard) {
     int64_t n = 0;
     for (int64_t i = p->group[p->shard[shard]]; i < p->group[p->shard[shard + 1]]; i++)
         n += p->seq[i]->n;
+    return n;
+}
+
+static int64_t bytes_of(const Work *w, int shard) {
+    const CapturePlan *p = &w->plan;
+    int64_t n = 0;
+    for (int64_t i = p->group[p->shard[shard]]; i < p->group[p->shard[shard + 1]]; i++)
+        n += capture_bytes(p->seq[i], &w->meta);
     return n;
 }
 
@@ -98,14 +111,14 @@ static bool capture_shard(Work *w, Capturer *c, ShardWriter *out, int shard, Pro
 static bool capture_missing(Work *w, ShardWriter *out, Err *err) {
     const CapturePlan *p = &w->plan;
     const int next = shard_writer_next(out);
-    int64_t done = 0;
+    int64_t done = 0, there = 0;
     char what[64];
     if (next > p->shards)
         return err_set(err, ERR_INPUT, "%s: %d shards where %d belong", w->dir, next, p->shards);
-    for (int i = 0; i < next; i++) done += shard_tokens(p, i);
+    for (int i = 0; i < next; i++) done += tokens_of(p, i), there += bytes_of(w, i);
     if (next)
         log_info("capture %s: %d of %d shards were there", split_name(w->split), next, p->shards);
-    if (!room_on_disk(w, p->tokens - done, p->shards - next, err)) return false;
+    if (!room_on_disk(w, all_bytes(w) - there, p->shards - next, err)) return false;
     Capturer *c = capturer_open(w->model.target, p, w->s->capture.chunk, w->model.dtype, err);
     if (!c) return false;
     Progress progress;
@@ -119,23 +132,31 @@ static bool capture_missing(Work *w, ShardWriter *out, Err *err) {
     return ok && shard_writer_finish(out, p->shards, err);
 }
 
+// Bytes of a token in the mean: only some have a hidden state.
+static int64_t bytes_each(const Work *w) {
+    const int64_t n = w->plan.tokens;
+    return n > 0 ? (all_bytes(w) + n / 2) / n : shard_bytes_per_token(&w->meta);
+}
+
 static json_t *result_of(const Work *w) {
-    const int64_t each = shard_bytes_per_token(&w->meta);
-    return json_pack("{s:I, s:I, s:i, s:I, s:I, s:I}", "sequences", (json_int_t)w->plan.n, "tokens",
-                     (json_int_t)w->plan.tokens, "shards", w->plan.shards, "bytes_per_token",
-                     (json_int_t)each, "bytes", (json_int_t)(each * w->plan.tokens), "left_out",
-                     (json_int_t)w->plan.left_out);
+    return json_pack("{s:I, s:I, s:I, s:i, s:I, s:I, s:I, s:I}", "sequences", (json_int_t)w->plan.n,
+                     "tokens", (json_int_t)w->plan.tokens, "states", (json_int_t)w->plan.states,
+                     "shards", w->plan.shards, "bytes_per_token", (json_int_t)bytes_each(w),
+                     "bytes_per_state", (json_int_t)shard_bytes_per_state(&w->meta), "bytes",
+                     (json_int_t)all_bytes(w), "left_out", (json_int_t)w->plan.left_out);
+}
+
+static long long whole(const json_t *o, const char *key) {
+    return (long long)json_integer_value(json_object_get(o, key));
 }
 
 static void print_result(Split split, const json_t *o) {
-    static const char *const keys[] = {"sequences", "tokens", "bytes_per_token",
-                                       "bytes",     "shards", "left_out"};
-    long long v[6];
-    for (int i = 0; i < 6; i++) v[i] = (long long)json_integer_value(json_object_get(o, keys[i]));
-    printf("%-6s %8lld sequences %10lld tokens x %lld bytes = %.1f MiB in %lld shards; %lld left "
-           "out (no answer of two "
-           "tokens)\n",
-           split_name(split), v[0], v[1], v[2], (double)v[3] / (1 << 20), v[4], v[5]);
+    const bool all = json_object_get(o, "states") == NULL; // a capture of an earlier version
+    printf("%-6s %8lld sequences %10lld tokens, %lld of them with a hidden state, %lld bytes each "
+           "in the mean = %.1f MiB in %lld shards; %lld left out (no answer of two tokens)\n",
+           split_name(split), whole(o, "sequences"), whole(o, "tokens"),
+           whole(o, all ? "tokens" : "states"), whole(o, "bytes_per_token"),
+           (double)whole(o, "bytes") / (1 << 20), whole(o, "shards"), whole(o, "left_out"));
 }
 
 static MemoryPlan memory_of(const Work *w, const Sample *sample, int64_t n) {
@@ -143,7 +164,7 @@ static MemoryPlan memory_of(const Work *w, const Sample *sample, int64_t n) {
     MemoryPlan m = w->base;
     int64_t most = 0, texts = n * (int64_t)sizeof *sample;
     for (int i = 0; i < p->shards; i++)
-        if (shard_tokens(p, i) > most) most = shard_tokens(p, i);
+        if (bytes_of(w, i) > most) most = bytes_of(w, i);
     for (int64_t i = 0; i < n; i++)
         texts += sample[i].n * (int64_t)(sizeof *sample[i].ids + sizeof *sample[i].kind);
     memory_add(&m, "target", (int64_t)target_bytes(w->model.target));
@@ -151,7 +172,7 @@ static MemoryPlan memory_of(const Work *w, const Sample *sample, int64_t n) {
     memory_add(&m, "texts", texts);
     memory_add(&m, "K/V and rows of a chunk",
                (int64_t)capturer_bytes(w->model.target, p, w->s->capture.chunk, w->model.dtype));
-    memory_add(&m, "shard under way", most * shard_bytes_per_token(&w->meta));
+    memory_add(&m, "shard under way", most);
     return m;
 }
 
@@ -191,9 +212,10 @@ static bool write_shards(Work *w, Err *err) {
     char marker[PATH_ROOM];
     if (w->cli->overwrite && !dir_remove(w->dir, err)) return false;
     if (!dir_make(w->dir, err) || !stage_clear(path_join(marker, "", w->stage), err)) return false;
-    log_info("capture %s: %lld tokens, %lld bytes each, %.1f MiB", split_name(w->split),
-             (long long)w->plan.tokens, (long long)shard_bytes_per_token(&w->meta),
-             (double)(w->plan.tokens * shard_bytes_per_token(&w->meta)) / (1 << 20));
+    log_info("capture %s: %lld tokens, %lld with a hidden state, %lld bytes each in the mean, "
+             "%.1f MiB",
+             split_name(w->split), (long long)w->plan.tokens, (long long)w->plan.states,
+             (long long)bytes_each(w), (double)all_bytes(w) / (1 << 20));
     ShardWriter *out = shard_writer_open(w->dir, &w->meta, err);
     if (!out)
         return err && err->code == ERR_INPUT
@@ -227,10 +249,10 @@ static bool plan_and_run(Work *w, const json_t *identity, json_t **result, Err *
     if (!load_models(w, err)) return false;
     bool ok = samples_load(w->samples, (int32_t)w->meta.vocab, &sample, &n, err);
     if (!ok) return false;
-    const int64_t tokens = (w->s->capture.shard_mib << 20) / shard_bytes_per_token(&w->meta);
     MemoryPlan memory = {0};
     ok = check_lengths(w, sample, n, err) && fill_meta(w, identity, sample, n, err) &&
-         capture_plan(&w->plan, sample, n, w->s->capture.chunk, tokens > 0 ? tokens : 1, err);
+         capture_plan(&w->plan, sample, n, w->s->capture.chunk, &w->meta,
+                      w->s->capture.shard_mib << 20, err);
     if (ok) memory = memory_of(w, sample, n);
     if (memory_announced(&memory) > w->announced) w->announced = memory_announced(&memory);
     if (ok && w->cli->dry_run) {

@@ -29,7 +29,8 @@ static SimulatorOptions simulator_options(const SeqSource *src, const MeasureOpt
                               .head = {opt->head[HEAD_DENSE], opt->head[HEAD_CENTROID]},
                               .recall = opt->recall && opt->head[HEAD_CENTROID],
                               .sampler = opt->sampler,
-                              .target = opt->target};
+                              .target = opt->target,
+                              .reached = opt->reached};
 }
 
 // The scores that the counts need. Of the pointers those that are wanted are made not NULL, by
@@ -112,6 +113,7 @@ Measurer *measurer_open(const Assistant *a, const TargetConfig *tc, const SeqSou
     CHECK(opt->K >= 1 && opt->K <= DRAFT_MAX &&
           (opt->head[HEAD_DENSE] || opt->head[HEAD_CENTROID]));
     CHECK(opt->p_mins >= 0 && opt->p_mins <= P_MIN_MAX);
+    CHECK(!opt->reached || (opt->p_mins == 0 && !opt->recall));
     const int64_t room = pack_room(src, opt);
     const size_t bytes = features_bytes(tc, room, DT_BF16);
     Arena arena;
@@ -171,8 +173,8 @@ static bool load(Measurer *m, const CapturedSeq *c, Err *err) {
                        s->id, (long long)s->n, (long long)s->prompt,
                        (long long)(m->pack.room - m->pack.rows));
     features_begin(&m->pack);
-    features_load(&m->pack, m->dev, c->hidden, (const void *const *)c->k, (const void *const *)c->v,
-                  s->n);
+    features_load(&m->pack, m->dev, c->hidden, c->bare, (const void *const *)c->k,
+                  (const void *const *)c->v, s->n);
     return true;
 }
 
@@ -230,6 +232,7 @@ bool measurer_run_all(Measurer *m, const MeasureTask *task, int n, Err *err) {
     CHECK(n >= 1 && n <= m->sims);
     drop_group(m);
     for (int t = 0; t < n; t++) {
+        CHECK(!m->opt.reached || task[t].pool == NULL);
         before[t] = simulator_impossible(m->sim[t]);
         if (task[t].pool != NULL) *task[t].pool = (MeasuredPool){0};
     }

@@ -57,6 +57,11 @@ ShardWriter *shard_writer_open(const char *dir, const ShardMeta *meta, Err *err)
     if (file_exists(manifest_path(path, dir))) {
         if (!manifest_read(&w->m, dir, err) || !shard_meta_match(&w->m.meta, &mine, dir, err))
             goto fail;
+        if (w->m.version != MANIFEST_VERSION) {
+            err_set(err, ERR_INPUT, "%s: version %lld, this program writes %d", dir,
+                    (long long)w->m.version, (int)MANIFEST_VERSION);
+            goto fail;
+        }
         drop_missing(w);
     }
     w->m.meta = mine;
@@ -80,7 +85,8 @@ int shard_writer_next(const ShardWriter *w) {
 typedef struct {
     const CapturedSeq *const *seq;
     int n;
-    int64_t *offsets; // (n + 1)
+    int64_t *offsets, *state_at; // (n + 1), of tokens and of hidden states
+    const ShardEntry *entry;
     const ShardMeta *meta;
     hid_t file, sums;
 } Job;
@@ -106,14 +112,15 @@ static const void *token_rows(const CapturedSeq *c, FieldId f) {
     }
 }
 
-// Token rows [first, first + n) of the shard, gathered over the sequences they fall into.
+// Rows [first, first + n) of the shard, gathered over the sequences they fall into.
 static void gather_tokens(const Job *j, FieldId f, int64_t first, int64_t n, char *out) {
     const int64_t bytes = field_row_bytes(f, j->meta);
+    const int64_t *at = f == FIELD_HIDDEN ? j->state_at : j->offsets;
     int s = 0;
-    while (j->offsets[s + 1] <= first) s++;
+    while (at[s + 1] <= first) s++;
     for (int64_t done = 0; done < n; s++) {
-        const int64_t from = first + done - j->offsets[s];
-        const int64_t there = j->offsets[s + 1] - first - done;
+        const int64_t from = first + done - at[s];
+        const int64_t there = at[s + 1] - first - done;
         const int64_t count = there < n - done ? there : n - done;
         const CapturedSeq *c = j->seq[s];
         if (f == FIELD_MASK)
@@ -153,6 +160,9 @@ static void gather_sequence(const Job *j, FieldId f, int64_t i, char *out) {
         break;
     case FIELD_MARGIN:
         memcpy(out, &s->min_margin, sizeof s->min_margin);
+        break;
+    case FIELD_BARE:
+        memcpy(out, &j->seq[i]->bare, sizeof j->seq[i]->bare);
         break;
     default:
         CHECK(false, "(field %d)", (int)f);
@@ -206,7 +216,7 @@ static bool write_sums(const Job *j, FieldId f, const uint64_t *sum, int64_t chu
 }
 
 static bool write_field(const Job *j, FieldId f) {
-    const int64_t rows = field_rows(f, j->n, j->offsets[j->n]), bytes = field_row_bytes(f, j->meta);
+    const int64_t rows = field_rows(f, j->entry), bytes = field_row_bytes(f, j->meta);
     const int64_t step = field_chunk_rows(f, j->meta, rows), chunks = (rows + step - 1) / step;
     const hid_t d = create_dataset(j, f, rows, step);
     uint64_t *sum = calloc((size_t)chunks, sizeof *sum);
@@ -300,18 +310,24 @@ bool shard_write(ShardWriter *w, const CapturedSeq *const *seq, int n, Err *err)
     CHECK(n > 0);
     if (w->m.n == SHARDS_MAX)
         return err_set(err, ERR_FAILED, "%s: more than %d shards", w->dir, (int)SHARDS_MAX);
+    int64_t *at = calloc(2 * ((size_t)n + 1), sizeof *at);
+    if (!at) return err_set(err, ERR_FAILED, "out of memory");
+    ShardEntry e = {.sequences = n};
     Job j = {
-        .seq = seq, .n = n, .meta = &w->m.meta, .offsets = calloc((size_t)n + 1, sizeof(int64_t))};
-    if (!j.offsets) return err_set(err, ERR_FAILED, "out of memory");
-    for (int i = 0; i < n; i++) j.offsets[i + 1] = j.offsets[i] + seq[i]->sample.n;
-    ShardEntry e = {.sequences = n, .tokens = j.offsets[n]};
+        .seq = seq, .n = n, .offsets = at, .state_at = at + n + 1, .entry = &e, .meta = &w->m.meta};
+    for (int i = 0; i < n; i++) {
+        const int64_t tokens = seq[i]->sample.n, bare = seq[i]->bare;
+        CHECK(bare >= 0 && bare < tokens);
+        e.tokens = j.offsets[i + 1] = e.tokens + tokens;
+        e.states = j.state_at[i + 1] = e.states + tokens - bare;
+    }
     char path[PATH_ROOM], tmp[PATH_ROOM + 8];
     path_join(path, w->dir, shard_name(e.file, w->m.n));
     snprintf(tmp, sizeof tmp, "%s.tmp", path);
     const bool ok = write_file(&j, tmp, err) && verify(tmp, &w->m.meta, &e, err) &&
                     path_publish(tmp, path, err) && name_in_manifest(w, &e, err);
     if (!ok) unlink(tmp);
-    free(j.offsets);
+    free(at);
     return ok;
 }
 

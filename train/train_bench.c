@@ -79,7 +79,7 @@ static bool fill_pack(Bench *b, const BenchCase *c, Err *err) {
             ok = (rows[i] = random_rows(c->seq, width[i], (uint64_t)(8 * s + i))) && ok;
         features_begin(p);
         const void *const k[2] = {rows[1], rows[2]}, *const v[2] = {rows[3], rows[4]};
-        if (ok) features_load(p, b->dev, rows[0], k, v, c->seq);
+        if (ok) features_load(p, b->dev, rows[0], 0, k, v, c->seq);
         for (int i = 0; i < 5; i++) free(rows[i]);
     }
     return ok || err_set(err, ERR_FAILED, "out of memory for random features");

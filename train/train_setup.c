@@ -126,8 +126,10 @@ static bool open_assistant(TrainSetup *t, Err *err) {
 // The deployed head, by the first rule of the text that the dev split holds.
 static bool open_measurer(TrainSetup *t, Err *err) {
     const Head head = assistant_deployed_head(&t->assistant->cfg);
-    MeasureOptions opt = {
-        .K = (int)t->s->eval.select_k, .max_anchors = DEV_ANCHORS, .pack_tokens = DEV_TOKENS};
+    MeasureOptions opt = {.K = (int)t->s->eval.select_k,
+                          .max_anchors = DEV_ANCHORS,
+                          .pack_tokens = DEV_TOKENS,
+                          .reached = true};
     opt.head[head] = true;
     opt.sampler = held_out_sampler(t->s);
     if (opt.sampler.temperature > 0) opt.target = t->model.target;

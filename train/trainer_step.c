@@ -8,7 +8,7 @@
 static void load_sequence(Trainer *t, const CapturedSeq *s) {
     const void *const k[2] = {s->k[0], s->k[1]}, *const v[2] = {s->v[0], s->v[1]};
     features_begin(&t->pack);
-    features_load(&t->pack, t->opt.dev, s->hidden, k, v, s->sample.n);
+    features_load(&t->pack, t->opt.dev, s->hidden, s->bare, k, v, s->sample.n);
 }
 
 static void pack_batch(Trainer *t, const Batch *b) {

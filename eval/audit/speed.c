@@ -68,12 +68,13 @@ bool speed_sweep(Speed *out, AuditPair *p, const Sample *text, int64_t n, const 
                           .max_anchors = ANCHORS,
                           .pack_tokens = TOKENS,
                           .sampler = *sampler,
-                          .target = sampler->temperature > 0 ? p->open.target : NULL};
+                          .target = sampler->temperature > 0 ? p->open.target : NULL,
+                          .reached = true};
     opt.head[p->head] = true;
     *out = (Speed){.K = p->K, .prompts = n};
     sampler_name(out->sampler, sampler);
     for (int64_t i = 0; i < n; i++) out->tokens += text[i].n - text[i].prompt;
-    bool ok = capture_plan(&s->plan, text, n, p->rows, INT64_MAX, err) &&
+    bool ok = capture_plan(&s->plan, text, n, p->rows, NULL, 0, err) &&
               (s->capturer = capturer_open(p->open.target, &s->plan, p->rows, p->open.dtype, err));
     const SeqSource src = {.ctx = s, .count = s->plan.n, .length = length, .read = read_next};
     ok = ok && (m = measurer_open(p->drafter, tc, &src, &opt, err)) != NULL;

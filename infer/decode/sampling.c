@@ -210,6 +210,15 @@ static void take_from(Dist *d, const float *z, int64_t n, float low, double temp
     }
 }
 
+// Top-p of what d holds, then softmax.
+static void finish(Dist *d, const Sampler *s) {
+    keep_top_p(d, s->top_p);
+    const double top = largest(d);
+    double total = 0.0;
+    for (int64_t i = 0; i < d->n; i++) total += d->p[i] = exp(d->p[i] - top);
+    for (int64_t i = 0; i < d->n; i++) d->p[i] /= total;
+}
+
 void dist_from_logits(Dist *d, const float *logits, int64_t vocab, const Sampler *s) {
     CHECK(s->temperature > 0.0);
     dist_room(d, vocab);
@@ -218,11 +227,45 @@ void dist_from_logits(Dist *d, const float *logits, int64_t vocab, const Sampler
     take_from(d, logits, vocab, low_bound(logits, vocab, s->top_k), s->temperature);
     if (d->n == 0) return;
     keep_top_k(d, s->top_k);
-    keep_top_p(d, s->top_p);
-    const double top = largest(d);
-    double total = 0.0;
-    for (int64_t i = 0; i < d->n; i++) total += d->p[i] = exp(d->p[i] - top);
-    for (int64_t i = 0; i < d->n; i++) d->p[i] /= total;
+    finish(d, s);
+}
+
+static int by_id(const void *pa, const void *pb) {
+    const DistOrder *a = pa, *b = pb;
+    return (a->at > b->at) - (a->at < b->at);
+}
+
+// The k largest and who is tied with the last of them, ascending by id.
+void dist_from_some(Dist *d, const float *logits, const int32_t *token, int64_t n,
+                    const Sampler *s) {
+    enum { FEW = 128 };
+    CHECK(s->temperature > 0.0);
+    dist_room(d, n);
+    d->n = 0;
+    if (!no_nan_nor_infinity(logits, n)) return;
+    d->n = n;
+    scratch_room(d);
+    double low = -INFINITY;
+    if (s->top_k > 0 && s->top_k < n) {
+        for (int64_t i = 0; i < n; i++) d->order[i] = (DistOrder){.x = logits[i]};
+        low = kth_largest(d->order, n, s->top_k);
+    }
+    int64_t m = 0;
+    for (int64_t i = 0; i < n; i++) {
+        if (logits[i] < low || logits[i] == -INFINITY) continue;
+        const DistOrder x = {.x = logits[i], .at = token[i]};
+        int64_t at = m++;
+        for (; m <= FEW && at > 0 && d->order[at - 1].at > x.at; at--)
+            d->order[at] = d->order[at - 1];
+        d->order[at] = x;
+    }
+    if (m > FEW) qsort(d->order, (size_t)m, sizeof *d->order, by_id);
+    d->n = m;
+    for (int64_t i = 0; i < m; i++) {
+        d->id[i] = (int32_t)d->order[i].at;
+        d->p[i] = d->order[i].x / s->temperature;
+    }
+    if (m > 0) finish(d, s);
 }
 
 int32_t dist_pick(const Dist *d, double uniform) {

@@ -135,6 +135,8 @@ void assistant_top2(const Assistant *a, Head head, Tensor best, Tensor id, Tenso
 int64_t assistant_logit_cols(const Assistant *a, Head head);
 void assistant_logits(const Assistant *a, Head head, Tensor z, Tensor token, Tensor y,
                       Arena *scratch);
+// The two best of these logits, as assistant_top2 gives them.
+void assistant_best(const Assistant *a, Tensor best, Tensor id, Tensor lse, Tensor z, Tensor token);
 // The clusters that the centroid head chooses: idx I32 (rows, cluster_topk).
 void assistant_clusters(const Assistant *a, Tensor idx, Tensor y, Arena *scratch);
 Head assistant_deployed_head(const AssistantConfig *c); // centroid when use_ordered_embeddings
