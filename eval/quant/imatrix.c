@@ -185,7 +185,7 @@ static bool open_collector(Collector *c, const TargetConfig *tc, const SeqSource
         ok = ok && c->input[i].sum != NULL;
     }
     if (!ok) return err_set(err, ERR_FAILED, "no memory for %d inputs", c->inputs);
-    c->walk = walk_open(c->a, tc, src, K, c->opt->max_anchors, err);
+    c->walk = walk_open(c->a, tc, src, K, c->opt->max_anchors, 1, err);
     if (c->walk == NULL || (c->block = dev_alloc(c->a->dev, bytes, err)) == NULL) return false;
     arena_open(&c->arena, c->block, bytes);
     return true;

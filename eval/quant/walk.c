@@ -6,7 +6,7 @@
 struct Walk {
     const Assistant *a;
     SeqSource src;
-    int K;
+    int K, every;
     int64_t max_anchors;
     void *block;
     Arena arena;
@@ -67,14 +67,15 @@ size_t walk_bytes(const Assistant *a, const TargetConfig *tc, const SeqSource *s
 }
 
 Walk *walk_open(const Assistant *a, const TargetConfig *tc, const SeqSource *src, int K,
-                int64_t max_anchors, Err *err) {
-    CHECK(K >= 1 && max_anchors >= 1);
+                int64_t max_anchors, int every, Err *err) {
+    CHECK(K >= 1 && max_anchors >= 1 && every >= 1);
     const size_t n = (size_t)max_anchors, bytes = walk_bytes(a, tc, src, max_anchors);
     Walk *w = calloc(1, sizeof *w);
     CHECK_MEMORY(w);
     w->a = a;
     w->src = *src;
     w->K = K;
+    w->every = every;
     w->max_anchors = max_anchors;
     w->T = calloc(n, sizeof *w->T);
     w->seq_of = calloc(n, sizeof *w->seq_of);
@@ -144,7 +145,7 @@ static bool show(Walk *w, WalkVisit *visit, void *ctx, Err *err) {
 static bool run_group(Walk *w, WalkVisit *visit, void *ctx, Err *err) {
     for (int i = 0; i < w->n; i++) {
         const Sample *s = &w->seq[i].sample;
-        for (int64_t T = s->prompt; T < s->n - 1; T++) {
+        for (int64_t T = s->prompt; T < s->n - 1; T += w->every) {
             w->T[w->rows] = (int32_t)T;
             w->seq_of[w->rows] = i;
             if (++w->rows == w->max_anchors && !show(w, visit, ctx, err)) return false;

@@ -22,8 +22,9 @@ typedef struct Walk Walk;
 size_t walk_bytes(const Assistant *a, const TargetConfig *tc, const SeqSource *src,
                   int64_t max_anchors);
 // a: any assistant of the configuration that is rolled out later; borrowed, as src is.
+// every: one of so many anchors of a sequence is taken.
 MUST_CHECK Walk *walk_open(const Assistant *a, const TargetConfig *tc, const SeqSource *src, int K,
-                           int64_t max_anchors, Err *err);
+                           int64_t max_anchors, int every, Err *err);
 void walk_close(Walk *w);
 // Calls visit for the anchors of all sequences, at most max_anchors at a time.
 typedef bool WalkVisit(void *ctx, const WalkChunk *c, Err *err);
