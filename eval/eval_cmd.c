@@ -90,8 +90,9 @@ static bool paths(Eval *e, bool dry, Err *err) {
     return true;
 }
 
-static bool open_models(Eval *e, Err *err) {
+bool eval_open(Eval *e, Err *err) {
     const Settings *s = e->s;
+    if (e->shards != NULL) return true;
     e->rows = s->capture.chunk > e->K + 1 ? s->capture.chunk : e->K + 1;
     ShardMeta want = {0};
     if (!identify_target(&e->open, s, err)) return false;
@@ -107,10 +108,12 @@ static bool open_models(Eval *e, Err *err) {
     memory_plan(&e->memory);
     if (!load_target(&e->open, s, e->rows, err)) return false;
     if (e->sweep_options.sampler.temperature > 0) e->sweep_options.target = e->open.target;
-    return eval_open_drafters(e, err);
+    return eval_open_drafters(e, err) &&
+           (!eval_quant_wanted(e) || calibration_open(&e->calibration, s, &e->open, err));
 }
 
 static void close_all(Eval *e) {
+    calibration_close(&e->calibration);
     for (int i = 0; i < e->n; i++) {
         sweep_free(&e->sweep[i]);
         assistant_close(e->drafter[i].assistant);
@@ -171,7 +174,8 @@ static void plan_memory(Eval *e) {
     for (int i = 0; i < e->n; i++) drafters += assistant_bytes(drafter[i].assistant);
     const size_t audit = eval_audit_bytes(e), cost = eval_cost_bytes(e),
                  sweep = sweep_bytes(drafter, e->n, tc, &e->source, &e->sweep_options),
-                 most = cost > sweep ? cost : sweep;
+                 quant = eval_quant_bytes(e), counts = cost > sweep ? cost : sweep,
+                 most = quant > counts ? quant : counts;
     memory_add(&e->memory, "target", (int64_t)target_bytes(e->open.target));
     memory_add(&e->memory, "drafters", (int64_t)drafters);
     memory_add(&e->memory, "kernels", (int64_t)dev_scratch_bytes(e->open.dev));
@@ -207,7 +211,7 @@ static bool dry_run(Eval *e, Err *err) {
                e->K);
         return true;
     }
-    if (!open_models(e, err)) return false;
+    if (!eval_open(e, err)) return false;
     plan_memory(e);
     int64_t tokens = 0;
     const int64_t n = e->source.count;
@@ -239,7 +243,7 @@ static bool make_report(Eval *e, const Cli *cli, const json_t *identity, Err *er
     audit_start(&audit, e->K, 0.0);
     json_t *report = NULL, *outputs = json_object();
     bool ok = stage_clear(e->stage, err) &&
-              dir_make(path_join(dir, e->s->output_dir, "eval"), err) && open_models(e, err);
+              dir_make(path_join(dir, e->s->output_dir, "eval"), err) && eval_open(e, err);
     if (ok) plan_memory(e);
     ok = ok && (report = measure(e, err)) != NULL && eval_cost(e, report, err);
     if (ok) audit_start(&audit, e->K, audit_near_tie(e->open.dtype));
@@ -277,12 +281,13 @@ static bool eval_run(const Cli *cli, Err *err) {
         log_info("eval: %s is up to date", e->report);
         char page[PATH_ROOM];
         const bool there = file_exists(path_join(page, e->s->output_dir, "eval/report.html"));
-        ok = (there || write_pages(e, report, err)) && print_report(cli, report, err);
+        ok = (there || write_pages(e, report, err)) && print_report(cli, report, err) &&
+             eval_quant(e, cli->overwrite, err);
         goto end;
     }
     // Another drafter or capture is the usual reason to measure again: no harm, nothing is lost.
     if (other.code != ERR_NONE) log_info("eval: measuring again: %s", other.text);
-    ok = make_report(e, cli, identity, err);
+    ok = make_report(e, cli, identity, err) && eval_quant(e, cli->overwrite, err);
 end:
     json_decref(identity);
     json_decref(report);
