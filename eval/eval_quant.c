@@ -133,6 +133,8 @@ static bool write_imatrix(Eval *e, const json_t *identity, const char *stage, Er
                        calibration_json(e), "entries", m.n, "chunks", (json_int_t)m.chunks);
     const bool ok = imatrix_write_dat(in_eval(path, e, "imatrix.dat"), &m, err) &&
                     stage_note_output(outputs, stage, "imatrix.dat", err) &&
+                    imatrix_write_gguf(in_eval(path, e, "imatrix.gguf"), &m, err) &&
+                    stage_note_output(outputs, stage, "imatrix.gguf", err) &&
                     stage_publish_outputs(stage, identity, result, outputs, err);
     if (ok)
         log_info("eval: %s, %d matrices, %lld chunks of 512 rows", path, m.n, (long long)m.chunks);
