@@ -9,6 +9,7 @@
 #include "data/held_out.h"
 #include "eval/cost/recommend.h"
 #include "eval/eval_parts.h"
+#include "eval/quant/quantmatrix.h"
 #include "eval/report/report.h"
 #include "infer/base/hash_cache.h"
 #include "infer/base/json.h"
@@ -145,6 +146,20 @@ static bool sweep_all(Eval *e, Err *err) {
     return true;
 }
 
+// Sizes beside acceptance, where more than the pair of drafters is measured.
+static void put_matrix(const Eval *e, json_t *report, const SweepIntervals *intervals,
+                       int select_k) {
+    ArtifactInfo artifact[EVAL_DRAFTERS_MAX];
+    const QuantMatrix m = {.sweep = e->sweep,
+                           .artifact = artifact,
+                           .n = e->n,
+                           .intervals = intervals,
+                           .select_k = select_k};
+    if (e->s->eval.drafters.n == 0) return;
+    for (int d = 0; d < e->n; d++) artifact[d] = e->drafter[d].artifact;
+    json_object_set_new(report, "quant_matrix", quantmatrix_json(&m));
+}
+
 static json_t *measure(Eval *e, Err *err) {
     char manifest[65], path[PATH_ROOM];
     path_join(path, e->shards_dir, "manifest.json");
@@ -161,6 +176,7 @@ static json_t *measure(Eval *e, Err *err) {
         sweep_intervals(e->sweep, e->n, e->sweep[0].rules, &SWEEP_WHOLE, &r.how, err);
     r.intervals = intervals;
     json_t *report = intervals != NULL ? acceptance_json(&r, err) : NULL;
+    if (report != NULL) put_matrix(e, report, intervals, r.select_k);
     sweep_intervals_free(intervals);
     return report;
 }
@@ -199,6 +215,8 @@ static bool print_report(const Cli *cli, const json_t *report, Err *err) {
     if (cli->json) return json_print(report, err);
     acceptance_markdown(stdout, report, false);
     if (!recommendations_markdown(stdout, report, false, err)) return false;
+    const json_t *matrix = json_object_get(report, "quant_matrix");
+    if (matrix != NULL) quantmatrix_markdown(stdout, matrix);
     if (json_object_get(report, "paired") == NULL) print_hint(report);
     const json_t *audit = json_object_get(report, "audit");
     if (audit != NULL) audit_markdown(stdout, audit);
@@ -237,6 +255,14 @@ static bool write_pages(const Eval *e, const json_t *report, Err *err) {
     return true;
 }
 
+// quantmatrix.json by itself: what a bundle's benchmarks take.
+static bool write_matrix(const Eval *e, const json_t *report, Err *err) {
+    char path[PATH_ROOM];
+    const json_t *matrix = json_object_get(report, "quant_matrix");
+    path_join(path, e->s->output_dir, "eval/quantmatrix.json");
+    return matrix == NULL || json_write_file(path, matrix, err);
+}
+
 static bool make_report(Eval *e, const Cli *cli, const json_t *identity, Err *err) {
     char dir[PATH_ROOM];
     Audit audit;
@@ -248,7 +274,7 @@ static bool make_report(Eval *e, const Cli *cli, const json_t *identity, Err *er
     ok = ok && (report = measure(e, err)) != NULL && eval_cost(e, report, err);
     if (ok) audit_start(&audit, e->K, audit_near_tie(e->open.dtype));
     ok = ok && eval_audit(e, &audit, report, err) && json_write_file(e->report, report, err) &&
-         write_pages(e, report, err);
+         write_matrix(e, report, err) && write_pages(e, report, err);
     ok = ok && print_report(cli, report, err);
     ok = ok && audit_gate(&audit, err) &&
          stage_note_output(outputs, e->stage, "acceptance.json", err) &&

@@ -10,6 +10,7 @@
 #include "eval/count/sweep.h"
 #include "eval/quant/calibration.h"
 #include "infer/base/memory.h"
+#include "infer/model/weight_source.h"
 
 enum { EVAL_DRAFTERS_MAX = MEASURE_DRAFTERS_MAX };
 
@@ -17,6 +18,7 @@ enum { EVAL_DRAFTERS_MAX = MEASURE_DRAFTERS_MAX };
 typedef struct {
     char name[64], path[PATH_ROOM];
     Assistant *assistant;
+    ArtifactInfo artifact; // once opened
 } EvalDrafter;
 
 typedef struct {
