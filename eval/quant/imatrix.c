@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "eval/quant/walk.h"
+#include "infer/model/gguf_names.h"
 
 enum { INPUTS_MAX = 4 * ASSISTANT_LAYERS_MAX + 2, COLS_AT_ONCE = 64, CHUNK = 512 };
 
@@ -29,24 +30,12 @@ typedef struct {
     const WalkChunk *chunk;
 } Collector;
 
-bool imatrix_name(char out[IMATRIX_NAME_MAX + 1], const char *key) {
-    static const char *const whole[][2] = {
-        {"pre_projection.weight", "nextn.pre_projection.weight"},
-        {"post_projection.weight", "nextn.post_projection.weight"},
-        {"model.embed_tokens.weight", "token_embd.weight"}};
-    static const char *const part[][2] = {{"self_attn.q_proj.weight", "attn_q.weight"},
-                                          {"self_attn.o_proj.weight", "attn_output.weight"},
-                                          {"mlp.gate_proj.weight", "ffn_gate.weight"},
-                                          {"mlp.up_proj.weight", "ffn_up.weight"},
-                                          {"mlp.down_proj.weight", "ffn_down.weight"}};
-    int layer, behind = 0;
-    for (size_t i = 0; i < sizeof whole / sizeof *whole; i++)
-        if (strcmp(key, whole[i][0]) == 0)
-            return snprintf(out, IMATRIX_NAME_MAX + 1, "%s", whole[i][1]) > 0;
-    if (sscanf(key, "model.layers.%d.%n", &layer, &behind) < 1 || behind == 0) return false;
-    for (size_t i = 0; i < sizeof part / sizeof *part; i++)
-        if (strcmp(key + behind, part[i][0]) == 0)
-            return snprintf(out, IMATRIX_NAME_MAX + 1, "blk.%d.%s", layer, part[i][1]) > 0;
+bool imatrix_name(char out[IMATRIX_NAME_MAX + 1], const AssistantConfig *c, const char *key) {
+    GgufEntry e[GGUF_ENTRIES_MAX];
+    const int n = gguf_assistant_tensors(GGUF_UNIVERSAL, c, e);
+    for (int i = 0; i < n; i++)
+        if (e[i].role != GGUF_VECTOR && strcmp(e[i].key, key) == 0)
+            return snprintf(out, IMATRIX_NAME_MAX + 1, "%s", e[i].name) > 0;
     return false;
 }
 
@@ -218,7 +207,7 @@ static bool make_entries(Imatrix *out, const Collector *c, Err *err) {
         char name[IMATRIX_NAME_MAX + 1];
         const int in = input_of(c->a, &w, p[i].tensor);
         const bool post = p[i].tensor == &w.post; // not called by the last step
-        if (in < 0 || (post && K == 1) || !imatrix_name(name, p[i].name)) continue;
+        if (in < 0 || (post && K == 1) || !imatrix_name(name, &c->a->cfg, p[i].name)) continue;
         if (!add_entry(out, c, name, &c->input[in], post ? K - 1 : K, err)) return false;
     }
     imatrix_sort(out);

@@ -9,7 +9,7 @@
 
 // Name of a parameter in a GGUF of llama.cpp's dialect ("model.layers.0.mlp.up_proj.weight" ->
 // "blk.0.ffn_up.weight"); false: no matrix of such a file.
-bool imatrix_name(char out[IMATRIX_NAME_MAX + 1], const char *key);
+bool imatrix_name(char out[IMATRIX_NAME_MAX + 1], const AssistantConfig *c, const char *key);
 
 typedef struct {
     int K;               // steps rolled out

@@ -120,9 +120,11 @@ static bool is_module(const Assistant *a, const AssistantWeights *w, const Assis
     return p->tensor != &w->table || format == MIX_GGUF || !a->cfg.ordered;
 }
 
-static const float *importance_of(const SensitivityOptions *o, const char *key, int64_t cols) {
+static const float *importance_of(const Work *w, const char *key, int64_t cols) {
+    const SensitivityOptions *o = w->opt;
     char name[IMATRIX_NAME_MAX + 1];
-    if (o->importance == NULL || o->format != MIX_GGUF || !imatrix_name(name, key)) return NULL;
+    if (o->importance == NULL || o->format != MIX_GGUF || !imatrix_name(name, &w->a->cfg, key))
+        return NULL;
     const ImatrixEntry *e = imatrix_find(o->importance, name);
     return e != NULL && e->n == cols ? e->iw : NULL;
 }
@@ -131,7 +133,7 @@ static bool measure_module(Work *w, const Sensitivity *s, ModuleSensitivity *m, 
                            const AssistantParam *p, Err *err) {
     const Assistant *list[ROUNDTRIP_TYPES];
     double kl[ROUNDTRIP_TYPES * DRAFT_MAX], tau[ROUNDTRIP_TYPES], all[ROUNDTRIP_TYPES];
-    const float *importance = importance_of(w->opt, p->name, p->tensor->cols);
+    const float *importance = importance_of(w, p->name, p->tensor->cols);
     for (int i = 0; i < m->widths; i++) {
         if (!variant_open(&w->variant[i], w->a, param, &m->type[i], importance, err)) return false;
         w->variants++;

@@ -1,4 +1,4 @@
-// infer/format/imatrix_file.c - importance in memory and in the legacy .dat form.
+// infer/format/imatrix_file.c - importance in memory, in the legacy .dat form and in GGUF.
 #include "infer/format/imatrix_file.h"
 
 #include <float.h>
@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "infer/base/file.h"
+#include "infer/format/gguf.h"
 
 enum { DAT_LIMIT = 1 << 30, ENTRIES_MAX = 1 << 16, COLUMNS_MAX = 1 << 24 };
 
@@ -77,6 +78,51 @@ bool imatrix_write_dat(const char *path, const Imatrix *m, Err *err) {
     return out_commit(&f, err);
 }
 
+// The power of two next to the number of rows: sums are iw times it, and the reader's division
+// gives iw back, bit for bit. (Sums that would leave the range of f32 take 1.)
+static float count_of(const ImatrixEntry *e) {
+    float most = 0.0f;
+    for (int64_t j = 0; j < e->n; j++) most = fmaxf(most, e->iw[j]);
+    const float count = e->rows > 1.0 ? exp2f(roundf(log2f((float)e->rows))) : 1.0f;
+    return isfinite(most * count) ? count : 1.0f;
+}
+
+static bool declare(GgufWriter *w, const ImatrixEntry *e, const char *suffix, int64_t n, Err *err) {
+    char name[IMATRIX_NAME_MAX + 16];
+    snprintf(name, sizeof name, "%s%s", e->name, suffix);
+    return gguf_writer_declare(w, name, GGML_F32, 2, (const int64_t[]){n, 1}, err);
+}
+
+static bool write_entry(GgufWriter *w, const ImatrixEntry *e, Err *err) {
+    const float count = count_of(e);
+    float *sum = malloc((size_t)e->n * sizeof *sum);
+    CHECK_MEMORY(sum);
+    for (int64_t j = 0; j < e->n; j++) sum[j] = e->iw[j] * count;
+    const bool ok = gguf_writer_data(w, sum, e->n * (int64_t)sizeof *sum, err) &&
+                    gguf_writer_data(w, &count, sizeof count, err);
+    free(sum);
+    return ok;
+}
+
+bool imatrix_write_gguf(const char *path, const Imatrix *m, Err *err) {
+    GgufWriter *w = gguf_writer_open(path, err);
+    if (w == NULL) return false;
+    gguf_put_string(w, "general.type", "imatrix");
+    gguf_put_array(w, "imatrix.datasets", GGUF_TEXT, 1);
+    gguf_add_text(w, m->dataset, strlen(m->dataset));
+    gguf_put_u32(w, "imatrix.chunk_count", (uint32_t)m->chunks);
+    gguf_put_u32(w, "imatrix.chunk_size", (uint32_t)m->chunk_size);
+    bool ok = true;
+    for (int i = 0; ok && i < m->n; i++)
+        ok = declare(w, &m->entry[i], ".in_sum2", m->entry[i].n, err) &&
+             declare(w, &m->entry[i], ".counts", 1, err);
+    ok = ok && gguf_writer_begin(w, err);
+    for (int i = 0; ok && i < m->n; i++) ok = write_entry(w, &m->entry[i], err);
+    if (ok) return gguf_writer_commit(w, err);
+    gguf_writer_drop(w);
+    return false;
+}
+
 // What is left of a file in memory.
 typedef struct {
     const char *at;
@@ -135,6 +181,81 @@ static bool read_dat(Imatrix *m, Bytes b, Err *err) {
     return true;
 }
 
+// Length of the name before ".in_sum2", -1: another tensor.
+static int stem(const char *name) {
+    const size_t n = strlen(name), m = strlen(".in_sum2");
+    return n > m && strcmp(name + n - m, ".in_sum2") == 0 ? (int)(n - m) : -1;
+}
+
+static bool read_sums(const GgufFile *f, const GgufTensor *t, ImatrixEntry *e, Err *err) {
+    char counts[IMATRIX_NAME_MAX + 16];
+    float count = 0.0f;
+    snprintf(e->name, sizeof e->name, "%.*s", stem(t->name), t->name);
+    snprintf(counts, sizeof counts, "%s.counts", e->name);
+    const GgufTensor *c = gguf_find(f, counts);
+    if (t->rows != 1 || t->dim[0] > COLUMNS_MAX || t->type->type != GGML_F32)
+        return err_set(err, ERR_INPUT, "%s: %lld rows of %s, expected one of F32", t->name,
+                       (long long)t->rows, t->type->name);
+    if (c == NULL || c->count != 1 || c->type->type != GGML_F32)
+        return err_set(err, ERR_INPUT, "%s: no tensor %s of one F32", t->name, counts);
+    e->n = t->dim[0];
+    e->iw = malloc((size_t)e->n * sizeof *e->iw);
+    CHECK_MEMORY(e->iw);
+    if (!gguf_read(f, c, &count, err) || !gguf_read(f, t, e->iw, err)) return false;
+    if (!(count >= 0.0f) || !isfinite(count))
+        return err_set(err, ERR_INPUT, "%s is %g", counts, (double)count);
+    e->rows = (double)count;
+    for (int64_t j = 0; j < e->n; j++) {
+        e->iw[j] = count > 0.0f ? e->iw[j] / count : 1.0f; // no rows: all columns alike
+        if (!isfinite(e->iw[j]) || e->iw[j] < 0.0f)
+            return err_set(err, ERR_INPUT, "%s, column %lld: %g", t->name, (long long)j,
+                           (double)e->iw[j]);
+    }
+    return true;
+}
+
+static void read_dataset(const GgufFile *f, Imatrix *m) {
+    GgufText text;
+    GgufCursor cursor = {0};
+    const GgufValue *v = gguf_value(f, "imatrix.datasets");
+    if (v != NULL && gguf_text_next(f, v, &cursor, &text))
+        snprintf(m->dataset, sizeof m->dataset, "%.*s", text.size < 200 ? (int)text.size : 200,
+                 text.at);
+}
+
+static bool read_gguf(Imatrix *m, const GgufFile *f, Err *err) {
+    GgufText type;
+    if (!gguf_text(f, "general.type", &type, err)) return false;
+    if (type.size != 7 || memcmp(type.at, "imatrix", 7) != 0)
+        return err_set(err, ERR_INPUT, "general.type is \"%.*s\", expected \"imatrix\"",
+                       type.size < 64 ? (int)type.size : 64, type.at);
+    if (!gguf_int(f, "imatrix.chunk_count", 0, INT32_MAX, &m->chunks, err) ||
+        !gguf_int(f, "imatrix.chunk_size", 0, INT32_MAX, &m->chunk_size, err))
+        return false;
+    read_dataset(f, m);
+    m->entry = calloc((size_t)gguf_count(f) + 1, sizeof *m->entry);
+    CHECK_MEMORY(m->entry);
+    for (int i = 0; i < gguf_count(f); i++) {
+        const GgufTensor *t = gguf_at(f, i);
+        if (stem(t->name) > 0 && !read_sums(f, t, &m->entry[m->n++], err)) return false;
+    }
+    return m->n > 0 || err_set(err, ERR_INPUT, "no entries");
+}
+
+static bool read_either(Imatrix *m, const char *path, Err *err) {
+    if (gguf_recognises(path)) {
+        GgufFile *f = gguf_open(path, err);
+        const bool ok = f != NULL && read_gguf(m, f, err);
+        gguf_close(f);
+        return ok;
+    }
+    size_t size;
+    char *data = file_read(path, DAT_LIMIT, &size, err);
+    const bool ok = data != NULL && read_dat(m, (Bytes){data, size}, err);
+    free(data);
+    return ok;
+}
+
 static bool no_repeats(const Imatrix *m, Err *err) {
     for (int i = 1; i < m->n; i++)
         if (strcmp(m->entry[i - 1].name, m->entry[i].name) == 0)
@@ -143,12 +264,8 @@ static bool no_repeats(const Imatrix *m, Err *err) {
 }
 
 bool imatrix_read(Imatrix *m, const char *path, Err *err) {
-    size_t size;
     *m = (Imatrix){0};
-    char *data = file_read(path, DAT_LIMIT, &size, err);
-    if (data == NULL) return false;
-    bool ok = read_dat(m, (Bytes){data, size}, err);
-    free(data);
+    const bool ok = read_either(m, path, err);
     imatrix_sort(m);
     if (ok && no_repeats(m, err)) return true;
     imatrix_free(m);

@@ -33,8 +33,10 @@ MUST_CHECK bool imatrix_set(ImatrixEntry *e, const char *name, const double *mea
                             double rows, Err *err);
 void imatrix_sort(Imatrix *m);
 void imatrix_free(Imatrix *m); // what is inside; m may be zeroed
-const ImatrixEntry *imatrix_find(const Imatrix *m, const char *name);            // NULL = absent
-MUST_CHECK bool imatrix_write_dat(const char *path, const Imatrix *m, Err *err); // atomic
+const ImatrixEntry *imatrix_find(const Imatrix *m, const char *name); // NULL = absent
+// Atomic.
+MUST_CHECK bool imatrix_write_dat(const char *path, const Imatrix *m, Err *err);
+MUST_CHECK bool imatrix_write_gguf(const char *path, const Imatrix *m, Err *err);
 // Either form, told by the first bytes.
 MUST_CHECK bool imatrix_read(Imatrix *m, const char *path, Err *err);
 
