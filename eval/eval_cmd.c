@@ -14,24 +14,24 @@
 #include "infer/base/json.h"
 #include "infer/base/log.h"
 #include "infer/base/stage.h"
+#include "infer/model/weight_source.h"
 
 enum { JSON_LIMIT = 1 << 30 };
 
-static bool hash_of(const char *cache, const char *dir, const char *file, char hex[65], Err *err) {
-    char path[PATH_ROOM];
+static bool hash_of(const char *cache, const char *path, char hex[65], Err *err) {
     Sha256 h;
-    if (!sha256_remembered(&h, path_join(path, dir, file), cache, err)) return false;
+    if (!sha256_remembered(&h, path, cache, err)) return false;
     memcpy(hex, h.hex, 65);
     return true;
 }
 
 // Name and weights of every drafter.
 static json_t *drafters_identity(const Eval *e, Err *err) {
-    char hex[65], cache[PATH_ROOM];
+    char hex[65], cache[PATH_ROOM], file[PATH_ROOM];
     hash_cache_path(cache, e->s);
     json_t *o = json_object();
     for (int i = 0; i < e->n; i++) {
-        if (!hash_of(cache, e->drafter[i].path, "model.safetensors", hex, err)) {
+        if (!hash_of(cache, weight_source_file(file, e->drafter[i].path), hex, err)) {
             json_decref(o);
             return NULL;
         }
@@ -56,10 +56,10 @@ static bool cost_identity(const Settings *s, char id[80], Err *err) {
 
 // Everything the result depends on.
 static json_t *identity_of(const Eval *e, Err *err) {
-    char shards[65], cost[80];
+    char shards[65], cost[80], manifest[PATH_ROOM];
     const Settings *s = e->s;
-    if (!hash_of(NULL, e->shards_dir, "manifest.json", shards, err) || !cost_identity(s, cost, err))
-        return NULL;
+    path_join(manifest, e->shards_dir, "manifest.json");
+    if (!hash_of(NULL, manifest, shards, err) || !cost_identity(s, cost, err)) return NULL;
     json_t *drafters = drafters_identity(e, err), *p = json_array();
     if (drafters == NULL) {
         json_decref(p);
@@ -143,7 +143,8 @@ static bool sweep_all(Eval *e, Err *err) {
 }
 
 static json_t *measure(Eval *e, Err *err) {
-    char manifest[65];
+    char manifest[65], path[PATH_ROOM];
+    path_join(path, e->shards_dir, "manifest.json");
     AcceptanceReport r = {.sweep = e->sweep,
                           .n = e->n,
                           .sampler = e->sampler,
@@ -152,8 +153,7 @@ static json_t *measure(Eval *e, Err *err) {
                           .how = {.resamples = e->s->eval.bootstrap,
                                   .confidence = e->s->eval.confidence,
                                   .seed = (uint64_t)e->s->eval.seed}};
-    if (!hash_of(NULL, e->shards_dir, "manifest.json", manifest, err) || !sweep_all(e, err))
-        return NULL;
+    if (!hash_of(NULL, path, manifest, err) || !sweep_all(e, err)) return NULL;
     SweepIntervals *intervals =
         sweep_intervals(e->sweep, e->n, e->sweep[0].rules, &SWEEP_WHOLE, &r.how, err);
     r.intervals = intervals;

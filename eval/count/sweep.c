@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "infer/base/file.h"
+#include "infer/model/weight_source.h"
 
 enum { SWEEP_ANCHORS = 2048, SWEEP_TOKENS = 16384 };
 
@@ -73,7 +73,7 @@ static bool sweep_begin(Sweep *out, const SweepDrafter *d, const SeqSource *src,
     snprintf(out->dtype, sizeof out->dtype, "%s", dtype_name(d->assistant->dtype));
     out->has[out->deployed] = true;
     char file[PATH_ROOM];
-    path_join(file, d->path, "model.safetensors");
+    weight_source_file(file, d->path);
     if (file_exists(file) && !sha256_file(&out->sha, file, err)) return false;
     out->pool = malloc(sizeof *out->pool);
     out->prompt = calloc((size_t)src->count + 1, sizeof *out->prompt);

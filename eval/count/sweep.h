@@ -9,11 +9,11 @@
 
 typedef struct {
     char name[64];   // "stock", "trained", or the folder's
-    char path[1024]; // the drafter's folder
-    Sha256 sha;    // of its model.safetensors: which weights were measured; empty for sharded ones
-    char dtype[8]; // of what entered its GEMMs
-    Head deployed; // by its config.json
-    bool has[2];   // heads measured
+    char path[1024]; // the drafter's artifact
+    Sha256 sha;      // of its file of weights: which ones were measured; empty for sharded ones
+    char dtype[8];   // of what entered its GEMMs
+    Head deployed;   // by its config.json
+    bool has[2];     // heads measured
     int K, rules;
     AcceptRule rule[RULE_COUNT]; // counted; the first is what the tables are about
     int p_mins;

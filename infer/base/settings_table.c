@@ -149,7 +149,7 @@ const Field settings_fields[] = {
     INT("eval.cost_context", eval.cost_context, "512", 1, 1 << 20,
         "rows of context while it is measured, fewer where the model allows fewer"),
     STRS("eval.drafters", eval.drafters, "", NULL,
-         "more drafters measured in the same run: DIR or NAME=DIR"),
+         "more drafters measured in the same run: PATH or NAME=PATH, a folder or a .gguf file"),
     STRS("eval.p_min", eval.p_min, "0.3,0.5,0.7,0.8,0.9,0.95", NULL,
          "p-min thresholds that are counted beside 0"),
     INT("eval.seed", eval.seed, "0", 0, MANY, "seed of the bootstrap"),
