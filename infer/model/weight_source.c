@@ -42,7 +42,7 @@ void weight_source_close(WeightSource *s) {
 
 bool weight_source_find(const WeightSource *s, const char *key, SourceTensor *out) {
     *out = (SourceTensor){0};
-    snprintf(out->key, sizeof out->key, "%s", key);
+    CHECK(snprintf(out->key, sizeof out->key, "%s", key) < (int)sizeof out->key);
     return s->kind->find(s->ctx, key, out);
 }
 
@@ -65,7 +65,7 @@ bool weight_source_is(const char *path) {
 
 char *weight_source_file(char out[PATH_ROOM], const char *path) {
     if (dir_exists(path)) return path_join(out, path, "model.safetensors");
-    snprintf(out, PATH_ROOM, "%s", path);
+    CHECK(snprintf(out, PATH_ROOM, "%s", path) < PATH_ROOM);
     return out;
 }
 
