@@ -87,7 +87,9 @@ static bool assistant_rows(void *ctx, int i, int64_t first, int64_t n, void *out
     Assistant *a = ctx;
     const StTensor *t = st_at(a->stock, i);
     if (!hold(a, i, err)) return false;
-    const int64_t width = is_ordering(t->name) ? 4 : t->count > 0 ? t->bytes / t->count : 0,
+    const int64_t width = is_ordering(t->name) ? 4
+                          : t->count > 0       ? t->bytes / t->count
+                                               : 0,
                   row = width * (t->rank > 0 ? t->dim[t->rank - 1] : 1);
     memcpy(out, a->data + first * row, (size_t)(n * row));
     return true;

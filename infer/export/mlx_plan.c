@@ -24,8 +24,8 @@ static bool is_float(const char *dtype) {
 }
 
 static void set_requant(MlxScheme *s, Requant r) {
-    s->requant = s->mode == MLX_AFFINE &&
-                 (r == REQUANT_ALWAYS || (r == REQUANT_AUTO && s->bits == 8));
+    s->requant =
+        s->mode == MLX_AFFINE && (r == REQUANT_ALWAYS || (r == REQUANT_AUTO && s->bits == 8));
 }
 
 // Whether a module is quantised, and how.
@@ -75,8 +75,9 @@ static int64_t dtype_width(const char *dtype) {
     static const struct {
         const char *name;
         int64_t bytes;
-    } WIDTH[] = {{"I64", 8}, {"U64", 8}, {"F64", 8}, {"F32", 4}, {"I32", 4}, {"U32", 4},
-                 {"BF16", 2}, {"F16", 2}, {"I16", 2}, {"U16", 2}, {"U8", 1}, {"I8", 1}, {"BOOL", 1}};
+    } WIDTH[] = {{"I64", 8}, {"U64", 8},  {"F64", 8}, {"F32", 4}, {"I32", 4},
+                 {"U32", 4}, {"BF16", 2}, {"F16", 2}, {"I16", 2}, {"U16", 2},
+                 {"U8", 1},  {"I8", 1},   {"BOOL", 1}};
     for (size_t i = 0; i < sizeof WIDTH / sizeof *WIDTH; i++)
         if (strcmp(dtype, WIDTH[i].name) == 0) return WIDTH[i].bytes;
     return -1;

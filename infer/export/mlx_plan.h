@@ -36,12 +36,12 @@ typedef struct {
     bool *quantised;   // by input
     MlxRules rules;    // the block of config.json; present: something is quantised
     int shards;
-    int64_t bytes;     // of all tensors
-    int64_t elements;  // of all inputs
-    int64_t weights;   // of the quantised ones
-    double bits;       // width of a quantised weight, the mean
-    int kept_heads;    // modules of an ordered head that stay as they are
-    int kept_rows;     // modules whose rows are no multiple of the group
+    int64_t bytes;             // of all tensors
+    int64_t elements;          // of all inputs
+    int64_t weights;           // of the quantised ones
+    double bits;               // width of a quantised weight, the mean
+    int kept_heads;            // modules of an ordered head that stay as they are
+    int kept_rows;             // modules whose rows are no multiple of the group
     char unfit[MLX_PATH_ROOM]; // the first of those
 } MlxPlan;
 

@@ -35,7 +35,7 @@ static int64_t width_of(const char *dtype) {
 }
 
 // A float whose exponent is all ones is NaN or infinite.
-static bool finite(const MlxInput *in, const void *data, int64_t n, Err *err) {
+static bool all_finite(const MlxInput *in, const void *data, int64_t n, Err *err) {
     bool ok = true;
     if (strcmp(in->dtype, "BF16") == 0)
         for (int64_t i = 0; i < n; i++) ok &= (((const uint16_t *)data)[i] & 0x7f80) != 0x7f80;
@@ -57,8 +57,8 @@ static bool write_plain(Job *j, int i, Err *err) {
     bool ok = true;
     for (int64_t at = 0; ok && at < rows; at += piece) {
         const int64_t n = rows - at < piece ? rows - at : piece;
-        ok = j->src->rows(j->src->ctx, i, at, n, data, err) && finite(in, data, n * cols, err) &&
-             st_writer_data(j->w, data, n * row, err);
+        ok = j->src->rows(j->src->ctx, i, at, n, data, err) &&
+             all_finite(in, data, n * cols, err) && st_writer_data(j->w, data, n * row, err);
     }
     free(data);
     return ok;

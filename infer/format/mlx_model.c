@@ -59,8 +59,8 @@ static bool check_module(MlxTensor *t, Err *err) {
         (affine && !check_dtype(t->biases, "BF16", err)))
         return false;
     if (w->rank < 2 || !same_lead(w, t->scales) ||
-        (affine && (!same_lead(w, t->biases) ||
-                    t->biases->dim[w->rank - 1] != t->scales->dim[w->rank - 1])))
+        (affine &&
+         (!same_lead(w, t->biases) || t->biases->dim[w->rank - 1] != t->scales->dim[w->rank - 1])))
         return err_set(err, ERR_INPUT, "%s: weight, scales and biases have different rows",
                        t->name);
     const int64_t groups = t->scales->dim[w->rank - 1], words = w->dim[w->rank - 1];
@@ -209,8 +209,8 @@ static bool decode_rows(const MlxModel *m, const MlxTensor *t, int64_t first, in
     Packed p = {
         .words = malloc((size_t)(piece * 4 * mlx_row_words(&t->scheme, cols)) + 1),
         .scales = malloc((size_t)(piece * mlx_row_scale_bytes(&t->scheme, cols)) + 1),
-        .biases = t->biases ? malloc((size_t)(piece * 2 * mlx_row_groups(&t->scheme, cols)) + 1)
-                            : NULL,
+        .biases =
+            t->biases ? malloc((size_t)(piece * 2 * mlx_row_groups(&t->scheme, cols)) + 1) : NULL,
         .out = malloc((size_t)(piece * cols) * sizeof *p.out + 1),
     };
     bool ok = p.words != NULL && p.scales != NULL && p.out != NULL &&
