@@ -166,11 +166,23 @@ const Field settings_fields[] = {
         "sequences of it, as many of every category"),
     INT("eval.seed", eval.seed, "0", 0, MANY, "seed of the bootstrap"),
 
-    STRS("export.to", export_.to, "hf,mlx,target-hf", "hf|mlx|target-hf", "formats written"),
+    STRS("export.to", export_.to, "hf,mlx,target-hf",
+         "hf|mlx|mlx:*|target-hf|target-mlx|target-mlx:*|mtplx|mtplx:*",
+         "formats written; `export --help` tells them"),
     INT("export.draft_tokens", export_.draft_tokens, "0", 0, 16,
         "num_assistant_tokens, 0 = the stock's"),
     BOOL("export.force", export_.force, "false", "export even when below stock"),
     STR("export.checkpoint", export_.checkpoint, "", NULL, "checkpoint folder; empty: the best"),
+    INT("export.group", export_.group, "64", 32, 128,
+        "weights that share a scale in affine MLX files: 32, 64 or 128"),
+    BOOL("export.heads", export_.heads, "false",
+         "quantise table and centroids of an ordered head in MLX files too: mlx-vlm cannot draft "
+         "from them"),
+    STR("export.requant", export_.requant, "auto", "auto|never|always",
+        "MLX codes chosen for the scale as it is stored: less error than mx.quantize, other bytes; "
+        "auto: at 8 bits"),
+    STR("export.mix", export_.mix, "", NULL, "file that says how mlx:mixed stores each module"),
+    STR("export.target_mix", export_.target_mix, "", NULL, "the same for target-mlx:mixed"),
 
     STR("generate.prompt", generate.prompt, "", NULL, "a user turn"),
     INT("generate.max_new_tokens", generate.max_new_tokens, "256", 1, 1 << 20,
