@@ -119,6 +119,10 @@ typedef struct {
         bool heads;             // quantise an ordered head too
         char *requant;          // auto | never | always: MLX codes for the scale as stored
         char *mix, *target_mix; // files of mixtures (infer/export/mix.h); "" = none
+        char *gguf_mix;         // the same for GGUF
+        char *imatrix;          // "" = none
+        char *name;             // in names of GGUF files; "" = the adapter's or the target's
+        char *archive;          // x.tar or x.zip of everything exported; "" = none
     } export_;                  // "export" in JSON
     struct {
         char *prompt; // a user turn

@@ -158,8 +158,9 @@ const Field settings_fields[] = {
          "what each module loses at each width, and the mixture of widths that follows"),
     STR("eval.mix_method", eval.mix_method, "tokens", "tokens|optiq",
         "mixture by lost tokens per step and byte, or by KL as mlx-optiq does"),
-    REAL("eval.mix_bpw", eval.mix_bpw, "5", 2, 16,
-         "bits per weight of the mixture: at most (tokens), or at least and without scales (optiq)"),
+    REAL(
+        "eval.mix_bpw", eval.mix_bpw, "5", 2, 16,
+        "bits per weight of the mixture: at most (tokens), or at least and without scales (optiq)"),
     STR("eval.calibrate_on", eval.calibrate_on, "train", "train|dev",
         "captured split that imatrix and sensitivity are measured on"),
     INT("eval.calibrate_sequences", eval.calibrate_sequences, "64", 1, MANY,
@@ -167,7 +168,7 @@ const Field settings_fields[] = {
     INT("eval.seed", eval.seed, "0", 0, MANY, "seed of the bootstrap"),
 
     STRS("export.to", export_.to, "hf,mlx,target-hf",
-         "hf|mlx|mlx:*|target-hf|target-mlx|target-mlx:*|mtplx|mtplx:*",
+         "hf|mlx|mlx:*|target-hf|target-mlx|target-mlx:*|mtplx|mtplx:*|gguf:*|gguf-ik:*",
          "formats written; `export --help` tells them"),
     INT("export.draft_tokens", export_.draft_tokens, "0", 0, 16,
         "num_assistant_tokens, 0 = the stock's"),
@@ -182,6 +183,13 @@ const Field settings_fields[] = {
         "MLX codes chosen for the scale as it is stored: less error than mx.quantize, other bytes; "
         "auto: at 8 bits"),
     STR("export.mix", export_.mix, "", NULL, "file that says how mlx:mixed stores each module"),
+    STR("export.gguf_mix", export_.gguf_mix, "", NULL, "the same for gguf:mixed"),
+    STR("export.imatrix", export_.imatrix, "", NULL,
+        "importance of columns that GGUF encoders mind: eval/imatrix.gguf, or a .dat"),
+    STR("export.name", export_.name, "", NULL,
+        "in names of GGUF files: mtp-NAME-TYPE.gguf; empty: the adapter's or the target's"),
+    STR("export.archive", export_.archive, "", NULL,
+        "x.tar or x.zip: everything exported in one file, the same bytes every time"),
     STR("export.target_mix", export_.target_mix, "", NULL, "the same for target-mlx:mixed"),
 
     STR("generate.prompt", generate.prompt, "", NULL, "a user turn"),

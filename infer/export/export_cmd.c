@@ -152,6 +152,11 @@ const Verb export_verb = {
         "               mlx:mxfp4, mxfp8, nvfp4; mlx:mixed by the widths of export.mix\n"
         "  target-hf    the target with its adapter merged\n"
         "  target-mlx   the same for mlx-lm, text only; target-mlx:q8 ... as above\n"
+        "  gguf:all     for llama.cpp and ik_llama.cpp in twelve types from one reading; gguf:TYPE\n"
+        "               one (BF16 F16 Q8_0 Q6_K Q5_K_M Q5_K_S Q4_K_M Q4_K_S IQ4_NL IQ4_XS MXFP4\n"
+        "               Q3_K_L Q3_K_M Q3_K_S MXFP4_MOE), -head4 behind it: the head at Q4_K;\n"
+        "               gguf:mixed by the types of export.gguf_mix; export.imatrix=FILE\n"
+        "  gguf-ik:all  the same for ik_llama.cpp of before June 2026\n"
         "  mtplx        an MTPLX pair bundle: mtplx:quality (8 bit both, the default),\n"
         "               mtplx:speed (target 4 bit, drafter 6 bit), mtplx:bf16\n"
         "Refused (exit 4) when eval/acceptance.json shows the drafter below the stock one.",
