@@ -43,9 +43,8 @@ LANE_FN void finish_q6_k(uint8_t *out, const float *x, const float *scale, const
         out[192 + j] = (uint8_t)s;
         const float step = d * (float)s, *v = x + SUB * j, over_j = inverse[j];
         uint8_t *c = code + SUB * j;
-        if (step != 0.0f)
-            EACH_ELEMENT(i, SUB)
-            c[i] = (uint8_t)(clamp_int(nearest_int(v[i] / step), -32, 31) + 32);
+        if (step != 0.0f) EACH_ELEMENT(i, SUB)
+        c[i] = (uint8_t)(clamp_int(nearest_int(v[i] / step), -32, 31) + 32);
         else // a sub-block without a scale keeps the codes of its search
             EACH_ELEMENT(i, SUB) c[i] = (uint8_t)signed_code(v[i], over_j, 32);
     }
