@@ -7,6 +7,7 @@
 
 #include "infer/base/file.h"
 #include "infer/base/json.h"
+#include "infer/export/describe.h"
 #include "infer/export/gguf_importance.h"
 #include "infer/export/gguf_mixed.h"
 #include "infer/export/gguf_repo.h"
@@ -496,6 +497,38 @@ static void a_mixture_gives_every_module_its_type(void **state) {
     assert_non_null(strstr(err.text, "module model.layers.7.mlp.up_proj is no matrix"));
 }
 
+static void inspect_tells_a_files_mix_keys_and_tensors(void **state) {
+    (void)state;
+    Err err = {0};
+    Made made = {0};
+    char path[PATH_ROOM];
+    GgufMix m;
+    const AssistantConfig c = made_config();
+    const GgufJob job = made_job(&c, &made, GGUF_UNIVERSAL);
+    const char *dir = fresh_dir();
+    assert_ok(gguf_mix_named(&m, "MXFP4", &err), err);
+    assert_ok(gguf_export(&job, &m, 1, dir, &err), err);
+    json_t *o = describe(path_join(path, dir, "mtp-made-one-MXFP4.gguf"), &err);
+    if (o == NULL) fail_msg("%s", err.text);
+    const json_t *keys = json_object_get(o, "keys");
+    assert_string_equal(json_string_value(json_object_get(o, "kind")), "gguf");
+    assert_string_equal(json_string_value(json_object_get(o, "mix")), "MXFP4");
+    assert_int_equal(json_integer_value(json_object_get(o, "vocab")), 8192);
+    assert_int_equal(json_integer_value(json_object_get(o, "tensor_count")), 49);
+    assert_int_equal(json_integer_value(json_object_get(keys, "general.file_type")), 38);
+    assert_int_equal(json_integer_value(
+                         json_object_get(json_object_get(keys, "tokenizer.ggml.tokens"), "count")),
+                     8192);
+    json_decref(o);
+    o = describe(dir, &err);
+    if (o == NULL) fail_msg("%s", err.text);
+    assert_int_equal(json_array_size(json_object_get(o, "files")), 1);
+    json_decref(o);
+    assert_ok(file_write(path_join(path, dir, "broken.gguf"), "GGUF\3\0\0\0", 8, &err), err);
+    assert_null(describe(dir, &err));
+    assert_non_null(strstr(err.text, "broken.gguf: the number of tensors needs 8 bytes"));
+}
+
 // Two draft steps of a drafter over the same made features: y and the last feature.
 static void draft(const char *artifact, const TargetConfig *tc, Tensor table, FeaturePack *pack,
                   Tensor *y, Tensor *f) {
@@ -617,6 +650,7 @@ int main(void) {
         cmocka_unit_test(values_that_a_type_cannot_hold_are_refused),
         cmocka_unit_test(an_imatrix_changes_bytes_and_is_recorded),
         cmocka_unit_test(a_mixture_gives_every_module_its_type),
+        cmocka_unit_test(inspect_tells_a_files_mix_keys_and_tensors),
         cmocka_unit_test(a_file_read_back_drafts_as_the_folder_it_was_made_from),
         cmocka_unit_test(artifacts_of_another_sort_are_refused),
     };
