@@ -13,26 +13,32 @@ typedef struct {
     GgmlTypeInfo info;
     BlockEncoder *encode;
     BlockDecoder *decode;
+    float most;  // no larger weight can be told apart from infinity, or squared and summed
     int half[2]; // offsets of the block's scales in half precision, -1 = none
 } Codec;
 
+#define F16_MOST 65519.996f        // the next float rounds to infinity
+#define BF16_MOST 0x1.fefffep+127f // so does this one's next
+#define F32_MOST 0x1.fffffep+127f
+#define BLOCK_MOST 1e9f // 65504 * 127 * 32 is the most that any block type holds
+
 static const Codec CODEC[] = {
-    {{GGML_F32, "F32", 1, 4, false}, encode_f32, decode_f32, {-1, -1}},
-    {{GGML_F16, "F16", 1, 2, false}, encode_f16, decode_f16, {0, -1}},
-    {{GGML_BF16, "BF16", 1, 2, false}, encode_bf16, decode_bf16, {-1, -1}},
-    {{GGML_I32, "I32", 1, 4, false}, NULL, NULL, {-1, -1}},
-    {{GGML_Q8_0, "Q8_0", 32, 34, false}, encode_q8_0, decode_q8_0, {0, -1}},
-    {{GGML_Q6_K, "Q6_K", 256, 210, true}, encode_q6_k, decode_q6_k, {208, -1}},
-    {{GGML_Q5_K, "Q5_K", 256, 176, true}, encode_q5_k, decode_q5_k, {0, 2}},
-    {{GGML_Q4_K, "Q4_K", 256, 144, true}, encode_q4_k, decode_q4_k, {0, 2}},
-    {{GGML_Q3_K, "Q3_K", 256, 110, true}, encode_q3_k, decode_q3_k, {108, -1}},
-    {{GGML_IQ4_NL, "IQ4_NL", 32, 18, true}, encode_iq4_nl, decode_iq4_nl, {0, -1}},
-    {{GGML_IQ4_XS, "IQ4_XS", 256, 136, true}, encode_iq4_xs, decode_iq4_xs, {0, -1}},
-    {{GGML_MXFP4, "MXFP4", 32, 17, false}, encode_mxfp4, decode_mxfp4, {-1, -1}},
-    {{GGML_Q4_0, "Q4_0", 32, 18, true}, encode_q4_0, decode_q4_0, {0, -1}},
-    {{GGML_Q4_1, "Q4_1", 32, 20, true}, encode_q4_1, decode_q4_1, {0, 2}},
-    {{GGML_Q5_0, "Q5_0", 32, 22, true}, encode_q5_0, decode_q5_0, {0, -1}},
-    {{GGML_Q5_1, "Q5_1", 32, 24, true}, encode_q5_1, decode_q5_1, {0, 2}},
+    {{GGML_F32, "F32", 1, 4, false}, encode_f32, decode_f32, F32_MOST, {-1, -1}},
+    {{GGML_F16, "F16", 1, 2, false}, encode_f16, decode_f16, F16_MOST, {-1, -1}},
+    {{GGML_BF16, "BF16", 1, 2, false}, encode_bf16, decode_bf16, BF16_MOST, {-1, -1}},
+    {{GGML_I32, "I32", 1, 4, false}, NULL, NULL, 0.0f, {-1, -1}},
+    {{GGML_Q8_0, "Q8_0", 32, 34, false}, encode_q8_0, decode_q8_0, BLOCK_MOST, {0, -1}},
+    {{GGML_Q6_K, "Q6_K", 256, 210, true}, encode_q6_k, decode_q6_k, BLOCK_MOST, {208, -1}},
+    {{GGML_Q5_K, "Q5_K", 256, 176, true}, encode_q5_k, decode_q5_k, BLOCK_MOST, {0, 2}},
+    {{GGML_Q4_K, "Q4_K", 256, 144, true}, encode_q4_k, decode_q4_k, BLOCK_MOST, {0, 2}},
+    {{GGML_Q3_K, "Q3_K", 256, 110, true}, encode_q3_k, decode_q3_k, BLOCK_MOST, {108, -1}},
+    {{GGML_IQ4_NL, "IQ4_NL", 32, 18, true}, encode_iq4_nl, decode_iq4_nl, BLOCK_MOST, {0, -1}},
+    {{GGML_IQ4_XS, "IQ4_XS", 256, 136, true}, encode_iq4_xs, decode_iq4_xs, BLOCK_MOST, {0, -1}},
+    {{GGML_MXFP4, "MXFP4", 32, 17, false}, encode_mxfp4, decode_mxfp4, F32_MOST, {-1, -1}},
+    {{GGML_Q4_0, "Q4_0", 32, 18, true}, encode_q4_0, decode_q4_0, BLOCK_MOST, {0, -1}},
+    {{GGML_Q4_1, "Q4_1", 32, 20, true}, encode_q4_1, decode_q4_1, BLOCK_MOST, {0, 2}},
+    {{GGML_Q5_0, "Q5_0", 32, 22, true}, encode_q5_0, decode_q5_0, BLOCK_MOST, {0, -1}},
+    {{GGML_Q5_1, "Q5_1", 32, 24, true}, encode_q5_1, decode_q5_1, BLOCK_MOST, {0, 2}},
 };
 enum { CODECS = sizeof CODEC / sizeof *CODEC };
 
@@ -75,18 +81,20 @@ static int64_t rows_at_a_time(int64_t n) {
     return n >= CHUNK || n == 0 ? 1 : CHUNK / n;
 }
 
-// The first NaN or infinity among n numbers, n = none.
-KERNEL static int64_t first_not_finite(const float *x, int64_t n) {
+// The first of n numbers that is NaN or of larger magnitude than `most`, n = none.
+KERNEL static int64_t first_beyond(const float *x, int64_t n, float most) {
+    int32_t limit;
+    memcpy(&limit, &most, sizeof limit);
     for (int64_t i = 0; i < n; i += 4096) {
         const int64_t end = i + 4096 < n ? i + 4096 : n;
         int32_t bad = 0;
         for (int64_t k = i; k < end; k++) {
             int32_t bits;
             memcpy(&bits, x + k, sizeof bits);
-            bad |= (bits & 0x7f800000) == 0x7f800000;
+            bad |= (bits & 0x7fffffff) > limit; // floats of one sign are ordered as their bits
         }
         for (int64_t k = i; bad && k < end; k++)
-            if (!isfinite(x[k])) return k;
+            if (!(fabsf(x[k]) <= most)) return k;
     }
     return n;
 }
@@ -104,11 +112,11 @@ static int64_t first_bad_block(const Codec *c, const uint8_t *q, int64_t blocks)
 // of cores.
 typedef struct {
     int64_t at; // element of the tensor, INT64_MAX = nowhere
-    bool scale; // a scale overflowed, else the element is not finite
+    bool scale; // a scale overflowed, else the element itself is refused
 } Trouble;
 
 static Trouble encode_chunk(const Codec *c, const BlockRun *run, int64_t first) {
-    const int64_t count = run->blocks * c->info.block, bad = first_not_finite(run->x, count);
+    const int64_t count = run->blocks * c->info.block, bad = first_beyond(run->x, count, c->most);
     if (bad < count) return (Trouble){first + bad, false};
     c->encode(run);
     const int64_t block = first_bad_block(c, run->out, run->blocks);
@@ -146,11 +154,9 @@ bool ggml_encode(GgmlType t, void *out, const float *x, int64_t rows, int64_t n,
     if (worst.at == INT64_MAX) return true;
     const long long row = worst.at / n, column = worst.at % n;
     if (!worst.scale)
-        return err_set(err, ERR_INPUT, "row %lld, column %lld is %g", row, column,
-                       (double)x[worst.at]);
-    if (c->info.block == 1)
-        return err_set(err, ERR_INPUT, "row %lld, column %lld: %g is beyond %s (65504)", row,
-                       column, (double)x[worst.at], c->info.name);
+        return err_set(err, ERR_INPUT, "row %lld, column %lld is %g%s%s", row, column,
+                       (double)x[worst.at], isfinite(x[worst.at]) ? ", beyond " : "",
+                       isfinite(x[worst.at]) ? c->info.name : "");
     return err_set(err, ERR_INPUT, "row %lld, columns %lld-%lld: the scale is beyond what %s holds",
                    row, column, column + c->info.block - 1, c->info.name);
 }

@@ -44,8 +44,9 @@ const GgmlTypeInfo *ggml_type_named(const char *name); // as spelled above, NULL
 int64_t ggml_row_bytes(GgmlType t, int64_t n);
 
 // x: [rows, n], out: [rows, ggml_row_bytes]. importance: [n], each >= 0, or NULL; types that take
-// none ignore it. All cores. ERR_INPUT names row and column of a NaN or infinity, of a value beyond
-// half precision (F16), and the row of a scale that is not finite in half precision.
+// none ignore it; a column of importance 0 may become anything. All cores. ERR_INPUT names row and
+// column of a NaN, an infinity or a value beyond the type, and row and columns of a block whose
+// scale is beyond half precision.
 MUST_CHECK bool ggml_encode(GgmlType t, void *out, const float *x, int64_t rows, int64_t n,
                             const float *importance, Err *err);
 // q: [rows, ggml_row_bytes], any bytes (a scale may decode to NaN or infinity); out: [rows, n].
