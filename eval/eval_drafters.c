@@ -76,15 +76,21 @@ bool eval_list_drafters(Eval *e, Err *err) {
     return true;
 }
 
+// What the drafter is stored as; a checkpoint is described by the stock's configuration.
+static bool describe(EvalDrafter *d, Err *err) {
+    WeightSource *s = weight_source_open(d->path, err);
+    if (s == NULL) return false;
+    weight_source_info(s, &d->assistant->cfg, &d->artifact);
+    weight_source_close(s);
+    return true;
+}
+
 bool eval_open_drafters(Eval *e, Err *err) {
     for (int i = 0; i < e->n; i++) {
-        e->drafter[i].assistant = drafter_open(&e->open, e->s, e->drafter[i].path, err);
-        if (e->drafter[i].assistant == NULL) return false;
-        const bool ordered = e->drafter[i].assistant->cfg.ordered;
-        if (ordered != e->drafter[0].assistant->cfg.ordered)
-            return err_set(err, ERR_INPUT, "%s has %s centroid head, %s has %s: compare them apart",
-                           e->drafter[i].path, ordered ? "a" : "no", e->drafter[0].path,
-                           ordered ? "none" : "one");
+        EvalDrafter *d = &e->drafter[i];
+        if ((d->assistant = drafter_open(&e->open, e->s, d->path, err)) == NULL ||
+            !describe(d, err))
+            return false;
     }
     return true;
 }

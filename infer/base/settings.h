@@ -102,6 +102,12 @@ typedef struct {
         int64_t cost_context;  // rows of context while it is measured
         StrList drafters;      // more of them: DIR or NAME=DIR
         StrList p_min;         // thresholds, each above 0
+        bool imatrix;          // what quantisation should mind, into OUTPUT_DIR/eval
+        StrList sensitivity;   // mlx, gguf: of the drafter's modules; target: of the target's
+        char *mix_method;      // tokens | optiq
+        double mix_bpw;        // bits per weight aimed at
+        char *calibrate_on;    // train | dev
+        int64_t calibrate_sequences;
         int64_t seed;
     } eval;
     struct {

@@ -14,6 +14,7 @@ struct WeightSource {
 
 // The last one takes everything: what it cannot open, it says why.
 static const SourceKind *const KINDS[] = {
+    &source_gguf,
     &source_mlx,
     &source_safetensors,
 };
