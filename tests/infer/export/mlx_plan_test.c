@@ -76,7 +76,8 @@ static void size_is(const char *family, const char *recipe, Heads heads, double 
     MlxPlan p;
     if (mb == 0) return; // not printed
     plan(&p, family, recipe, heads);
-    if (fabs((double)p.bytes * 1e-6 - mb) > 0.06) // printed with one decimal, not always rounded alike
+    if (fabs((double)p.bytes * 1e-6 - mb) >
+        0.06) // printed with one decimal, not always rounded alike
         fail_msg("%s %s: %.3f MB, expected %.1f", family, recipe, (double)p.bytes * 1e-6, mb);
     mlx_plan_free(&p);
 }
