@@ -10,6 +10,7 @@
 #include "infer/base/hash.h"
 #include "infer/base/json.h"
 #include "infer/base/log.h"
+#include "infer/export/describe.h"
 #include "infer/export/repo.h"
 #include "infer/format/mlx_model.h"
 #include "infer/model/weight_source.h"
@@ -196,6 +197,13 @@ static void a_quantised_folder_is_read_as_an_assistant(void **state) {
     weight_source_info(s, &c, &info);
     assert_string_equal(info.format, "MLX");
     assert_string_equal(info.label, "affine 4 bit g64, table BF16");
+    json_t *o = describe(dir, &err);
+    assert_string_equal(json_string_value(json_object_get(o, "kind")), "assistant");
+    assert_string_equal(json_string_value(json_object_get(o, "quantization")),
+                        "affine, 4 bits, groups of 64; as they were: masked_embedding.centroids, "
+                        "model.embed_tokens");
+    assert_int_equal(json_integer_value(json_object_get(o, "tensor_count")), 94);
+    json_decref(o);
     float *a = malloc((size_t)t.count * sizeof *a), *b = malloc((size_t)t.count * sizeof *b);
     MlxModel *m = mlx_model_open(dir, &err);
     assert_ok(weight_source_read(s, &t, DT_F32, a, &err), err);

@@ -3,6 +3,7 @@
 #include "tests/infer/export/export_run.h"
 
 #include "infer/base/log.h"
+#include "infer/export/describe.h"
 #include "infer/export/mtplx_check.h"
 #include "infer/text/chat.h"
 
@@ -142,6 +143,21 @@ static void the_check_finds_what_is_missing(void **state) {
            "layer");
 }
 
+static void inspect_tells_and_checks_a_bundle(void **state) {
+    (void)state;
+    Err err = {0};
+    json_t *o = describe(bundle(), &err);
+    if (o == NULL) fail_msg("%s", err.text);
+    assert_string_equal(json_string_value(json_object_get(o, "kind")), "bundle");
+    assert_true(json_is_true(json_object_get(o, "complete")));
+    assert_true(json_is_false(json_object_get(o, "mtplx_runnable")));
+    const json_t *count = at(o, "assistant", "quantised_modules");
+    assert_int_equal(json_integer_value(json_object_get(count, "Q8 g64")), 22);
+    assert_int_equal(json_integer_value(at(o, "assistant", "kept_modules")), 2);
+    assert_non_null(strstr(json_string_value(at(o, "target", "quantization")), "affine, 8 bits"));
+    json_decref(o);
+}
+
 static void configs(const char *dir, const char *target, const char *assistant) {
     Err err = {0};
     char path[PATH_ROOM];
@@ -211,6 +227,7 @@ int main(void) {
         cmocka_unit_test(the_check_finds_what_is_missing),
         cmocka_unit_test(the_dense_31b_pair_is_the_one_that_mtplx_takes),
         cmocka_unit_test(other_variants_have_their_widths),
+        cmocka_unit_test(inspect_tells_and_checks_a_bundle),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
