@@ -7,6 +7,7 @@
 #include "infer/base/file.h"
 #include "infer/base/json.h"
 #include "infer/export/describe_gguf.h"
+#include "infer/export/describe_mlx.h"
 #include "infer/export/manifest.h"
 #include "infer/format/gguf.h"
 #include "infer/format/safetensors.h"
@@ -92,7 +93,7 @@ static bool put_model(json_t *o, const char *dir, Err *err) {
         free(c);
         if (!ok) return false;
     }
-    return put_tensors(o, dir, err);
+    return describe_mlx(o, dir, err) && put_tensors(o, dir, err);
 }
 
 // A checkpoint of ours: its hashes are checked, its state told.
@@ -157,6 +158,8 @@ static json_t *describe_dir(const char *path, Err *err) {
         if (manifest == NULL) return NULL;
         ok = json_object_update(o = of_kind("shards", path), manifest) == 0;
         json_decref(manifest);
+    } else if (file_exists(path_join(file, path, "mtplx_pair.json"))) {
+        ok = describe_bundle(o = of_kind("bundle", path), path, err);
     } else if (file_exists(path_join(file, path, "config.json"))) {
         ok = put_model(o = of_kind(is_assistant(path) ? "assistant" : "target", path), path, err);
     } else if (file_exists(path_join(file, path, "adapter_config.json"))) {
@@ -166,7 +169,8 @@ static json_t *describe_dir(const char *path, Err *err) {
     } else if (has_gguf_files(path)) {
         return describe_gguf_folder(path, err);
     } else {
-        err_set(err, ERR_INPUT, "%s: neither a model, nor an adapter, nor checkpoints, nor shards",
+        err_set(err, ERR_INPUT,
+                "%s: neither a model, nor an adapter, nor checkpoints, nor shards, nor a bundle",
                 path);
     }
     if (ok) return o;
