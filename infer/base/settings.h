@@ -111,11 +111,19 @@ typedef struct {
         int64_t seed;
     } eval;
     struct {
-        StrList to;           // hf, mlx, target-hf
-        int64_t draft_tokens; // num_assistant_tokens; 0 = the stock's
-        bool force;           // export even when below stock
-        char *checkpoint;     // "" = best
-    } export_;                // "export" in JSON
+        StrList to;             // hf, mlx, mlx:q8, target-hf, ... (infer/export/export_formats.c)
+        int64_t draft_tokens;   // num_assistant_tokens; 0 = the stock's
+        bool force;             // export even when below stock
+        char *checkpoint;       // "" = best
+        int64_t group;          // weights that share a scale in affine MLX files
+        bool heads;             // quantise an ordered head too
+        char *requant;          // auto | never | always: MLX codes for the scale as stored
+        char *mix, *target_mix; // files of mixtures (infer/export/mix.h); "" = none
+        char *gguf_mix;         // the same for GGUF
+        char *imatrix;          // "" = none
+        char *name;             // in names of GGUF files; "" = the adapter's or the target's
+        char *archive;          // x.tar or x.zip of everything exported; "" = none
+    } export_;                  // "export" in JSON
     struct {
         char *prompt; // a user turn
         int64_t max_new_tokens;

@@ -15,6 +15,7 @@ struct WeightSource {
 // The last one takes everything: what it cannot open, it says why.
 static const SourceKind *const KINDS[] = {
     &source_gguf,
+    &source_mlx,
     &source_safetensors,
 };
 enum { KIND_COUNT = sizeof KINDS / sizeof *KINDS };

@@ -71,6 +71,6 @@ typedef struct {
     bool (*read_ints)(void *ctx, const SourceTensor *t, int64_t *out, Err *err);
     void (*info)(void *ctx, ArtifactInfo *out); // all but bits_per_weight
 } SourceKind;
-extern const SourceKind source_gguf, source_safetensors;
+extern const SourceKind source_gguf, source_mlx, source_safetensors;
 
 #endif
