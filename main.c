@@ -16,13 +16,12 @@
 #include "infer/base/log.h"
 #include "infer/base/nearest.h"
 #include "infer/base/utf8.h"
+#include "infer/base/version.h"
 #include "infer/export/export_cmd.h"
 #include "infer/export/inspect_cmd.h"
 #include "infer/tensor/device.h"
 #include "train/train_bench.h"
 #include "train/train_cmd.h"
-
-#define PROGRAM_VERSION "0.1.0"
 
 // In pipeline order. Each skips itself when its output is there; each may be run alone. `needs`:
 // what an earlier stage leaves in output_dir, without which a dry run has nothing to plan from.

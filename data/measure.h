@@ -14,7 +14,7 @@ enum { P_MIN_MAX = 12 };
 
 typedef struct {
     int K;               // largest draft length
-    bool head[2];        // by Head: which to measure; both cost one pass
+    bool head[2];        // by Head: which to measure, of a drafter that has it; one pass for both
     int64_t max_anchors; // anchors of one call
     int64_t pack_tokens; // tokens loaded at once (a longer sequence gets what it needs)
     // Temperature 0: the text is taken as greedy, RULE_GREEDY is counted. Else the text was drawn

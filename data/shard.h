@@ -57,6 +57,7 @@ int64_t shards_count(const ShardSet *s);             // sequences in all shards
 int64_t shards_length(const ShardSet *s, int64_t i); // tokens of sequence i
 // sample_anchors of sequence i, from its kinds alone; -1: err says why.
 int64_t shards_anchors(ShardSet *s, int64_t i, Err *err);
+MUST_CHECK bool shards_category(ShardSet *s, int64_t i, char out[64], Err *err);
 MUST_CHECK bool shards_read(ShardSet *s, int64_t i, CapturedSeq *out, Err *err);
 bool shards_complete(const char *dir); // a finished manifest, and every shard of it in its size
 

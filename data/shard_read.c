@@ -201,3 +201,15 @@ int64_t shards_anchors(ShardSet *s, int64_t i, Err *err) {
     free(kind);
     return n;
 }
+
+bool shards_category(ShardSet *s, int64_t i, char out[64], Err *err) {
+    int64_t row;
+    Reader r = {.set = s, .file = shard_of(s, i, &row), .err = err};
+    r.fd = shard_file_fd(r.file, err);
+    if (r.fd < 0) return false;
+    const bool ok = one_row(&r, FIELD_CATEGORY, row, out, 64);
+    close(r.fd);
+    return ok && (memchr(out, 0, 64) != NULL ||
+                  err_set(err, ERR_INPUT, "%s: sequence %lld holds values out of range",
+                          r.file->path, (long long)row));
+}

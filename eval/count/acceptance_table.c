@@ -88,6 +88,17 @@ static void matrix(FILE *out, const json_t *report, const DrafterNames *names, c
     fputc('\n', out);
 }
 
+// Those of the drafters that were measured by this rule and head.
+static DrafterNames measured_by(const json_t *report, const DrafterNames *names, const char *key) {
+    DrafterNames some = {0};
+    for (int d = 0; d < names->n; d++) {
+        if (report_head(report, names->name[d], key, "tau") == NULL) continue;
+        some.name[some.n] = names->name[d];
+        memcpy(some.shown[some.n++], names->shown[d], sizeof some.shown[0]);
+    }
+    return some;
+}
+
 static void tables(FILE *out, const json_t *report, const DrafterNames *names, size_t K) {
     for (size_t r = 0; report_rule(report, r) != NULL; r++)
         for (int dense = 0; dense < 2; dense++) {
@@ -99,7 +110,8 @@ static void tables(FILE *out, const json_t *report, const DrafterNames *names, s
             if (strcmp(report_rule(report, r), "greedy") != 0)
                 fprintf(out, ", rule: %s", report_rule(report, r));
             fputs("\n\n", out);
-            (names->n > 2 ? matrix : pair_table)(out, report, names, key, K);
+            const DrafterNames some = measured_by(report, names, key);
+            (some.n > 2 ? matrix : pair_table)(out, report, &some, key, K);
         }
 }
 

@@ -56,7 +56,7 @@ typedef struct {
 } Assistant;
 
 typedef struct {
-    const char *dir;
+    const char *dir; // any artifact that weight_source.h opens
     DType dtype;
     Tensor target_table; // borrowed; must outlive the assistant
     float target_scale;
@@ -68,7 +68,7 @@ void assistant_close(Assistant *a);
 size_t assistant_bytes(const Assistant *a); // device memory it holds
 // Reads parameters by HF key into `w` (its dtype); every key must be there with its shape.
 MUST_CHECK bool assistant_read(const AssistantConfig *c, AssistantWeights *w, Device *dev,
-                               const char *file_or_dir, Err *err);
+                               const char *artifact, Err *err);
 
 // The anchors of a call. Shapes: `rows` anchors in all; seg[kind] one segment per sequence over its
 // shared K/V of that kind; T ascending inside a segment.

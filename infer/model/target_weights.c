@@ -299,8 +299,7 @@ static bool read_scalar(const TargetSource *s, int layer, float *out, Err *err) 
     return st_read_f32(s->file, t, out, err);
 }
 
-// Published files carry K/V projections of layers that share another layer's: nothing reads them.
-static void pass_over_shared_kv(const TextConfig *c, const TargetSource *s) {
+void target_pass_over_shared_kv(const TextConfig *c, const TargetSource *s) {
     static const char *const NAMES[] = {"k_proj", "v_proj", "k_norm"};
     int tensors = 0, modules = 0;
     for (int l = 0; l < c->layers; l++)
@@ -316,11 +315,12 @@ static void pass_over_shared_kv(const TextConfig *c, const TargetSource *s) {
                  st_path(s->file), tensors, modules);
 }
 
-// lm_head.weight may repeat the tied table; another head would change every logit.
-static bool check_head(const TextConfig *c, const TargetSource *s, Err *err) {
+bool target_check_head(const TextConfig *c, const TargetSource *s, Err *err) {
     const StTensor *head = weight_map_find(s->map, "lm_head.weight");
     const StTensor *table = weight_map_find(s->map, "embed_tokens.weight");
     if (head == NULL && c->tied) return true;
+    if (table == NULL)
+        return err_set(err, ERR_INPUT, "%s: no tensor embed_tokens.weight", st_path(s->file));
     if (head == NULL)
         return err_set(err, ERR_INPUT,
                        "%s: tie_word_embeddings is false and there is no lm_head.weight",
@@ -351,7 +351,7 @@ bool target_weights_read(Target *t, const TargetSource *s, Err *err) {
     const bool mlx =
         weight_map_find(s->map, "layers.0.experts.switch_glu.gate_proj.weight") != NULL;
     table_spec(&t->w, &list);
-    if (t->max_rows == 0) return read_specs(t, s, &list, err) && check_head(c, s, err);
+    if (t->max_rows == 0) return read_specs(t, s, &list, err) && target_check_head(c, s, err);
     model_specs(c, &t->w, &list);
     if (!read_specs(t, s, &list, err)) return false;
     for (int l = 0; l < c->layers; l++) {
@@ -359,7 +359,7 @@ bool target_weights_read(Target *t, const TargetSource *s, Err *err) {
         if (!read_specs(t, s, &list, err)) return false;
         if (!read_scalar(s, l, &t->w.layer[l].scalar, err)) return false;
     }
-    pass_over_shared_kv(c, s);
-    return check_head(c, s, err) && weight_map_all_used(s->map, err) &&
+    target_pass_over_shared_kv(c, s);
+    return target_check_head(c, s, err) && weight_map_all_used(s->map, err) &&
            adapter_all_used(s->adapter, err);
 }
