@@ -8,6 +8,8 @@
 #include "eval/quant/allocate.h"
 #include "infer/base/json.h"
 
+enum { OTHERS_MAX = 4 }; // modules that are named without having been measured
+
 // {TYPE: value} of every width of a module.
 static json_t *by_type(const ModuleSensitivity *m, const double *value) {
     json_t *o = json_object();
@@ -155,13 +157,32 @@ static bool grant(const Component *c, int n, bool target, const MixWish *wish, i
     return true;
 }
 
-// What is chosen of every row. A drafter with centroids keeps its table and them in bf16 (MLX).
-static Mix *mix_of(const Row *row, const Component *c, const int *width, int n, MixFormat format,
-                   bool keep_head) {
+static void name_more(Mix *m, const char *module, MixType type) {
+    MixModule *to = &m->module[m->n++];
+    *to = (MixModule){.type = type, .kl = NAN, .lost = NAN};
+    snprintf(to->module, sizeof to->module, "%s", module);
+}
+
+// Modules that are not measured. A drafter with centroids keeps its table and them in bf16 (MLX);
+// the embeddings of a target get the largest width (mlx-optiq).
+static void name_others(Mix *m, bool keep_head, const json_t *embeddings, const MixType *widest) {
+    size_t i;
+    json_t *name;
+    if (keep_head) {
+        name_more(m, "masked_embedding.centroids", mix_mlx(16, 64));
+        name_more(m, "model.embed_tokens", mix_mlx(16, 64));
+    }
+    json_array_foreach(embeddings, i, name) {
+        if (i < OTHERS_MAX && json_is_string(name)) name_more(m, json_string_value(name), *widest);
+    }
+}
+
+// What is chosen of every row.
+static Mix *mix_of(const Row *row, const Component *c, const int *width, int n, MixFormat format) {
     Mix *m = calloc(1, sizeof *m);
     CHECK_MEMORY(m);
     m->format = format;
-    m->module = calloc((size_t)n + 2, sizeof *m->module);
+    m->module = calloc((size_t)n + OTHERS_MAX, sizeof *m->module);
     CHECK_MEMORY(m->module);
     for (int i = 0; i < n; i++) {
         MixModule *to = &m->module[m->n++];
@@ -173,11 +194,6 @@ static Mix *mix_of(const Row *row, const Component *c, const int *width, int n, 
     }
     m->bytes = allocation_bytes(c, n, width);
     m->achieved_bpw = allocation_bpw(c, n, width);
-    for (int i = 0; keep_head && i < 2; i++) {
-        MixModule *to = &m->module[m->n++];
-        *to = (MixModule){.type = mix_mlx(16, 64), .kl = NAN, .lost = NAN};
-        strcpy(to->module, i == 0 ? "masked_embedding.centroids" : "model.embed_tokens");
-    }
     return m;
 }
 
@@ -203,8 +219,11 @@ static Mix *make(const json_t *report, MixFormat format, const MixWish *wish, Er
         params += (double)c[i].params;
     }
     if (ok && grant(c, n, target, wish, width, err)) {
-        m = mix_of(row, c, width, n, format, centroid && format == MIX_MLX);
+        m = mix_of(row, c, width, n, format);
         m->target = target;
+        name_others(m, centroid && format == MIX_MLX && !target,
+                    target ? json_object_get(report, "embeddings") : NULL,
+                    &row[0].type[row[0].c.widths - 1]);
         m->target_bpw = wish->bpw;
         m->bits_per_weight = 8.0 * (double)m->bytes / params;
         if (strcmp(wish->method, "tokens") == 0) m->achieved_bpw = m->bits_per_weight;
