@@ -35,18 +35,18 @@ static json_t *module_json(const ModuleSensitivity *m) {
     return json_pack("{ss so sI s{s[II] so so so}}", "layer_name", m->module, "sensitivities",
                      by_type(m, m->kl), "param_count", (json_int_t)(m->rows * m->cols), "metadata",
                      "shape", (json_int_t)m->rows, (json_int_t)m->cols, "lost_tokens",
-                     by_type(m, m->lost), "lost_tokens_all_anchors", by_type(m, m->lost_all),
-                     "bytes", bytes_by_type(m));
+                     by_type(m, m->lost), "lost_tokens_se", by_type(m, m->se), "bytes",
+                     bytes_by_type(m));
 }
 
 json_t *sensitivity_json(const Sensitivity *s) {
     json_t *reach = json_array(), *layers = json_array();
     for (int j = 0; j < s->k; j++) json_array_append_new(reach, json_real(s->reach[j]));
     for (int i = 0; i < s->n; i++) json_array_append_new(layers, module_json(&s->module[i]));
-    json_t *o = json_pack("{ss ss ss si ss sf sf so so}", "kind", "sensitivity", "model",
-                          "assistant", "format", mix_format_name(s->format), "k", s->k, "head",
-                          s->head == HEAD_CENTROID ? "centroid" : "dense", "tau", s->tau,
-                          "tau_all_anchors", s->all, "reach", reach, "layers", layers);
+    json_t *o = json_pack("{ss ss ss si ss sf so so}", "kind", "sensitivity", "model", "assistant",
+                          "format", mix_format_name(s->format), "k", s->k, "head",
+                          s->head == HEAD_CENTROID ? "centroid" : "dense", "tau", s->tau, "reach",
+                          reach, "layers", layers);
     CHECK_MEMORY(o);
     return o;
 }
@@ -55,7 +55,6 @@ json_t *sensitivity_json(const Sensitivity *s) {
 typedef struct {
     Component c;
     MixType type[ALLOCATE_WIDTHS];
-    double tokens[ALLOCATE_WIDTHS]; // lost by the walk, where c.lost is of all anchors
 } Row;
 
 static bool type_named(MixType *t, MixFormat format, const char *name) {
@@ -93,8 +92,8 @@ static bool read_width(Row *one, const json_t *layer, const char *name, MixForma
     one->c.bits[0] =
         format == MIX_MLX ? one->type[0].mlx.bits : 8.0 * (double)one->c.bytes[0] / (double)params;
     one->c.kl[0] = value_of(json_object_get(layer, "sensitivities"), name);
-    one->c.lost[0] = value_of(json_object_get(meta, "lost_tokens_all_anchors"), name);
-    one->tokens[0] = value_of(json_object_get(meta, "lost_tokens"), name);
+    one->c.lost[0] = value_of(json_object_get(meta, "lost_tokens"), name);
+    one->c.se[0] = value_of(json_object_get(meta, "lost_tokens_se"), name);
     return true;
 }
 
@@ -124,7 +123,7 @@ static bool read_row(Row *row, const json_t *layer, MixFormat format, Err *err) 
         row->c.bytes[i] = one[i].c.bytes[0];
         row->c.kl[i] = one[i].c.kl[0];
         row->c.lost[i] = one[i].c.lost[0];
-        row->tokens[i] = one[i].tokens[0];
+        row->c.se[i] = one[i].c.se[0];
         if (i > 0 &&
             (row->c.bytes[i] == row->c.bytes[i - 1] || row->c.bits[i] <= row->c.bits[i - 1]))
             return err_set(err, ERR_INPUT, "%s: two types of one size", row->c.name);
@@ -187,7 +186,7 @@ static Mix *mix_of(const Row *row, const Component *c, const int *width, int n, 
     for (int i = 0; i < n; i++) {
         MixModule *to = &m->module[m->n++];
         const int w = width[i];
-        *to = (MixModule){.type = row[i].type[w], .kl = c[i].kl[w], .lost = row[i].tokens[w]};
+        *to = (MixModule){.type = row[i].type[w], .kl = c[i].kl[w], .lost = c[i].lost[w]};
         strncpy(to->module, c[i].name, sizeof to->module - 1);
         m->high += w == c[i].widths - 1;
         m->low += w == 0;
