@@ -134,11 +134,12 @@ typedef struct {
         bool raw;             // prompt is already rendered text
     } generate;
     struct {
-        char *shapes; // demo | e4b | all
+        char *shapes; // demo | e4b | export | all
         int64_t seq, k;
         int64_t repeat;
         bool peers; // also run the PyTorch peers named by bench.peer_path
-        char *peer_path, *peer_tokenizer, *python;
+        char *peer_path, *peer_tokenizer, *peer_quantise, *python;
+        char *peer_ggml; // "" = llama-cpp-python's
         char *tokenizer; // "" = the target's
         StrList text;    // JSON lines whose strings are encoded
     } bench;

@@ -44,7 +44,7 @@ static bool add(List *l, const MergedTensor *t, int source, const char *name, Ml
     snprintf(in->dtype, sizeof in->dtype, "%s", t->tensor->dtype);
     memcpy(in->dim, t->tensor->dim, sizeof in->dim);
     if (part.rows > 0) in->dim[in->rank - 2] = part.rows;
-    // mlx-lm scales the output of this one in a layer that it cannot quantise
+    // mlx-lm before 0.32 has it in a layer that cannot be quantised
     in->never = strcmp(name, "per_layer_model_projection.weight") == 0;
     in->fixed = ends_with(name, ".router.proj.weight");
     part.source = source;
@@ -140,6 +140,10 @@ static bool write_config(const char *dir, const char *out_dir, const MlxRules *r
     for (size_t i = 0; i < sizeof TOWERS / sizeof *TOWERS; i++)
         if (json_is_object(json_object_get(config, TOWERS[i])))
             json_object_set_new(members, TOWERS[i], json_null());
+    // mlx-lm takes the vocabulary of a nested model from outside it, or assumes Gemma's own
+    json_t *vocab = json_object_get(json_object_get(config, "text_config"), "vocab_size");
+    if (vocab != NULL && json_object_get(config, "vocab_size") == NULL)
+        json_object_set(members, "vocab_size", vocab);
     mlx_rules_put(rules, members);
     const bool ok = carry_json(dir, out_dir, "config.json", members, err);
     json_decref(members);

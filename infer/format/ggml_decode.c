@@ -5,15 +5,14 @@
 void decode_f32(float *out, const uint8_t *q, int64_t blocks) {
     memcpy(out, q, (size_t)blocks * sizeof *out);
 }
-KERNEL void decode_f16(float *out, const uint8_t *q, int64_t blocks) {
-    for (int64_t i = 0; i < blocks; i++) out[i] = half_at(q + 2 * i);
+typedef uint16_t Bits __attribute__((aligned(1), may_alias));
+KERNEL void decode_f16(float *restrict out, const uint8_t *q, int64_t blocks) {
+    const Bits *restrict half = (const Bits *)q;
+    for (int64_t i = 0; i < blocks; i++) out[i] = f16_to_f32((f16){half[i]});
 }
-KERNEL void decode_bf16(float *out, const uint8_t *q, int64_t blocks) {
-    for (int64_t i = 0; i < blocks; i++) {
-        bf16 h;
-        memcpy(&h, q + 2 * i, sizeof h);
-        out[i] = bf16_to_f32(h);
-    }
+KERNEL void decode_bf16(float *restrict out, const uint8_t *q, int64_t blocks) {
+    const Bits *restrict half = (const Bits *)q;
+    for (int64_t i = 0; i < blocks; i++) out[i] = bf16_to_f32((bf16){half[i]});
 }
 
 KERNEL void decode_q8_0(float *out, const uint8_t *q, int64_t blocks) {

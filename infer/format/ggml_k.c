@@ -41,13 +41,12 @@ LANE_FN void finish_q6_k(uint8_t *out, const float *x, const float *scale, const
         const int whole = nearest_int(over * scale[j]);
         const int8_t s = (int8_t)(whole < 127 ? whole : 127);
         out[192 + j] = (uint8_t)s;
-        const float step = d * (float)s;
-        for (int i = SUB * j; i < SUB * (j + 1); i++) {
-            // a sub-block without a scale keeps the codes of its search
-            const float v = step != 0.0f ? x[i] / step : x[i] * inverse[j];
-            const int c = clamp_int(nearest_int(v), -32, 31) + 32;
-            code[i] = (uint8_t)(inverse[j] == 0.0f ? 0 : c);
-        }
+        const float step = d * (float)s, *v = x + SUB * j, over_j = inverse[j];
+        uint8_t *c = code + SUB * j;
+        if (step != 0.0f) EACH_ELEMENT(i, SUB)
+        c[i] = (uint8_t)(clamp_int(nearest_int(v[i] / step), -32, 31) + 32);
+        else // a sub-block without a scale keeps the codes of its search
+            EACH_ELEMENT(i, SUB) c[i] = (uint8_t)signed_code(v[i], over_j, 32);
     }
     pack_q6_k(out, code);
 }
@@ -98,11 +97,12 @@ LANE_FN void finish_q3_k(uint8_t *out, const float *x, float d, const uint8_t *s
     uint8_t code[BLOCK];
     const float stored = f16_to_f32(f16_from_f32(d));
     for (int j = 0; j < SUBS; j++) {
-        const float step = stored * (float)(scale[j] - 32);
-        for (int i = SUB * j; i < SUB * (j + 1); i++) {
-            const int c = clamp_int(nearest_int(x[i] / step), -4, 3) + 4;
-            code[i] = (uint8_t)(step != 0.0f ? c : found[i]);
-        }
+        const float step = stored * (float)(scale[j] - 32), *v = x + SUB * j;
+        uint8_t *c = code + SUB * j;
+        if (step != 0.0f)
+            EACH_ELEMENT(i, SUB) c[i] = (uint8_t)(clamp_int(nearest_int(v[i] / step), -4, 3) + 4);
+        else
+            memcpy(c, found + SUB * j, SUB);
     }
     pack_q3_k(out, code, scale);
     put_half(out + 108, d);

@@ -8,17 +8,18 @@ enum { BLOCK = 32, HALF = BLOCK / 2 };
 void encode_f32(const BlockRun *r) {
     memcpy(r->out, r->x, (size_t)r->blocks * sizeof *r->x);
 }
+typedef uint16_t Bits __attribute__((aligned(1), may_alias));
 KERNEL void encode_f16(const BlockRun *r) {
-    for (int64_t i = 0; i < r->blocks; i++) {
-        const f16 h = f16_from_f32(r->x[i]);
-        memcpy(r->out + 2 * i, &h, sizeof h);
-    }
+    const float *restrict x = r->x;
+    Bits *restrict out = (Bits *)r->out;
+    const int64_t n = r->blocks;
+    for (int64_t i = 0; i < n; i++) out[i] = f16_from_f32(x[i]).bits;
 }
 KERNEL void encode_bf16(const BlockRun *r) {
-    for (int64_t i = 0; i < r->blocks; i++) {
-        const bf16 h = bf16_from_f32(r->x[i]);
-        memcpy(r->out + 2 * i, &h, sizeof h);
-    }
+    const float *restrict x = r->x;
+    Bits *restrict out = (Bits *)r->out;
+    const int64_t n = r->blocks;
+    for (int64_t i = 0; i < n; i++) out[i] = bf16_from_f32(x[i]).bits;
 }
 
 LANE_FN float block_peak(const float *x) { // largest magnitude
@@ -49,27 +50,13 @@ KERNEL void encode_q8_0(const BlockRun *r) {
     }
 }
 
-// Levels are compared by their distances, the lower index wins. The negative ones have the
-// distances that the positive ones have from -x.
+// Nearest level, the lower of two equally near, and never -0: it is past the middle between two
+// levels exactly where the distances say so, since near a middle both are exact in f32.
 LANE_FN int mxfp4_code(float x, float d) {
     const float v = fabsf(x);
-    float best = v;
-    int code = 0;
-#define LEVEL(k, level)                                                                            \
-    do {                                                                                           \
-        const float error = fabsf((level)*d - v);                                                  \
-        code = error < best ? (k) : code;                                                          \
-        best = error < best ? error : best;                                                        \
-    } while (0)
-    LEVEL(1, 1.0f);
-    LEVEL(2, 2.0f);
-    LEVEL(3, 3.0f);
-    LEVEL(4, 4.0f);
-    LEVEL(5, 6.0f);
-    LEVEL(6, 8.0f);
-    LEVEL(7, 12.0f);
-#undef LEVEL
-    return code | (x < 0.0f && code != 0 ? 8 : 0);
+    const int code = (v > 0.5f * d) + (v > 1.5f * d) + (v > 2.5f * d) + (v > 3.5f * d) +
+                     (v > 5.0f * d) + (v > 7.0f * d) + (v > 10.0f * d);
+    return code | ((code != 0) & (x < 0.0f)) << 3;
 }
 
 KERNEL void encode_mxfp4(const BlockRun *r) {

@@ -1,11 +1,11 @@
 // tests/infer/format/ggml_blocks_test.c - known vectors, edges, what is refused.
 #include "infer/format/ggml_blocks.h"
 
-#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "infer/base/cores.h"
 #include "tests/infer/format/quant_edges.h"
 
 // Of a block's largest magnitude, how far any weight may come back; measured on the kinds of
@@ -160,12 +160,12 @@ static void any_number_of_threads_writes_the_same(void **state) {
     float *x = malloc(ROWS * N * sizeof *x);
     uint8_t *a = malloc(ROWS * N * 4), *b = malloc(ROWS * N * 4);
     for (int i = 0; i < ROWS * N; i++) x[i] = edge_value(EDGE_KINDS - 1, i / N, i % N);
-    const int threads = omp_get_max_threads();
+    const int threads = cores_used();
     for (int t = 0; t < TYPE_COUNT; t++) {
         const int64_t bytes = ROWS * ggml_row_bytes(TYPES[t].type, N);
-        omp_set_num_threads(1);
+        cores_use(1);
         assert_ok(ggml_encode(TYPES[t].type, a, x, ROWS, N, NULL, &err), err);
-        omp_set_num_threads(3);
+        cores_use(3);
         assert_ok(ggml_encode(TYPES[t].type, b, x, ROWS, N, NULL, &err), err);
         assert_memory_equal(a, b, bytes);
         // and each row alone
@@ -175,7 +175,7 @@ static void any_number_of_threads_writes_the_same(void **state) {
             assert_memory_equal(a + r * row, b, row);
         }
     }
-    omp_set_num_threads(threads);
+    cores_use(threads);
     free(x);
     free(a);
     free(b);
