@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "eval/count/acceptance_notes.h"
+#include "eval/count/quantmatrix.h"
 
 const char *report_rule(const json_t *report, size_t i) {
     const json_t *rules = json_object_get(report, "rules");
@@ -173,6 +174,8 @@ void acceptance_markdown(FILE *out, const json_t *report, bool detailed) {
             json_string_value(json_object_get(
                 json_object_get(json_object_get(report, "drafters"), names.name[0]), "dtype")));
     tables(out, report, &names, K);
+    if (json_object_get(report, "quant_matrix") != NULL)
+        quantmatrix_markdown(out, json_object_get(report, "quant_matrix"));
     acceptance_slices(out, report, &names);
     statistics(out, report);
     if (detailed) acceptance_notes(out, report, &names);
