@@ -8,8 +8,8 @@
 
 #include "data/held_out.h"
 #include "eval/cost/recommend.h"
+#include "eval/count/quantmatrix.h"
 #include "eval/eval_parts.h"
-#include "eval/quant/quantmatrix.h"
 #include "eval/report/report.h"
 #include "infer/base/hash_cache.h"
 #include "infer/base/json.h"
@@ -215,8 +215,6 @@ static bool print_report(const Cli *cli, const json_t *report, Err *err) {
     if (cli->json) return json_print(report, err);
     acceptance_markdown(stdout, report, false);
     if (!recommendations_markdown(stdout, report, false, err)) return false;
-    const json_t *matrix = json_object_get(report, "quant_matrix");
-    if (matrix != NULL) quantmatrix_markdown(stdout, matrix);
     if (json_object_get(report, "paired") == NULL) print_hint(report);
     const json_t *audit = json_object_get(report, "audit");
     if (audit != NULL) audit_markdown(stdout, audit);

@@ -26,11 +26,23 @@ static bool open_checkpoint(ExportJob *j, Err *err) {
            sha256_remembered(&j->sha, path, j->hashes, err);
 }
 
+// The drafter goes out with the target's tokenizer, for that target: width, vocabulary and K/V must
+// be its own.
+static bool load_pair(const Settings *s, AssistantConfig *stock, Err *err) {
+    TargetConfig *target = malloc(sizeof *target); // large: every layer's kind
+    CHECK_MEMORY(target);
+    const bool ok = assistant_config_load(stock, s->model.assistant_path, err) &&
+                    target_config_load(target, s->model.target_path, err) &&
+                    pair_check(target, stock, err);
+    free(target);
+    return ok;
+}
+
 static bool open_drafter(ExportJob *j, Err *err) {
     char path[PATH_ROOM];
     AssistantConfig stock;
     const Settings *s = j->s;
-    if (!assistant_config_load(&stock, s->model.assistant_path, err)) return false;
+    if (!load_pair(s, &stock, err)) return false;
     j->k = s->export_.draft_tokens > 0 ? s->export_.draft_tokens : stock.draft_tokens;
     if (j->k <= 0) {
         j->k = s->eval.select_k;

@@ -5,7 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PIECE_BYTES = 16 << 20 };
+#include "infer/base/file.h"
+#include "infer/base/json.h"
+
+enum { PIECE_BYTES = 16 << 20, CONFIG_LIMIT = 16 << 20 };
 
 struct MlxModel {
     StFile *file;
@@ -126,20 +129,28 @@ static bool check_rules(const MlxModel *m, Err *err) {
     return true;
 }
 
-MlxModel *mlx_model_open(const char *dir, Err *err) {
+MlxModel *mlx_model_of(StFile *file, const json_t *config, Err *err) {
     MlxModel *m = calloc(1, sizeof *m);
     CHECK_MEMORY(m);
-    bool ok = mlx_rules_load(&m->rules, dir, err) && (m->file = st_open(dir, err)) != NULL;
-    if (ok) {
-        m->tensor = calloc((size_t)st_count(m->file) + 1, sizeof *m->tensor);
-        CHECK_MEMORY(m->tensor);
-        for (int i = 0; ok && i < st_count(m->file); i++)
-            ok = add_tensor(m, st_at(m->file, i), err) || err_wrap(err, "%s", dir);
-        ok = ok && (check_rules(m, err) || err_wrap(err, "%s", dir));
-    }
-    if (ok) return m;
+    m->file = file;
+    m->tensor = calloc((size_t)st_count(file) + 1, sizeof *m->tensor);
+    CHECK_MEMORY(m->tensor);
+    bool ok = mlx_rules_read(&m->rules, config, err);
+    for (int i = 0; ok && i < st_count(file); i++) ok = add_tensor(m, st_at(file, i), err);
+    if (ok && check_rules(m, err)) return m;
     mlx_model_close(m);
     return NULL;
+}
+
+MlxModel *mlx_model_open(const char *dir, Err *err) {
+    char path[PATH_ROOM];
+    json_t *config = json_read_file(path_join(path, dir, "config.json"), CONFIG_LIMIT, err);
+    if (config == NULL) return NULL;
+    StFile *file = st_open(dir, err);
+    MlxModel *m = file != NULL ? mlx_model_of(file, config, err) : NULL;
+    if (file != NULL && m == NULL) err_wrap(err, "%s", dir);
+    json_decref(config);
+    return m;
 }
 
 void mlx_model_close(MlxModel *m) {

@@ -23,6 +23,9 @@ typedef struct MlxModel MlxModel;
 // has a rule and every rule of a quantised module has its tensors, shapes and dtypes are what the
 // rule says. ERR_INPUT names the module. A folder without a block is opened with plain tensors.
 MUST_CHECK MlxModel *mlx_model_open(const char *dir, Err *err);
+// The same of a file and a configuration that are open already; the file is the model's from here
+// on, whatever is returned.
+MUST_CHECK MlxModel *mlx_model_of(StFile *file, const json_t *config, Err *err);
 void mlx_model_close(MlxModel *m);
 const StFile *mlx_model_file(const MlxModel *m);
 const MlxRules *mlx_model_rules(const MlxModel *m);

@@ -94,6 +94,15 @@ static void what_cannot_be_is_refused_in_one_line(void **state) {
     }
 }
 
+static const char *file_text(const char *name) {
+    Err err = {0};
+    size_t size;
+    static char *text;
+    free(text);
+    assert_ok((text = file_read(in_work(name), 1 << 26, &size, &err)) != NULL, err);
+    return text;
+}
+
 static double cell(const json_t *o, const char *key, size_t k) {
     return json_number_value(json_array_get(at(o, key), k));
 }
@@ -148,10 +157,12 @@ static void every_kind_of_artifact_is_read_back(void **state) {
         assert_true(fabs(cell(row(o, "g16"), "tau", k) - dense) < 0.06 * dense);
         assert_true(cell(row(o, "trained"), "change", k) == 0);
     }
-    if (getenv("SHOW")) fputs(s.out, stderr);
     assert_non_null(strstr(s.out, "| g4 | GGUF "));
     assert_non_null(
         strstr(s.out, "| artifact | stored as | head | bits/weight | MB | 1 | 2 | 3 |"));
+    const char *page = file_text("eval/report.html");
+    assert_non_null(strstr(page, "What is stored, and tau by draft length"));
+    assert_non_null(strstr(page, "/quant_matrix/artifacts/6/tau/2"));
     json_decref(o);
     json_decref(all);
 }

@@ -148,7 +148,7 @@ static const char *written_with(const char *module, const MixType *t, const floa
     return dir;
 }
 
-static double tau_of(const Assistant *a, Head head, double *all) {
+static double tau_of(const Assistant *a, Head head, double rounds[SEQS]) {
     Err err = {0};
     Measured counts[SEQS];
     MeasuredPool *pool = calloc(1, sizeof *pool);
@@ -162,7 +162,7 @@ static double tau_of(const Assistant *a, Head head, double *all) {
     assert_ok(measurer_run(m, a, counts, pool, &err), err);
     measurer_close(m);
     const double tau = acceptance_tau(&pool->k[RULE_GREEDY][head][K]);
-    *all = biased_uniform_anchors(&pool->all[RULE_GREEDY][head], K);
+    for (int i = 0; i < SEQS; i++) rounds[i] = counts[i].k[RULE_GREEDY][head][K].rounds;
     free(pool);
     return tau;
 }
@@ -176,16 +176,19 @@ static const ModuleSensitivity *module(const Sensitivity *s, const char *name) {
 
 static void expect_direct(const Sensitivity *s, const char *name, int width,
                           const float *importance) {
-    double all, base_all;
+    double now[SEQS], was[SEQS];
     const ModuleSensitivity *m = module(s, name);
     Assistant *a = drafter(written_with(name, &m->type[width], importance));
-    const double tau = tau_of(a, s->head, &all), base = tau_of(pair.assistant, s->head, &base_all);
+    const double tau = tau_of(a, s->head, now), base = tau_of(pair.assistant, s->head, was);
     assistant_close(a);
     assert_true(base > 1.05); // the text is the target's: drafts stand now and then
     assert_true(fabs(s->tau - base) < 1e-12);
-    if (fabs(m->lost[width] - (base - tau)) > 1e-12 ||
-        fabs(m->lost_all[width] - (base_all - all)) > 1e-12)
+    if (fabs(m->lost[width] - (base - tau)) > 1e-12)
         fail_msg("%s: lost %.12g, directly %.12g", name, m->lost[width], base - tau);
+    // of two values the standard deviation is their distance / sqrt 2, of their sum the distance
+    const double apart = fabs((now[0] - was[0]) - (now[1] - was[1])), rounds = now[0] + now[1],
+                 se = tau / rounds * fmax(apart, 1.0);
+    assert_true(fabs(m->se[width] - se) < 1e-9);
 }
 
 static void lost_tokens_are_those_of_a_drafter_written_so(void **state) {

@@ -179,6 +179,16 @@ static void formats_that_do_not_exist_are_refused_before_anything_is_written(voi
     }
 }
 
+static void a_drafter_of_another_target_is_refused(void **state) {
+    (void)state;
+    Err err = {0};
+    const char *const set[] = {"export.to=mlx:q4", "model.target_path=tests/golden/e2b/target",
+                               NULL};
+    assert_false(export_to(new_run(0.25, NULL), set, &err));
+    assert_int_equal(err.code, ERR_INPUT);
+    assert_non_null(strstr(err.text, "256")); // the width of the pair's hidden states
+}
+
 static void targets_have_cards_and_need_no_drafter(void **state) {
     (void)state;
     Err err = {0};
@@ -210,6 +220,7 @@ int main(void) {
         cmocka_unit_test(a_quantised_card_tells_whether_it_was_measured),
         cmocka_unit_test(formats_that_do_not_exist_are_refused_before_anything_is_written),
         cmocka_unit_test(targets_have_cards_and_need_no_drafter),
+        cmocka_unit_test(a_drafter_of_another_target_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
