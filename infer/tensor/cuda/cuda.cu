@@ -99,7 +99,7 @@ static void *cuda_alloc_host(Device *dev, size_t bytes, Err *err) {
     void *p = NULL;
     cudaError_t e = cudaSetDevice(cu->device);
     if (e == cudaSuccess) e = cudaHostAlloc(&p, bytes > 0 ? bytes : 1, cudaHostAllocDefault);
-    if (e == cudaSuccess) return memset(p, 0, bytes);
+    if (e == cudaSuccess) return p;
     cudaGetLastError();
     err_set(err, ERR_FAILED, "GPU %d: %s: %zu bytes of pinned memory wanted", cu->device,
             cudaGetErrorString(e), bytes);
