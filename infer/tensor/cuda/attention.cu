@@ -5,7 +5,7 @@
 // blocks, and what these found is combined in order.
 #include "infer/tensor/cuda/attention.cuh"
 
-enum { SPLITS_MAX = 64, COMBINE_THREADS = 256 };
+constexpr int SPLITS_MAX = 64, COMBINE_THREADS = 256;
 
 static void check_attention(Tensor o, Tensor lse, Tensor q, const AttnArgs *a) {
     CHECK(a->hd > 0 && a->hd <= ATTN_HD_MAX && a->kv_heads > 0 && a->heads % a->kv_heads == 0);
@@ -157,8 +157,10 @@ void cuda_attention(Device *dev, Tensor o, Tensor lse, Tensor q, const AttnArgs 
     c.o = o, c.lse = lse;
     for (int at = 0; next_segments(&c, a, &at);) {
         if (!plan_splits(cu, &c, a, shape.keys, few || !mma ? 2 * cu->sms : cu->sms)) return;
-        if (mma) attn_mma(cu, &c, few);
-        else attn_any(cu, &c);
+        if (mma)
+            attn_mma(cu, &c, few);
+        else
+            attn_any(cu, &c);
         if (c.splits > 1) combine(cu, &c);
     }
 }
@@ -176,7 +178,9 @@ void cuda_attention_back(Device *dev, Tensor dq, Tensor do_, Tensor o, Tensor q,
     AttnCall c = call_of(a, q, mma ? attn_mma_back_shape(cu, a->hd) : attn_any_shape(a->hd));
     c.o = o, c.lse = lse, c.do_ = do_, c.dq = dq;
     for (int at = 0; next_segments(&c, a, &at);) {
-        if (mma) attn_mma_back(cu, &c);
-        else attn_any_back(cu, &c);
+        if (mma)
+            attn_mma_back(cu, &c);
+        else
+            attn_any_back(cu, &c);
     }
 }

@@ -9,6 +9,8 @@
 #ifndef CUDA_ATTENTION_CUH
 #define CUDA_ATTENTION_CUH
 
+#include <limits.h>
+
 #include "infer/tensor/cuda/cuda.cuh"
 
 #define LOG2_E 1.44269504f
@@ -119,8 +121,10 @@ DEVICE_FN bool attn_any_sees(const AttnSeen &s, int nq, int key) {
     int i = 0, n = nq; // of the queries that end behind the key, the first begins earliest
     while (i < n) {
         const int m = (i + n) / 2;
-        if (s.to[m] > key) n = m;
-        else i = m + 1;
+        if (s.to[m] > key)
+            n = m;
+        else
+            i = m + 1;
     }
     return i < nq && s.from[i] <= key;
 }

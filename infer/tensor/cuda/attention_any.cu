@@ -6,7 +6,8 @@
 // columns; lane l columns l + 32 j.
 #include "infer/tensor/cuda/attention.cuh"
 
-enum { THREADS = 256, KEYS = 64, SLICE = 32, FEW = 8 }; // columns of a slice; keys summed at a time
+constexpr int THREADS = 256, KEYS = 64;
+constexpr int SLICE = 32, FEW = 8; // columns of a slice; keys summed at a time
 
 template <int WIDE, int RW> struct AnyShape {
     static constexpr int ROWS = 8 * RW, RI = ROWS / 16, KI = KEYS / 16, CI = WIDE / WARP;
@@ -34,14 +35,13 @@ DEVICE_FN void any_scores(float (&s)[S::RI][S::KI], const AttnCall &c, const Any
         for (int i = (int)threadIdx.x / SLICE; i < S::ROWS; i += THREADS / SLICE) {
             const bool there = col < c.hd && i < a.b.nq * a.b.nh;
             const AttnPlace p = attn_place(a.b, there ? i : 0);
-            xs[k * (S::ROWS + 1) + i] =
-                there ? load_one(x, p.r, (int64_t)p.h * c.hd + col) : 0.0f;
+            xs[k * (S::ROWS + 1) + i] = there ? load_one(x, p.r, (int64_t)p.h * c.hd + col) : 0.0f;
         }
         for (int i = (int)threadIdx.x / SLICE; i < KEYS; i += THREADS / SLICE) {
             const bool there = col < c.hd && attn_any_sees(a.see, a.b.nq, at + i);
-            ks[k * (KEYS + 1) + i] = there ? load_one(keys, at + i - c.seg[a.b.seg].first,
-                                                      (int64_t)a.b.kv * c.hd + col)
-                                           : 0.0f;
+            ks[k * (KEYS + 1) + i] =
+                there ? load_one(keys, at + i - c.seg[a.b.seg].first, (int64_t)a.b.kv * c.hd + col)
+                      : 0.0f;
         }
         __syncthreads();
 #pragma unroll 4
@@ -59,8 +59,7 @@ DEVICE_FN void any_scores(float (&s)[S::RI][S::KI], const AttnCall &c, const Any
     }
 }
 
-template <typename S>
-DEVICE_FN bool any_sees(const AnyBlock<S> &a, int row, int key) {
+template <typename S> DEVICE_FN bool any_sees(const AnyBlock<S> &a, int row, int key) {
     const int q = row / a.b.nh;
     return q < a.b.nq && key >= a.see.from[q] && key < a.see.to[q];
 }
@@ -76,9 +75,9 @@ DEVICE_FN void any_accumulate(float (&acc)[RW][S::CI], const AttnCall &c, const 
         for (int i = (int)threadIdx.x; i < FEW * WIDE; i += THREADS) {
             const int key = at + n0 + i / WIDE, col = i % WIDE;
             const bool there = col < c.hd && attn_any_sees(a.see, a.b.nq, key);
-            a.room[i] = there ? load_one(x, key - c.seg[a.b.seg].first,
-                                         (int64_t)a.b.kv * c.hd + col)
-                              : 0.0f;
+            a.room[i] = there
+                            ? load_one(x, key - c.seg[a.b.seg].first, (int64_t)a.b.kv * c.hd + col)
+                            : 0.0f;
         }
         __syncthreads();
 #pragma unroll 1
@@ -132,8 +131,10 @@ DEVICE_FN void any_output(const AttnCall &c, const AttnRows &b, const float (&o)
         for (int j = 0; j < S::CI; j++) {
             const int col = lane + WARP * j;
             if (col >= c.hd) continue;
-            if (c.splits > 1) c.part[part * c.hd + col] = o[i][j];
-            else store_one(c.o, at.r, (int64_t)at.h * c.hd + col, o[i][j] * share);
+            if (c.splits > 1)
+                c.part[part * c.hd + col] = o[i][j];
+            else
+                store_one(c.o, at.r, (int64_t)at.h * c.hd + col, o[i][j] * share);
         }
     }
 }
@@ -242,25 +243,34 @@ AttnShape attn_any_shape(int hd) {
     return AttnShape{hd <= 512 ? 64 : 32, KEYS};
 }
 
-template <typename S>
-static void start(Cuda *cu, void (*kernel)(AttnCall), const AttnCall *c) {
+template <typename S> static void start(Cuda *cu, void (*kernel)(AttnCall), const AttnCall *c) {
     const dim3 grid((unsigned)c->tiles, (unsigned)(c->heads / c->group * c->parts),
                     (unsigned)c->splits);
     launch(cu, kernel, grid, dim3(THREADS), shared_bytes<S>(), *c);
 }
 
 void attn_any(Cuda *cu, const AttnCall *c) {
-    if (c->hd <= 64) start<AnyShape<64, 8>>(cu, attn_any_kernel<64, 8>, c);
-    else if (c->hd <= 128) start<AnyShape<128, 8>>(cu, attn_any_kernel<128, 8>, c);
-    else if (c->hd <= 256) start<AnyShape<256, 8>>(cu, attn_any_kernel<256, 8>, c);
-    else if (c->hd <= 512) start<AnyShape<512, 8>>(cu, attn_any_kernel<512, 8>, c);
-    else start<AnyShape<1024, 4>>(cu, attn_any_kernel<1024, 4>, c);
+    if (c->hd <= 64)
+        start<AnyShape<64, 8>>(cu, attn_any_kernel<64, 8>, c);
+    else if (c->hd <= 128)
+        start<AnyShape<128, 8>>(cu, attn_any_kernel<128, 8>, c);
+    else if (c->hd <= 256)
+        start<AnyShape<256, 8>>(cu, attn_any_kernel<256, 8>, c);
+    else if (c->hd <= 512)
+        start<AnyShape<512, 8>>(cu, attn_any_kernel<512, 8>, c);
+    else
+        start<AnyShape<1024, 4>>(cu, attn_any_kernel<1024, 4>, c);
 }
 
 void attn_any_back(Cuda *cu, const AttnCall *c) {
-    if (c->hd <= 64) start<AnyShape<64, 8>>(cu, attn_any_back_kernel<64, 8>, c);
-    else if (c->hd <= 128) start<AnyShape<128, 8>>(cu, attn_any_back_kernel<128, 8>, c);
-    else if (c->hd <= 256) start<AnyShape<256, 8>>(cu, attn_any_back_kernel<256, 8>, c);
-    else if (c->hd <= 512) start<AnyShape<512, 8>>(cu, attn_any_back_kernel<512, 8>, c);
-    else start<AnyShape<1024, 4>>(cu, attn_any_back_kernel<1024, 4>, c);
+    if (c->hd <= 64)
+        start<AnyShape<64, 8>>(cu, attn_any_back_kernel<64, 8>, c);
+    else if (c->hd <= 128)
+        start<AnyShape<128, 8>>(cu, attn_any_back_kernel<128, 8>, c);
+    else if (c->hd <= 256)
+        start<AnyShape<256, 8>>(cu, attn_any_back_kernel<256, 8>, c);
+    else if (c->hd <= 512)
+        start<AnyShape<512, 8>>(cu, attn_any_back_kernel<512, 8>, c);
+    else
+        start<AnyShape<1024, 4>>(cu, attn_any_back_kernel<1024, 4>, c);
 }

@@ -7,9 +7,7 @@
 
 // Rows' maxima and sums so far; sums are of this thread's columns only until the end. In units of
 // log2 e, for exp2.
-template <typename S> struct Softmax {
-    float max[S::MI][2], sum[S::MI][2];
-};
+template <typename S> struct Softmax { float max[S::MI][2], sum[S::MI][2]; };
 
 // Each row's maximum over this warp's keys, for all warps to see.
 template <typename S>
@@ -51,7 +49,8 @@ DEVICE_FN void put_weights(uint4 *p, float (&o)[S::MI][S::CT][4], Softmax<S> &r,
             }
             r.max[mi][h] = m, r.sum[mi][h] = sum;
 #pragma unroll
-            for (int ct = 0; ct < S::CT; ct++) o[mi][ct][2 * h] *= shrink, o[mi][ct][2 * h + 1] *= shrink;
+            for (int ct = 0; ct < S::CT; ct++)
+                o[mi][ct][2 * h] *= shrink, o[mi][ct][2 * h + 1] *= shrink;
         }
 }
 
@@ -118,8 +117,7 @@ template <typename S> static size_t shared_bytes() {
 template <typename S, int BLOCKS>
 __global__ void __launch_bounds__(S::THREADS, BLOCKS) attn_mma_kernel(AttnCall c) {
     SHARED_MEMORY(memory);
-    uint4 *q = (uint4 *)memory, *k = q + S::M * S::CH, *v = k + S::N * S::CH,
-          *p = v + S::N * S::CH;
+    uint4 *q = (uint4 *)memory, *k = q + S::M * S::CH, *v = k + S::N * S::CH, *p = v + S::N * S::CH;
     float *top = (float *)(p + S::M * S::PCH); // (WN, M)
     const AttnRows b = attn_rows(c);
     const AttnSeen see = attn_seen(c, b, (int *)(top + S::WN * S::M));
@@ -132,8 +130,7 @@ __global__ void __launch_bounds__(S::THREADS, BLOCKS) attn_mma_kernel(AttnCall c
 #pragma unroll
     for (int i = 0; i < 2 * S::MI; i++) r.max[i / 2][i % 2] = -INFINITY, r.sum[i / 2][i % 2] = 0.0f;
     load_work_rows<S>(q, c.q, b);
-    if (tiles.first < tiles.end)
-        load_key_tile<S>(k, seg.k, seg.first, b, see, tiles.first * S::N);
+    if (tiles.first < tiles.end) load_key_tile<S>(k, seg.k, seg.first, b, see, tiles.first * S::N);
     copy_async_commit();
     for (int tile = tiles.first; tile < tiles.end; tile++) {
         const int at = tile * S::N;
@@ -181,9 +178,14 @@ template <typename S, int BLOCKS> static void start(Cuda *cu, const AttnCall *c)
 }
 
 void attn_mma(Cuda *cu, const AttnCall *c, bool few) {
-    if (c->hd == 256 && few) start<Few256, 2>(cu, c);
-    else if (c->hd == 256) start<Many256, 1>(cu, c);
-    else if (few) start<Few512, 2>(cu, c);
-    else if (is_roomy(cu)) start<Many512, 1>(cu, c);
-    else start<Small512, 1>(cu, c);
+    if (c->hd == 256 && few)
+        start<Few256, 2>(cu, c);
+    else if (c->hd == 256)
+        start<Many256, 1>(cu, c);
+    else if (few)
+        start<Few512, 2>(cu, c);
+    else if (is_roomy(cu))
+        start<Many512, 1>(cu, c);
+    else
+        start<Small512, 1>(cu, c);
 }

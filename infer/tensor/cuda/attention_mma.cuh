@@ -28,15 +28,11 @@ template <typename S> struct MmaThread {
     __device__ __forceinline__ int row(int mi, int h) const {
         return row0 + 16 * mi + lane_id() / 4 + 8 * h;
     }
-    __device__ __forceinline__ int key0() const {
-        return wn * (S::N / S::WN);
-    }
+    __device__ __forceinline__ int key0() const { return wn * (S::N / S::WN); }
     __device__ __forceinline__ int key(int nt, int e) const {
         return key0() + 8 * nt + lane_id() % 4 * 2 + (e & 1);
     }
-    __device__ __forceinline__ int col() const {
-        return wn * (S::HD / S::WN) + lane_id() % 4 * 2;
-    }
+    __device__ __forceinline__ int col() const { return wn * (S::HD / S::WN) + lane_id() % 4 * 2; }
 };
 
 // Scores of keys that a row does not see become x; the tile begins at key `at`.
@@ -94,8 +90,10 @@ template <int MI, int CT> DEVICE_FN void clear_tile(float (&t)[MI][CT][4]) {
 
 // Two neighbouring elements of an (any) tensor.
 DEVICE_FN void store_pair(const Tensor &t, int64_t r, int64_t c, float x, float y) {
-    if (t.dtype == DT_F32) *(float2 *)f32_at(t, r, c) = make_float2(x, y);
-    else *(uint32_t *)bf16_at(t, r, c) = bf16_pack(x, y);
+    if (t.dtype == DT_F32)
+        *(float2 *)f32_at(t, r, c) = make_float2(x, y);
+    else
+        *(uint32_t *)bf16_at(t, r, c) = bf16_pack(x, y);
 }
 DEVICE_FN void add_pair(const Tensor &t, int64_t r, int64_t c, float x, float y) {
     if (t.dtype == DT_F32) {

@@ -23,10 +23,8 @@ DEVICE_FN void put_deltas(float *delta, const AttnCall &c, const AttnRows &b) {
     }
 }
 
-// Per row of a thread: log2 e lse, and do.o.
-template <typename S> struct Forward {
-    float lse[S::MI][2], delta[S::MI][2];
-};
+// Per row of a thread: log-sum-exp, and do.o.
+template <typename S> struct Forward { float lse[S::MI][2], delta[S::MI][2]; };
 
 template <typename S>
 DEVICE_FN Forward<S> forward_of(const AttnCall &c, const AttnRows &b, const float *delta,
@@ -38,7 +36,7 @@ DEVICE_FN Forward<S> forward_of(const AttnCall &c, const AttnRows &b, const floa
         for (int h = 0; h < 2; h++) {
             const int row = t.row(mi, h);
             const AttnPlace at = attn_place(b, row < b.nq * b.nh ? row : 0);
-            f.lse[mi][h] = *f32_at(c.lse, at.r, at.h) * LOG2_E;
+            f.lse[mi][h] = *f32_at(c.lse, at.r, at.h);
             f.delta[mi][h] = delta[row];
         }
     return f;
@@ -54,7 +52,7 @@ DEVICE_FN void score_gradients(float (&s)[S::MI][S::NT][4], const float (&dp)[S:
         for (int nt = 0; nt < S::NT; nt++)
 #pragma unroll
             for (int e = 0; e < 4; e++)
-                s[mi][nt][e] = exp2_fast(fmaf(s[mi][nt][e], LOG2_E, -f.lse[mi][e / 2])) *
+                s[mi][nt][e] = exp2_fast((s[mi][nt][e] - f.lse[mi][e / 2]) * LOG2_E) *
                                (dp[mi][nt][e] - f.delta[mi][e / 2]);
 }
 
@@ -155,7 +153,10 @@ template <typename S> static void start(Cuda *cu, const AttnCall *c) {
 }
 
 void attn_mma_back(Cuda *cu, const AttnCall *c) {
-    if (c->hd == 512) start<Back512>(cu, c);
-    else if (is_roomy(cu)) start<Back256>(cu, c);
-    else start<Small256>(cu, c);
+    if (c->hd == 512)
+        start<Back512>(cu, c);
+    else if (is_roomy(cu))
+        start<Back256>(cu, c);
+    else
+        start<Small256>(cu, c);
 }

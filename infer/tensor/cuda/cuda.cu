@@ -13,8 +13,18 @@ static const Ops cuda_ops = {
     .matmul_nt = cuda_matmul_nt,
     .matmul_nn = cuda_matmul_nn,
     .matmul_tn = cuda_matmul_tn,
+    .attention = cuda_attention,
+    .attention_back = cuda_attention_back,
     .axpby = cuda_axpby,
     .softcap = cuda_softcap,
+    .top2 = cuda_top2,
+    .topk = cuda_topk,
+    .lse_tile = cuda_lse_tile,
+    .prob_tile = cuda_prob_tile,
+    .loss_tile = cuda_loss_tile,
+    .cluster_mass = cuda_cluster_mass,
+    .cluster_ce = cuda_cluster_ce,
+    .cluster_logits = cuda_cluster_logits,
     .sumsq = cuda_sumsq,
 };
 

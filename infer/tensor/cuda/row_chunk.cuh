@@ -9,11 +9,8 @@
 
 #include "infer/tensor/cuda/cuda.cuh"
 
-enum {
-    CHUNK_THREADS = 256,
-    CHUNK_HELD = 32, // elements of a thread
-    CHUNK_COLS = CHUNK_THREADS * CHUNK_HELD
-};
+constexpr int CHUNK_THREADS = 256, CHUNK_HELD = 32; // elements of a thread
+constexpr int CHUNK_COLS = CHUNK_THREADS * CHUNK_HELD;
 
 static inline int chunks_of(int64_t cols) {
     return (int)ceil_div(cols, CHUNK_COLS);
@@ -23,7 +20,7 @@ static inline dim3 chunk_grid(Tensor z) {
     return dim3((unsigned)(z.rows * chunks_of(z.cols)));
 }
 // One warp a row.
-enum { FINISH_THREADS = 128 };
+constexpr int FINISH_THREADS = 128;
 static inline dim3 finish_grid(int64_t rows) {
     return dim3((unsigned)ceil_div(rows, FINISH_THREADS / WARP));
 }

@@ -127,8 +127,7 @@ DEVICE_FN void tile_accumulate(float (&acc)[MI][CT][4], const uint4 *p, int row0
 }
 
 // Two neighbouring columns as a word of a tile's row: word w of chunk c.
-template <int CH>
-DEVICE_FN void put_pair(uint4 *tile, int r, int c, int w, float x, float y) {
+template <int CH> DEVICE_FN void put_pair(uint4 *tile, int r, int c, int w, float x, float y) {
     reinterpret_cast<uint32_t *>(tile + chunk_at<CH>(r, c))[w] = bf16_pack(x, y);
 }
 

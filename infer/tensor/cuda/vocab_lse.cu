@@ -48,8 +48,10 @@ template <int V> __global__ void __launch_bounds__(CHUNK_THREADS) lse_kernel(Ten
         p.best = best2_block(p.best);
     }
     if (threadIdx.x != 0) return;
-    if (c.part) c.part[blockIdx.x] = p;
-    else lse_finish(c, k.row, p);
+    if (c.part)
+        c.part[blockIdx.x] = p;
+    else
+        lse_finish(c, k.row, p);
 }
 
 __global__ void __launch_bounds__(FINISH_THREADS)
@@ -112,7 +114,8 @@ DEVICE_FN void prob_finish(const ProbCall &c, int64_t r, ProbPart s, double log_
     sum[1] = s.pd - log_sum * s.p;
 }
 
-template <int V> __global__ void __launch_bounds__(CHUNK_THREADS) prob_kernel(Tensor z, ProbCall c) {
+template <int V>
+__global__ void __launch_bounds__(CHUNK_THREADS) prob_kernel(Tensor z, ProbCall c) {
     const Chunk k = chunk_here<V>(z.cols);
     __shared__ RowLog shared_log;
     if (threadIdx.x == 0) shared_log = row_log(c.lse, k.row, c.temp);
@@ -134,8 +137,10 @@ template <int V> __global__ void __launch_bounds__(CHUNK_THREADS) prob_kernel(Te
     if (c.psum.data == NULL) return;
     const ProbPart s = {block_sum((double)sum), block_sum((double)dot)};
     if (threadIdx.x != 0) return;
-    if (c.part) c.part[blockIdx.x] = s;
-    else prob_finish(c, k.row, s, l.log_sum);
+    if (c.part)
+        c.part[blockIdx.x] = s;
+    else
+        prob_finish(c, k.row, s, l.log_sum);
 }
 
 __global__ void __launch_bounds__(FINISH_THREADS)

@@ -1,4 +1,5 @@
-// infer/tensor/cuda/vocab_lse.cuh - a row's running softmax: (max x, sum e^(x - max)), x = z / temp.
+// infer/tensor/cuda/vocab_lse.cuh - a row's running softmax: (max x, sum e^(x - max)), x = z /
+// temp.
 #ifndef CUDA_VOCAB_LSE_CUH
 #define CUDA_VOCAB_LSE_CUH
 
