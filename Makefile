@@ -1,8 +1,9 @@
-# draftsmith: make [CUDA=1] [MODE=release|debug|asan] [V=1] [TARGET]      `make help` lists the targets.
+# draftsmith: make [CUDA=1|host] [MODE=release|debug|asan] [V=1] [TARGET]      `make help` lists the targets.
 MODE  ?= release
 CC    := $(if $(filter default,$(origin CC)),gcc,$(CC))
 Q     := $(if $(V),,@)
-BUILD := build/$(MODE)-$(if $(CUDA),cuda,cpu)
+KIND  := $(if $(CUDA),$(CUDA:1=cuda),cpu)
+BUILD := build/$(MODE)-$(KIND)
 
 DEBS  := gcc make pkg-config libopenblas-openmp-dev libhdf5-dev libarchive-dev libjansson-dev \
          libxxhash-dev libssl-dev librandom123-dev libcmocka-dev
@@ -42,8 +43,9 @@ FUZZ_SECONDS ?= 60
 GOLDEN    ?=
 IDS_TEST  := $(BUILD)/tests/infer/text/tokenizer_ids_test
 CASE_TEST := $(BUILD)/tests/infer/text/chat_cases_test
-CODE      := $(shell git ls-files -co --exclude-standard '*.c' '*.h' 2>/dev/null)
+CODE      := $(shell git ls-files -co --exclude-standard '*.c' '*.h' '*.cu' '*.cuh' 2>/dev/null)
 
+include infer/tensor/cuda/cuda.mk
 .SECONDARY:
 .PHONY: all deps ensure demo demo-smoke test tests units check check-long check-golden check-tokenizer \
         check-template check-quant bench fuzz fuzz-run format lint clean help FORCE
@@ -53,7 +55,7 @@ draftsmith: $(BUILD)/draftsmith
 	$(Q)cp $< $@.tmp && mv $@.tmp $@
 $(BUILD)/draftsmith: $(BUILD)/main.o $(LIB)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
-$(LIB): $(SRC:%.c=$(BUILD)/%.o)
+$(LIB): $(SRC:%.c=$(BUILD)/%.o) $(CU_LIB:%.cu=$(BUILD)/%.cu.o)
 	$(Q)rm -f $@ && ar rcs $@ $^
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D); $(if $(V),:,echo "CC $<")
@@ -64,7 +66,7 @@ $(BUILD)/version: FORCE
 	@mkdir -p $(@D); echo '$(VERSION)' | cmp -s - $@ || echo '$(VERSION)' > $@
 $(BUILD)/infer/base/settings_table.o: configs/demo.json
 $(BUILD)/tests/%_test: $(BUILD)/tests/%_test.o $(BUILD)/tests/testing.o $(LIB)
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) -lcmocka $(LDLIBS) $(if $(filter %.cu.o,$^),-lstdc++)
 $(FAULT_SO): $(wildcard tests/fault/*.[ch])
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) -fPIC -shared -o $@ $(filter %.c,$^) -ldl -lpthread
@@ -99,12 +101,12 @@ test: all tests ## unit and golden tests of this build
 check: ensure ## every test of an ordinary change; last line: N passed, N failed, N skipped
 	@$(MAKE) all tests
 	@$(MAKE) MODE=asan units
-	@tests/run.sh $(TESTS) $(subst $(BUILD),build/asan-$(if $(CUDA),cuda,cpu),$(UNITS) $(REPLAYS)) $(SCRIPTS)
+	@tests/run.sh $(TESTS) $(subst $(BUILD),build/asan-$(KIND),$(UNITS) $(REPLAYS)) $(SCRIPTS)
 check-long: ensure ## check, the long tests, goldens under sanitizers, fuzzing
 	@$(MAKE) all $(ALL_TESTS) $(FAULT_SO)
 	@$(MAKE) MODE=asan tests units
 	@$(MAKE) fuzz
-	@FAULTS=all tests/run.sh $(ALL_TESTS) $(subst $(BUILD),build/asan-$(if $(CUDA),cuda,cpu),$(TESTS) $(REPLAYS)) $(SCRIPTS)
+	@FAULTS=all tests/run.sh $(ALL_TESTS) $(subst $(BUILD),build/asan-$(KIND),$(TESTS) $(REPLAYS)) $(SCRIPTS)
 check-golden: $(GOLDENS) ## GOLDEN=DIR [FAMILIES="e2b e4b"]: golden tests on any folder of that layout
 	@GOLDEN=$(GOLDEN) FAMILIES="$(FAMILIES)" tests/run.sh $(GOLDENS)
 check-tokenizer: $(IDS_TEST) ## TOKENIZER=tokenizer.json IDS=ids.jsonl.zst

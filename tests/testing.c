@@ -14,11 +14,17 @@ Env *test_env(void) {
     static Env env;
     if (env.dev == NULL) {
         Err err = {0};
-        env.dev = dev_open("cpu", 0, &err);
+        const char *name = getenv("DEVICE");
+        if (name == NULL || *name == '\0') name = "cpu";
+        // tests look at results without waiting for them
+        if (strcmp(name, "cpu") != 0) setenv("CUDA_LAUNCH_BLOCKING", "1", 1);
+        env.dev = dev_open(name, 0, &err);
         if (env.dev == NULL) fail_msg("%s", err.text);
-        void *block = mmap(NULL, ENV_BYTES, PROT_READ | PROT_WRITE,
-                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        assert_true(block != MAP_FAILED);
+        void *block = strcmp(env.dev->kind, "cpu") == 0
+                          ? mmap(NULL, ENV_BYTES, PROT_READ | PROT_WRITE,
+                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+                          : dev_alloc_host(env.dev, ENV_BYTES, &err);
+        assert_true(block != NULL && block != MAP_FAILED);
         arena_open(&env.arena, block, ENV_BYTES);
     }
     return &env;
@@ -59,6 +65,16 @@ Tensor test_random(DType t, int64_t rows, int64_t cols) {
 Tensor test_ids(const int32_t *id, int64_t n) {
     Tensor x = test_zeros(DT_I32, 1, n);
     memcpy(x.data, id, (size_t)n * sizeof *id);
+    return x;
+}
+
+Tensor test_host(Tensor t) {
+    const Env *env = test_env();
+    const char *at = t.data, *arena = env->arena.block;
+    if (strcmp(env->dev->kind, "cpu") == 0 || (at >= arena && at < arena + env->arena.size))
+        return t;
+    Tensor x = test_zeros(t.dtype, t.rows, t.cols);
+    dev_download(env->dev, x.data, t);
     return x;
 }
 

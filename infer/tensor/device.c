@@ -2,92 +2,118 @@
 // built in.
 #include "infer/tensor/device.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "infer/base/cores.h"
 #include "infer/tensor/cpu/cpu.h"
+#include "infer/tensor/device_body.h"
+
+#ifdef WITH_CUDA
+#include "infer/tensor/cuda/cuda.h"
+#else
+static int cuda_count(char *why, size_t size) {
+    snprintf(why, size, "this program was built without CUDA (make CUDA=1)");
+    return 0;
+}
+static bool cuda_open(Device *dev, int n, Err *err) {
+    (void)dev;
+    return err_set(err, ERR_USAGE, "device cuda:%d: not built in", n);
+}
+static bool cuda_is_emulated(void) {
+    return true;
+}
+#endif
+
+static bool open_cuda(Device *dev, const char *spec, int threads, Err *err) {
+    char why[256], *end;
+    const long n = spec[4] == ':' ? strtol(spec + 5, &end, 10) : 0;
+    if (spec[4] == ':' && (end == spec + 5 || *end != '\0' || n < 0))
+        return err_set(err, ERR_USAGE, "device %s: expected auto, cpu, cuda or cuda:N", spec);
+    const int count = cuda_count(why, sizeof why);
+    if (count == 0) return err_set(err, ERR_USAGE, "device %s: %s", spec, why);
+    if (n >= count)
+        return err_set(err, ERR_USAGE, "device %s: there are %d GPUs, the first is cuda:0", spec,
+                       count);
+    const int all = cpu_thread_count(threads, err);
+    if (all == 0) return false;
+    *dev = (Device){.kind = "cuda", .threads = all};
+    return cuda_open(dev, (int)n, err);
+}
+
+static bool open_kind(Device *dev, const char *spec, int threads, Err *err) {
+    char why[256];
+    if (strncmp(spec, "cuda", 4) == 0 && (spec[4] == '\0' || spec[4] == ':'))
+        return open_cuda(dev, spec, threads, err);
+    if (strcmp(spec, "auto") != 0 && strcmp(spec, "cpu") != 0)
+        return err_set(err, ERR_USAGE, "device %s: expected auto, cpu, cuda or cuda:N", spec);
+    if (strcmp(spec, "auto") == 0 && !cuda_is_emulated() && cuda_count(why, sizeof why) > 0)
+        return open_cuda(dev, "cuda", threads, err);
+    return cpu_open(dev, threads, err);
+}
 
 Device *dev_open(const char *spec, int threads, Err *err) {
-    if (strncmp(spec, "cuda", 4) == 0 && (spec[4] == '\0' || spec[4] == ':')) {
-        err_set(err, ERR_USAGE, "device %s: this program was built without CUDA (make CUDA=1)",
-                spec);
-        return NULL;
-    }
-    if (strcmp(spec, "auto") != 0 && strcmp(spec, "cpu") != 0) {
-        err_set(err, ERR_USAGE, "device %s: expected auto, cpu, cuda or cuda:N", spec);
-        return NULL;
-    }
     Device *dev = calloc(1, sizeof *dev);
     if (dev == NULL) {
         err_set(err, ERR_FAILED, "no memory for a device");
         return NULL;
     }
-    if (!cpu_open(dev, threads, err)) {
+    if (!open_kind(dev, spec, threads, err)) {
         free(dev);
         return NULL;
     }
+    cores_use(dev->threads);
     return dev;
 }
 
 void dev_close(Device *dev) {
     if (dev == NULL) return;
-    cpu_close(dev);
+    dev->body->close(dev);
     free(dev);
 }
 
-// calloc leaves fresh pages untouched until they are used; its pointer is kept in front of the
-// block.
 void *dev_alloc(Device *dev, size_t bytes, Err *err) {
-    (void)dev;
-    char *raw = bytes > SIZE_MAX - 2 * ARENA_ALIGN ? NULL : calloc(1, bytes + 2 * ARENA_ALIGN);
-    if (raw == NULL) {
-        err_set(err, ERR_FAILED, "out of memory: %zu bytes wanted", bytes);
-        return NULL;
-    }
-    char *p = raw + ARENA_ALIGN;
-    p += (ARENA_ALIGN - (uintptr_t)p % ARENA_ALIGN) % ARENA_ALIGN;
-    memcpy(p - sizeof raw, &raw, sizeof raw);
-    return p;
+    return dev->body->alloc(dev, bytes, err);
 }
 
 void dev_free(Device *dev, void *p) {
-    (void)dev;
-    char *raw = NULL;
-    if (p) memcpy(&raw, (char *)p - sizeof raw, sizeof raw);
-    free(raw);
+    dev->body->release(dev, p);
+}
+
+void *dev_alloc_host(Device *dev, size_t bytes, Err *err) {
+    return dev->body->alloc_host(dev, bytes, err);
+}
+
+void dev_free_host(Device *dev, void *p) {
+    dev->body->release_host(dev, p);
 }
 
 void dev_upload(Device *dev, Tensor dst, const void *src) {
-    (void)dev;
-    const size_t row = (size_t)dst.cols * dtype_size(dst.dtype);
-    for (int64_t r = 0; r < dst.rows; r++)
-        memcpy((char *)dst.data + (size_t)(r * dst.ld) * dtype_size(dst.dtype),
-               (const char *)src + (size_t)r * row, row);
+    dev->body->upload(dev, dst, src);
 }
 
 void dev_download(Device *dev, void *dst, Tensor src) {
-    (void)dev;
-    const size_t row = (size_t)src.cols * dtype_size(src.dtype);
-    for (int64_t r = 0; r < src.rows; r++)
-        memcpy((char *)dst + (size_t)r * row,
-               (const char *)src.data + (size_t)(r * src.ld) * dtype_size(src.dtype), row);
+    dev->body->download(dev, dst, src);
 }
 
 bool dev_sync(Device *dev, Err *err) {
-    (void)dev;
-    (void)err;
-    return true;
+    return dev->body->sync(dev, err);
 }
 
 void dev_describe(Device *dev, void (*line)(void *ctx, const char *name, const char *value),
                   void *ctx) {
-    cpu_describe(dev, line, ctx);
+    dev->body->describe(dev, line, ctx);
 }
 
 size_t dev_scratch_bytes(const Device *dev) {
-    return cpu_scratch_bytes(dev);
+    return dev->body->scratch_bytes(dev);
+}
+
+void dev_memory(const Device *dev, size_t *free, size_t *total) {
+    dev->body->memory(dev, free, total);
 }
 
 bool dev_prefers_bf16(const Device *dev) {
-    return cpu_prefers_bf16(dev);
+    return dev->body->prefers_bf16(dev);
 }

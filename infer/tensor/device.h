@@ -7,21 +7,29 @@
 #include "infer/tensor/tensor.h"
 
 struct Ops;
+struct DeviceBody;
 typedef struct Device {
     const struct Ops *ops;
+    const struct DeviceBody *body;
     const char *kind; // "cpu" or "cuda"
-    int threads;
-    void *impl; // cuBLAS handles, oneDNN primitives, scratch: private to the bodies
+    int threads;      // of the host, whatever the kind
+    void *impl;       // cuBLAS handles, oneDNN primitives, scratch: private to the bodies
 } Device;
 
-// spec: auto | cpu | cuda[:n]; threads 0 = all. Chooses the kernels of this machine at run time.
+// spec: auto | cpu | cuda[:n]; threads 0 = all. auto is the first GPU where one can be used.
+// Chooses the kernels of this machine at run time.
 MUST_CHECK Device *dev_open(const char *spec, int threads, Err *err);
 void dev_close(Device *dev);
 
 void *dev_alloc(Device *dev, size_t bytes, Err *err); // 64-byte aligned, zeroed; NULL = err set
 void dev_free(Device *dev, void *p);
-void dev_upload(Device *dev, Tensor dst, const void *src); // src packed, same dtype
-void dev_download(Device *dev, void *dst, Tensor src);     // dst packed, same dtype; waits
+// Host memory that kernels of the device can read and write as well, and that it copies from and to
+// without a stop in between (pinned, on a GPU: sparingly). Contents undefined.
+void *dev_alloc_host(Device *dev, size_t bytes, Err *err);
+void dev_free_host(Device *dev, void *p);
+// src packed, same dtype; src may be reused at once
+void dev_upload(Device *dev, Tensor dst, const void *src);
+void dev_download(Device *dev, void *dst, Tensor src); // dst packed, same dtype; waits
 MUST_CHECK bool dev_sync(Device *dev, Err *err);
 
 // Lines "name: value" that doctor prints: CPU, OpenBLAS core, oneDNN kernels, bf16 choice, GPU.
@@ -29,6 +37,8 @@ void dev_describe(Device *dev, void (*line)(void *ctx, const char *name, const c
                   void *ctx);
 // About what operators take beside tensors: scratch of every thread, code made at run time.
 size_t dev_scratch_bytes(const Device *dev);
+// Memory that tensors can have: free now, and in all. 0 = unknown.
+void dev_memory(const Device *dev, size_t *free, size_t *total);
 // True where bf16 GEMM beats f32 GEMM on this device (measured by the kernels it has, not timed).
 bool dev_prefers_bf16(const Device *dev);
 

@@ -43,20 +43,25 @@ const Ops cpu_ops = {
     .sumsq = cpu_sumsq,
 };
 
-bool cpu_open(Device *dev, int threads, Err *err) {
-    if (threads < 0 || threads > CPU_THREADS_MAX)
-        return err_set(err, ERR_USAGE, "%d threads: expected 0 (all) to %d", threads,
-                       CPU_THREADS_MAX);
+int cpu_thread_count(int threads, Err *err) {
     const int all = cores_all();
+    if (threads >= 0 && threads <= CPU_THREADS_MAX)
+        return threads ? threads : all < CPU_THREADS_MAX ? all : CPU_THREADS_MAX;
+    err_set(err, ERR_USAGE, "%d threads: expected 0 (all) to %d", threads, CPU_THREADS_MAX);
+    return 0;
+}
+
+bool cpu_open(Device *dev, int threads, Err *err) {
+    const int count = cpu_thread_count(threads, err);
+    if (count == 0) return false;
     Cpu *cpu = calloc(1, sizeof *cpu);
     if (cpu == NULL) return err_set(err, ERR_FAILED, "no memory for a CPU device");
     cpu->dnnl = dnnl_gemm_open();
     cpu->small_f32 = cpu->dnnl && small_gemm_agrees(cpu->dnnl, DT_F32);
     cpu->small_bf16 =
         cpu->dnnl && dnnl_gemm_bf16(cpu->dnnl) && small_gemm_agrees(cpu->dnnl, DT_BF16);
-    *dev = (Device){.ops = &cpu_ops, .kind = "cpu", .impl = cpu};
-    dev->threads = threads ? threads : all < CPU_THREADS_MAX ? all : CPU_THREADS_MAX;
-    cores_use(dev->threads);
+    *dev =
+        (Device){.ops = &cpu_ops, .body = &cpu_body, .kind = "cpu", .threads = count, .impl = cpu};
     return true;
 }
 

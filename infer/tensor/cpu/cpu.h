@@ -2,6 +2,7 @@
 #ifndef CPU_CPU_H
 #define CPU_CPU_H
 
+#include "infer/tensor/op_checks.h"
 #include "infer/tensor/ops.h"
 
 // Scratch by purpose, grown on demand and kept until dev_close. SCRATCH_THREAD + t belongs to
@@ -28,6 +29,8 @@ typedef struct {
     bool small_f32, small_bf16; // own kernels for a few rows agree with oneDNN's
 } Cpu;
 
+extern const struct DeviceBody cpu_body;     // host_memory.c
+int cpu_thread_count(int threads, Err *err); // that 0 (all) or a number means; 0 = err set
 MUST_CHECK bool cpu_open(Device *dev, int threads, Err *err);
 void cpu_close(Device *dev);
 bool cpu_prefers_bf16(const Device *dev);
@@ -107,13 +110,6 @@ static inline RowBlocks row_blocks(int64_t rows) {
     const int64_t size = rows <= 16 * 64 ? 16 : (rows + 63) / 64;
     return (RowBlocks){size, (rows + size - 1) / size};
 }
-
-#define CHECK_SHAPE(t, r, c)                                                                       \
-    CHECK((t).rows == (r) && (t).cols == (c) && (t).ld >= (t).cols,                                \
-          "(" #t " is %lld x %lld, expected %lld x %lld)", (long long)(t).rows,                    \
-          (long long)(t).cols, (long long)(r), (long long)(c))
-#define CHECK_FLOAT(t) CHECK((t).dtype == DT_F32 || (t).dtype == DT_BF16, "(" #t ")")
-#define CHECK_TYPE(t, type) CHECK((t).dtype == (type), "(" #t " is %s)", dtype_name((t).dtype))
 
 // Bodies, by the file that holds them; ops.h has the formulas.
 void cpu_zero(Device *, Tensor x); // elementwise.c

@@ -1,0 +1,34 @@
+// infer/tensor/cuda/cuda_parts.cuh - parts of the device that operators don't see, but for
+// products.
+#ifndef CUDA_CUDA_PARTS_CUH
+#define CUDA_CUDA_PARTS_CUH
+
+#include "infer/tensor/cuda/cuda.cuh"
+
+extern "C" {
+#include "infer/tensor/device_body.h"
+}
+
+// Pinned memory on the way (staging.cu). NULL: failure kept.
+struct Staging *staging_open(Cuda *cu);
+void staging_close(struct Staging *s);
+void cuda_upload(Device *dev, Tensor dst, const void *src);
+void cuda_download(Device *dev, void *dst, Tensor src);
+
+// C (m, n) = op(A) op(B) + beta C of plain matrices; ta/tb: the operand is stored transposed. A and
+// B both F32, then C F32; or both BF16, then C F32 or BF16. Sums are f32, and f32 products are not
+// cut to TF32.
+typedef struct {
+    Tensor c, a, b;
+    bool ta, tb;
+    float beta; // 0 or 1
+} CudaGemm;
+
+// The library that multiplies (gemm.cu, or the test build's own). NULL: failure kept.
+struct Gemms *gemms_open(Cuda *cu);
+void gemms_close(struct Gemms *g);
+void gemms_describe(const struct Gemms *g, char *text, size_t size);
+// false: the library has no kernel for this (odd alignment); nothing was done.
+bool gemms_run(Cuda *cu, const CudaGemm *g);
+
+#endif

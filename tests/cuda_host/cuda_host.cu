@@ -1,0 +1,312 @@
+// tests/cuda_host/cuda_host.cu - memory, queue and the runtime's functions of the emulated device.
+#include <sys/mman.h>
+
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <mutex>
+#include <vector>
+
+#include "infer/tensor/cuda/cuda.cuh"
+#include "tests/cuda_host/fibers.cuh"
+
+namespace {
+
+constexpr size_t RANGE = size_t(1) << 40, ALIGN = 64;
+
+struct Block {
+    char *map;   // first page
+    size_t size; // pages, in bytes
+    char *data;  // ends where the pages end
+    size_t bytes;
+};
+
+std::recursive_mutex lock;
+std::vector<Block> blocks, pinned;
+std::vector<std::function<void()>> queue;
+char *range, *range_end; // device addresses; range_end grows
+size_t used, page;
+int launches;
+cudaError_t last = cudaSuccess, broken = cudaSuccess;
+
+size_t memory_size() {
+    const char *s = getenv("CUDA_HOST_MIB");
+    return (s ? strtoull(s, nullptr, 10) : 4096) << 20;
+}
+
+bool blocking() {
+    static const char *const s = getenv("CUDA_LAUNCH_BLOCKING");
+    return s != nullptr && *s == '1';
+}
+
+void protect(int how) {
+    for (const Block &b : blocks)
+        if (mprotect(b.map, b.size, how) != 0) abort();
+}
+
+bool open;
+
+void close_memory() {
+    if (open) protect(PROT_NONE);
+    open = false;
+}
+
+// Runs what waits in the queue. Device memory is the host's only here.
+void drain() {
+    std::vector<std::function<void()>> work;
+    work.swap(queue);
+    if (work.empty()) return;
+    if (!open) protect(PROT_READ | PROT_WRITE);
+    open = true;
+    for (auto &w : work) w();
+}
+
+cudaError_t result(cudaError_t e) {
+    if (e != cudaSuccess) last = e;
+    return broken != cudaSuccess ? broken : e;
+}
+
+size_t slack(const Block &b) {
+    return size_t(b.map + b.size - (b.data + b.bytes));
+}
+
+// The few bytes between the end of a block and the end of its page.
+bool tail_is_untouched(const Block &b) {
+    for (size_t i = 0; i < slack(b); i++)
+        if ((unsigned char)b.data[b.bytes + i] != 0xa5) return false;
+    return true;
+}
+
+} // namespace
+
+void host_enqueue(std::function<void()> work) {
+    const std::lock_guard<std::recursive_mutex> held(lock);
+    static int runs;
+    queue.push_back(std::move(work));
+    if (!blocking()) return;
+    drain();
+    if (++runs % 16 == 0)
+        close_memory(); // else with the next call that is no launch: it takes time
+}
+
+void host_launch_any(dim3 grid, dim3 block, size_t shared, std::function<void()> thread) {
+    const std::lock_guard<std::recursive_mutex> held(lock);
+    static const char *const fail = getenv("CUDA_HOST_FAIL");
+    if (block.x * block.y * block.z > 1024 || grid.y > 65535 || grid.z > 65535 ||
+        shared > HOST_SHARED_MAX) {
+        last = cudaErrorInvalidConfiguration;
+        return;
+    }
+    launches++;
+    if (fail != nullptr && launches == atoi(fail)) last = broken = cudaErrorLaunchFailure;
+    if (broken != cudaSuccess) return;
+    const bool turned = launches % 2 == 0;
+    host_enqueue([=] { run_grid(grid, block, shared, turned, thread); });
+}
+
+cudaError_t cudaGetDeviceCount(int *n) {
+    *n = 1;
+    return cudaSuccess;
+}
+
+cudaError_t cudaSetDevice(int n) {
+    return result(n == 0 ? cudaSuccess : cudaErrorInvalidDevice);
+}
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int n) {
+    *p = {};
+    snprintf(p->name, sizeof p->name, "emulated on the CPU, for tests");
+    p->totalGlobalMem = memory_size();
+    p->sharedMemPerBlockOptin = HOST_SHARED_MAX;
+    p->major = 9;
+    p->multiProcessorCount = 4;
+    return result(n == 0 ? cudaSuccess : cudaErrorInvalidDevice);
+}
+
+cudaError_t cudaDriverGetVersion(int *v) {
+    *v = 13000;
+    return cudaSuccess;
+}
+cudaError_t cudaRuntimeGetVersion(int *v) {
+    *v = 13000;
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemGetInfo(size_t *free, size_t *total) {
+    *total = memory_size();
+    *free = *total - used;
+    return cudaSuccess;
+}
+
+// Addresses are never used twice, so a pointer kept too long faults; a page between blocks is never
+// mapped.
+cudaError_t cudaMalloc(void **p, size_t bytes) {
+    const std::lock_guard<std::recursive_mutex> held(lock);
+    *p = nullptr;
+    if (bytes > memory_size() || used + bytes > memory_size())
+        return result(cudaErrorMemoryAllocation);
+    page = size_t(sysconf(_SC_PAGESIZE));
+    if (range == nullptr) {
+        void *m =
+            mmap(nullptr, RANGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (m == MAP_FAILED) return result(cudaErrorMemoryAllocation);
+        range = range_end = (char *)m;
+    }
+    close_memory();
+    Block b = {range_end, (bytes + page) / page * page, nullptr, bytes};
+    b.data = b.map + (b.size - bytes) / ALIGN * ALIGN;
+    range_end += b.size + page;
+    if (mprotect(b.map, b.size, PROT_READ | PROT_WRITE) != 0)
+        return result(cudaErrorMemoryAllocation);
+    memset(b.map, 0xff, b.size);
+    memset(b.data + bytes, 0xa5, slack(b));
+    mprotect(b.map, b.size, PROT_NONE);
+    blocks.push_back(b);
+    used += bytes;
+    *p = b.data;
+    return cudaSuccess;
+}
+
+cudaError_t cudaFree(void *p) {
+    const std::lock_guard<std::recursive_mutex> held(lock);
+    drain();
+    close_memory();
+    if (p == nullptr) return cudaSuccess;
+    for (size_t i = 0; i < blocks.size(); i++) {
+        const Block b = blocks[i];
+        if (b.data != p) continue;
+        mprotect(b.map, b.size, PROT_READ);
+        if (!tail_is_untouched(b)) {
+            fprintf(stderr, "a kernel wrote behind a block of %zu bytes\n", b.bytes);
+            abort();
+        }
+        blocks.erase(blocks.begin() + (long)i);
+        used -= b.bytes;
+        mmap(b.map, b.size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
+             0);
+        return cudaSuccess;
+    }
+    return result(cudaErrorInvalidValue);
+}
+
+void host_check_pointer(const void *p) {
+    const std::lock_guard<std::recursive_mutex> held(lock);
+    const char *at = (const char *)p;
+    if (p == nullptr || (range != nullptr && at >= range && at < range + RANGE)) return;
+    for (const Block &b : pinned)
+        if (at >= b.data && at <= b.data + b.bytes) return;
+    fprintf(stderr, "a kernel was given the address %p, which is the host's\n", p);
+    abort();
+}
+
+cudaError_t cudaHostAlloc(void **p, size_t bytes, unsigned) {
+    const std::lock_guard<std::recursive_mutex> held(lock);
+    *p = mmap(nullptr, bytes + 1, PROT_READ | PROT_WRITE,
+              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (*p == MAP_FAILED) return result(cudaErrorMemoryAllocation);
+    pinned.push_back({(char *)*p, bytes + 1, (char *)*p, bytes});
+    return cudaSuccess;
+}
+cudaError_t cudaFreeHost(void *p) {
+    const std::lock_guard<std::recursive_mutex> held(lock);
+    drain();
+    for (size_t i = 0; i < pinned.size(); i++) {
+        if (pinned[i].data != p) continue;
+        munmap(p, pinned[i].size);
+        pinned.erase(pinned.begin() + (long)i);
+        return cudaSuccess;
+    }
+    return result(cudaErrorInvalidValue);
+}
+
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind,
+                            cudaStream_t) {
+    if (broken == cudaSuccess) host_enqueue([=] { memmove(to, from, bytes); });
+    return result(cudaSuccess);
+}
+
+cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch,
+                              size_t width, size_t height, cudaMemcpyKind, cudaStream_t) {
+    if (width > to_pitch || width > from_pitch) return result(cudaErrorInvalidValue);
+    if (broken == cudaSuccess)
+        host_enqueue([=] {
+            for (size_t r = 0; r < height; r++)
+                memmove((char *)to + r * to_pitch, (const char *)from + r * from_pitch, width);
+        });
+    return result(cudaSuccess);
+}
+
+cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t) {
+    if (broken == cudaSuccess) host_enqueue([=] { memset(p, value, bytes); });
+    return result(cudaSuccess);
+}
+
+cudaError_t cudaMemset2DAsync(void *p, size_t pitch, int value, size_t width, size_t height,
+                              cudaStream_t) {
+    if (width > pitch) return result(cudaErrorInvalidValue);
+    if (broken == cudaSuccess)
+        host_enqueue([=] {
+            for (size_t r = 0; r < height; r++) memset((char *)p + r * pitch, value, width);
+        });
+    return result(cudaSuccess);
+}
+
+// One queue in the order of calls stands for all streams.
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned) {
+    *s = nullptr;
+    return cudaSuccess;
+}
+cudaError_t cudaStreamDestroy(cudaStream_t) {
+    return cudaStreamSynchronize(nullptr);
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t) {
+    const std::lock_guard<std::recursive_mutex> held(lock);
+    drain();
+    close_memory();
+    return result(cudaSuccess);
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) {
+    return result(cudaSuccess);
+}
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned) {
+    *e = nullptr;
+    return cudaSuccess;
+}
+cudaError_t cudaEventDestroy(cudaEvent_t) {
+    return cudaSuccess;
+}
+cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) {
+    return result(cudaSuccess);
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t) {
+    return cudaStreamSynchronize(nullptr);
+}
+cudaError_t cudaFuncSetAttribute(const void *, cudaFuncAttribute, int value) {
+    return result((size_t)value <= HOST_SHARED_MAX ? cudaSuccess : cudaErrorInvalidValue);
+}
+
+cudaError_t cudaGetLastError() {
+    const cudaError_t e = last;
+    last = cudaSuccess;
+    return e;
+}
+
+const char *cudaGetErrorString(cudaError_t e) {
+    switch (e) {
+    case cudaSuccess:
+        return "no error";
+    case cudaErrorInvalidValue:
+        return "invalid argument";
+    case cudaErrorMemoryAllocation:
+        return "out of memory";
+    case cudaErrorInvalidConfiguration:
+        return "invalid configuration argument";
+    case cudaErrorNoDevice:
+        return "no CUDA-capable device is detected";
+    case cudaErrorInvalidDevice:
+        return "invalid device ordinal";
+    case cudaErrorLaunchFailure:
+        return "unspecified launch failure";
+    }
+    return "unknown error";
+}

@@ -1,0 +1,449 @@
+// tests/cuda_host/fibers.cu - threads of a block as fibers, and what they do together.
+//
+// A fiber that runs a thread to its end takes the next thread, so kernels without barriers never
+// switch. A thread that waits keeps its fiber; the scheduler goes on with another one.
+#include <sys/mman.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <vector>
+
+#include "infer/tensor/cuda/cuda.cuh"
+#include "tests/cuda_host/fibers.cuh"
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/common_interface_defs.h>
+#endif
+
+dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+#ifdef __x86_64__
+// Keeps the callee-saved registers on the stack left, takes them from the stack entered.
+extern "C" void host_switch(void **leave, void *enter);
+asm(R"(
+    .text
+    .type host_switch, @function
+host_switch:
+    pushq %rbp
+    pushq %rbx
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movq %rsp, (%rdi)
+    movq %rsi, %rsp
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbx
+    popq %rbp
+    ret
+    .size host_switch, .-host_switch
+)");
+#else
+#error "the emulated device needs an x86-64"
+#endif
+
+namespace {
+
+#if defined(__SANITIZE_ADDRESS__)
+constexpr size_t STACK = 512 << 10; // redzones
+#else
+constexpr size_t STACK = 128 << 10;
+#endif
+constexpr size_t SKEW = 13 * 64; // neighbours' hot lines must not share a set of the cache
+constexpr unsigned MOST = 1024;
+
+struct Copy {
+    void *to;
+    const void *from;
+    bool there;
+};
+
+struct Fiber {
+    void *sp;
+    char *stack;
+    unsigned thread; // that it runs
+};
+
+// Lanes of one mask that meet.
+struct Meeting {
+    unsigned mask, came;
+    int turn;
+    alignas(64) unsigned char table[2][WARP * 64];
+};
+
+// Lanes as bits. A live lane is in one of the first three, in a meeting, or running.
+struct WarpState {
+    unsigned fresh, ready, at_barrier, live;
+    int meetings;
+    Meeting meeting[4];
+};
+
+struct Run {
+    const std::function<void()> *thread;
+    unsigned threads, warps, live, at_barrier;
+    bool turned, copied;
+    unsigned barrier_vote[2], votes; // of __syncthreads_or and _count
+    Fiber *fiber[MOST];
+    std::vector<std::vector<Copy>> copies[MOST]; // groups of copy_async, the last one open
+    WarpState *warp;
+};
+
+Run run;
+std::vector<Fiber *> spare;
+void *scheduler;
+unsigned current; // thread
+alignas(128) unsigned char shared_memory[HOST_SHARED_MAX];
+
+void set_thread(unsigned t) {
+    current = t;
+    threadIdx = dim3(t % blockDim.x, t / blockDim.x % blockDim.y, t / (blockDim.x * blockDim.y));
+}
+
+#if defined(__SANITIZE_ADDRESS__)
+const void *main_stack;
+size_t main_stack_size;
+#endif
+
+void enter(Fiber *f) {
+#if defined(__SANITIZE_ADDRESS__)
+    void *fake = nullptr;
+    __sanitizer_start_switch_fiber(&fake, f->stack, STACK);
+    host_switch(&scheduler, f->sp);
+    __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
+#else
+    host_switch(&scheduler, f->sp);
+#endif
+}
+
+void leave(Fiber *f) { // to the scheduler; returns when it enters this fiber again
+#if defined(__SANITIZE_ADDRESS__)
+    void *fake = nullptr;
+    __sanitizer_start_switch_fiber(&fake, main_stack, main_stack_size);
+    host_switch(&f->sp, scheduler);
+    __sanitizer_finish_switch_fiber(fake, &main_stack, &main_stack_size);
+#else
+    host_switch(&f->sp, scheduler);
+#endif
+    set_thread(f->thread);
+}
+
+WarpState &warp_of(unsigned t) {
+    return run.warp[t / WARP];
+}
+unsigned bit_of(unsigned t) {
+    return 1u << t % WARP;
+}
+
+// The next thread of a warp that waits for nothing; MOST without one.
+unsigned next_in_warp(unsigned w) {
+    const unsigned able = run.warp[w].fresh | run.warp[w].ready;
+    if (able == 0) return MOST;
+    return w * WARP + (unsigned)(run.turned ? 31 - __builtin_clz(able) : __builtin_ctz(able));
+}
+
+// Whether everybody is there; then all lanes may go on.
+bool complete(WarpState &w, Meeting *m) {
+    if (m->came == 0 || (m->mask & w.live & ~m->came) != 0) return false;
+    w.ready |= m->came;
+    m->came = 0;
+    m->turn ^= 1;
+    return true;
+}
+
+bool release_barrier() {
+    if (run.live == 0 || run.at_barrier < run.live) return false;
+    for (unsigned w = 0; w < run.warps; w++) {
+        run.warp[w].ready |= run.warp[w].at_barrier;
+        run.warp[w].at_barrier = 0;
+    }
+    run.at_barrier = 0;
+    run.votes ^= 1;
+    run.barrier_vote[run.votes] = 0;
+    return true;
+}
+
+void finish_thread(unsigned t) {
+    WarpState &w = warp_of(t);
+    w.live &= ~bit_of(t);
+    run.live--;
+    run.fiber[t] = nullptr;
+    for (int i = 0; i < w.meetings; i++) complete(w, &w.meeting[i]);
+    release_barrier();
+}
+
+Fiber *made;
+[[noreturn]] void fiber_main() {
+    Fiber *f = made;
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_finish_switch_fiber(nullptr, &main_stack, &main_stack_size);
+#endif
+    for (;;) {
+        set_thread(f->thread);
+        (*run.thread)();
+        finish_thread(f->thread);
+        const unsigned next = next_in_warp(f->thread / WARP);
+        if (next != MOST && warp_of(next).fresh & bit_of(next)) {
+            warp_of(next).fresh &= ~bit_of(next);
+            run.fiber[next] = f;
+            f->thread = next;
+            continue;
+        }
+        spare.push_back(f);
+        leave(f);
+    }
+}
+
+Fiber *fiber_for(unsigned t) {
+    Fiber *f;
+    if (!spare.empty()) {
+        f = spare.back();
+        spare.pop_back();
+    } else {
+        static size_t count;
+        f = new Fiber();
+        f->stack = (char *)mmap(nullptr, STACK + 64 * SKEW, PROT_READ | PROT_WRITE,
+                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (f->stack == MAP_FAILED) abort();
+        f->stack += count++ % 64 * SKEW;
+        void **sp = (void **)(((uintptr_t)f->stack + STACK) / 64 * 64);
+        *--sp = nullptr;            // fiber_main's caller: nobody
+        *--sp = (void *)fiber_main; // where host_switch returns to
+        for (int i = 0; i < 6; i++) *--sp = nullptr;
+        f->sp = sp;
+    }
+    f->thread = t;
+    run.fiber[t] = f;
+    return f;
+}
+
+bool run_warp(unsigned w) {
+    WarpState &warp = run.warp[w];
+    bool ran = false;
+    for (unsigned t; (t = next_in_warp(w)) != MOST; ran = true) {
+        const bool fresh = warp.fresh & bit_of(t);
+        warp.fresh &= ~bit_of(t);
+        warp.ready &= ~bit_of(t);
+        Fiber *f = fresh ? fiber_for(t) : run.fiber[t];
+        made = f;
+        enter(f);
+    }
+    return ran;
+}
+
+[[noreturn]] void stuck() {
+    unsigned meets = 0;
+    for (unsigned w = 0; w < run.warps; w++)
+        for (int i = 0; i < run.warp[w].meetings; i++)
+            meets += (unsigned)__builtin_popcount(run.warp[w].meeting[i].came);
+    fprintf(
+        stderr,
+        "a kernel hangs in block (%u, %u, %u): %u threads wait for their warp, %u at a barrier, "
+        "%u ended\n",
+        blockIdx.x, blockIdx.y, blockIdx.z, meets, run.at_barrier, run.threads - run.live);
+    abort();
+}
+
+void run_block(const std::function<void()> &thread, size_t shared) {
+    run.thread = &thread;
+    run.live = run.threads;
+    run.at_barrier = run.votes = run.barrier_vote[0] = run.barrier_vote[1] = 0;
+    memset(shared_memory, 0xff, shared);
+    for (unsigned w = 0; w < run.warps; w++) {
+        const unsigned lanes = std::min(run.threads - w * WARP, unsigned(WARP));
+        WarpState &warp = run.warp[w];
+        warp.fresh = warp.live = lanes == WARP ? ALL_LANES : (1u << lanes) - 1;
+        warp.ready = warp.at_barrier = 0;
+        warp.meetings = 0;
+    }
+    while (run.live > 0) {
+        bool ran = false;
+        for (unsigned w = 0; w < run.warps; w++)
+            ran = run_warp(run.turned ? run.warps - 1 - w : w) || ran;
+        if (!ran) stuck();
+    }
+    if (run.copied)
+        for (unsigned t = 0; t < run.threads; t++) run.copies[t].clear();
+    run.copied = false;
+}
+
+Meeting *meeting_of(unsigned mask) {
+    WarpState *w = &run.warp[current / WARP];
+    for (int i = 0; i < w->meetings; i++)
+        if (w->meeting[i].mask == mask) return &w->meeting[i];
+    if (w->meetings == 4) {
+        fprintf(stderr, "a kernel uses more than four masks in a warp\n");
+        abort();
+    }
+    Meeting *m = &w->meeting[w->meetings++];
+    m->mask = mask;
+    m->came = 0;
+    m->turn = 0;
+    return m;
+}
+
+} // namespace
+
+void run_grid(dim3 grid, dim3 block, size_t shared, bool turned,
+              const std::function<void()> &thread) {
+    blockDim = block;
+    gridDim = grid;
+    run.threads = block.x * block.y * block.z;
+    run.warps = (run.threads + WARP - 1) / WARP;
+    run.turned = turned;
+    if (run.warp == nullptr) run.warp = new WarpState[MOST / WARP];
+    const uint64_t blocks = (uint64_t)grid.x * grid.y * grid.z;
+    for (uint64_t i = 0; i < blocks; i++) {
+        const uint64_t b = turned ? blocks - 1 - i : i;
+        blockIdx = dim3((unsigned)(b % grid.x), (unsigned)(b / grid.x % grid.y),
+                        (unsigned)(b / ((uint64_t)grid.x * grid.y)));
+        run_block(thread, shared);
+    }
+}
+
+unsigned host_lane() {
+    return current % WARP;
+}
+
+unsigned char *host_shared_memory() {
+    return shared_memory;
+}
+
+const unsigned char *host_exchange(unsigned mask, const void *mine, size_t size) {
+    const unsigned lane = host_lane();
+    if (size > 64 || !(mask >> lane & 1)) {
+        fprintf(stderr, "lane %u is not in the mask %08x of its collective\n", lane, mask);
+        abort();
+    }
+    Meeting *m = meeting_of(mask);
+    unsigned char *table = m->table[m->turn];
+    memcpy(table + lane * 64, mine, size);
+    WarpState &w = warp_of(current);
+    m->came |= 1u << lane;
+    if (complete(w, m))
+        w.ready &= ~(1u << lane); // this lane runs
+    else
+        leave(run.fiber[current]);
+    return table;
+}
+
+void __syncwarp(unsigned mask) {
+    const char nothing = 0;
+    host_exchange(mask, &nothing, 1);
+}
+
+unsigned __ballot_sync(unsigned mask, int v) {
+    // lanes that are not there or ended leave an old table: their votes are cleared
+    const unsigned char mine = v != 0;
+    const unsigned there = mask & warp_of(current).live;
+    const unsigned char *table = host_exchange(mask, &mine, 1);
+    unsigned votes = 0;
+    for (unsigned l = 0; l < WARP; l++)
+        if (there >> l & 1 && table[l * 64] == 1) votes |= 1u << l;
+    return votes;
+}
+
+unsigned __activemask() {
+    fprintf(stderr, "__activemask says nothing that a kernel may rely on\n");
+    abort();
+}
+
+static unsigned barrier(unsigned vote) {
+    const unsigned turn = run.votes;
+    run.barrier_vote[turn] += vote;
+    run.at_barrier++;
+    warp_of(current).at_barrier |= bit_of(current);
+    if (release_barrier())
+        warp_of(current).ready &= ~bit_of(current);
+    else
+        leave(run.fiber[current]);
+    return run.barrier_vote[turn];
+}
+
+void __syncthreads() {
+    barrier(0);
+}
+int __syncthreads_count(int v) {
+    return (int)barrier(v != 0);
+}
+int __syncthreads_or(int v) {
+    return barrier(v != 0) != 0;
+}
+
+void host_mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    struct {
+        uint32_t a[4], b[2];
+    } mine;
+    memcpy(mine.a, a, sizeof mine.a);
+    memcpy(mine.b, b, sizeof mine.b);
+    const unsigned char *table = host_exchange(ALL_LANES, &mine, sizeof mine);
+    const unsigned g = host_lane() / 4, t = host_lane() % 4;
+    for (int half = 0; half < 2; half++) // k 0..7 and 8..15
+        for (unsigned pair = 0; pair < 4; pair++) {
+            const auto row = host_take<decltype(mine)>(table, g * 4 + pair);
+            for (unsigned side = 0; side < 2; side++) {
+                const auto col = host_take<decltype(mine)>(table, (2 * t + side) * 4 + pair);
+                const uint32_t bb = col.b[half];
+                for (int low = 0; low < 2; low++) {
+                    const uint32_t aa = row.a[2 * half + low];
+                    float *sum = &d[2 * low + (int)side];
+                    *sum += bf16_low(aa) * bf16_low(bb);
+                    *sum += bf16_high(aa) * bf16_high(bb);
+                }
+            }
+        }
+}
+
+void host_ldmatrix(uint32_t (&r)[4], const void *row, bool turned) {
+    if ((uintptr_t)row % 16 != 0 || (const unsigned char *)row < shared_memory ||
+        (const unsigned char *)row >= shared_memory + HOST_SHARED_MAX) {
+        fprintf(stderr, "ldmatrix takes aligned rows of dynamic shared memory\n");
+        abort();
+    }
+    const unsigned char *table = host_exchange(ALL_LANES, &row, sizeof row);
+    const unsigned lane = host_lane();
+    for (unsigned m = 0; m < 4; m++) {
+        if (!turned) {
+            const auto *p = host_take<const uint32_t *>(table, 8 * m + lane / 4);
+            r[m] = p[lane % 4];
+        } else {
+            const auto *p = host_take<const uint16_t *>(table, 8 * m + 2 * (lane % 4));
+            const auto *q = host_take<const uint16_t *>(table, 8 * m + 2 * (lane % 4) + 1);
+            r[m] = (uint32_t)p[lane / 4] | (uint32_t)q[lane / 4] << 16;
+        }
+    }
+    __syncwarp(); // rows may be overwritten behind this, and others have to have read them
+}
+
+void host_copy_async(void *shared, const void *from, bool there) {
+    if ((uintptr_t)shared % 16 != 0 || (uintptr_t)from % 16 != 0) {
+        fprintf(stderr, "copy_async between addresses that are not aligned\n");
+        abort();
+    }
+    auto &groups = run.copies[current];
+    if (groups.empty()) groups.emplace_back();
+    groups.back().push_back({shared, from, there});
+    run.copied = true;
+}
+
+void host_copy_async_commit() {
+    auto &groups = run.copies[current];
+    if (groups.empty()) groups.emplace_back();
+    groups.emplace_back();
+}
+
+void host_copy_async_wait(int groups_left) {
+    auto &groups = run.copies[current];
+    while ((int)groups.size() - 1 > groups_left) {
+        for (const Copy &c : groups.front()) {
+            if (c.there)
+                memcpy(c.to, c.from, 16);
+            else
+                memset(c.to, 0, 16);
+        }
+        groups.erase(groups.begin());
+    }
+}
