@@ -9,7 +9,7 @@ constexpr int SPLITS_MAX = 64, COMBINE_THREADS = 256;
 
 static void check_attention(Tensor o, Tensor lse, Tensor q, const AttnArgs *a) {
     CHECK(a->hd > 0 && a->hd <= ATTN_HD_MAX && a->kv_heads > 0 && a->heads % a->kv_heads == 0);
-    CHECK_SHAPE(q, q.rows, (int64_t)a->heads * a->hd);
+    CHECK(q.cols == (int64_t)a->heads * a->hd && q.ld >= q.cols);
     CHECK_SHAPE(o, q.rows, q.cols);
     CHECK_FLOAT(q);
     CHECK_FLOAT(o);
@@ -21,7 +21,7 @@ static void check_attention(Tensor o, Tensor lse, Tensor q, const AttnArgs *a) {
     }
     for (int i = 0; i < a->nseg; i++) {
         const AttnSeg *s = &a->seg[i];
-        CHECK_SHAPE(s->k, s->k.rows, (int64_t)a->kv_heads * a->hd);
+        CHECK(s->k.cols == (int64_t)a->kv_heads * a->hd && s->k.ld >= s->k.cols);
         CHECK_SHAPE(s->v, s->k.rows, s->k.cols);
         CHECK_FLOAT(s->k);
         CHECK_FLOAT(s->v);

@@ -28,13 +28,13 @@ template <Sweep W, int V> __global__ void __launch_bounds__(CHUNK_THREADS) loss_
 #pragma unroll
         for (int i = 0; i < V; i++) {
             const int column = (int)k.c0 + chunk_step<V>(j) + i;
-            if (sweep_sums(W) && column == r.target)
+            if (SWEEP_SUMS<W> && column == r.target)
                 loss_put_target(c.l, c.stat, k.row, r, z[j][i]);
             z[j][i] = loss_element<W>(s, z[j][i], p[i], r, column);
         }
     }
-    if (sweep_grad(W) && c.g.data) chunk_store<V>(c.g, k.row, k, z);
-    if (!sweep_sums(W) || !(c.l.parts & LOSS_STATS)) return;
+    if (SWEEP_GRAD<W> && c.g.data) chunk_store<V>(c.g, k.row, k, z);
+    if (!SWEEP_SUMS<W> || !(c.l.parts & LOSS_STATS)) return;
     const LossSums sums = {block_sum((double)s.pd), block_sum((double)s.tv),
                            W == SWEEP_SIGNS ? block_sum((double)s.qs) : 0.0};
     if (threadIdx.x != 0) return;
@@ -62,7 +62,7 @@ template <Sweep W> static void sweep(Cuda *cu, const TileCall *c) {
     const int v = vector_width(8, c->z, c->g, c->l.p), chunks = chunks_of(c->z.cols);
     launch(cu, v == 8 ? loss_kernel<W, 8> : loss_kernel<W, 1>, chunk_grid(c->z),
            dim3(CHUNK_THREADS), 0, *c);
-    if (c->part && sweep_sums(W) && (c->l.parts & LOSS_STATS))
+    if (c->part && SWEEP_SUMS<W> && (c->l.parts & LOSS_STATS))
         launch(cu, loss_finish_kernel, finish_grid(c->z.rows), dim3(FINISH_THREADS), 0, chunks, *c);
 }
 

@@ -12,12 +12,8 @@ typedef enum {
     SWEEP_CE,    // SWEEP_STATS and g = ce (q - 1_target)
     SWEEP_TV     // g = kl (q - p) + tv q (s - mean)
 } Sweep;
-constexpr bool sweep_sums(Sweep w) {
-    return w != SWEEP_TV;
-}
-constexpr bool sweep_grad(Sweep w) {
-    return w >= SWEEP_KL;
-}
+template <Sweep W> constexpr bool SWEEP_SUMS = W != SWEEP_TV;
+template <Sweep W> constexpr bool SWEEP_GRAD = W >= SWEEP_KL;
 
 // LossArgs as kernels get them.
 typedef struct {
@@ -113,12 +109,12 @@ DEVICE_FN float half_sign(float q, float p) {
 template <Sweep W>
 DEVICE_FN float loss_element(LossLanes &s, float z, float p, const LossRow &r, int column) {
     const float d = z * r.log.inverse - r.log.max, q = expf(d - r.log.ln), more = q - p;
-    if (sweep_sums(W)) {
+    if (SWEEP_SUMS<W>) {
         s.pd += p * d;
         s.tv += fabsf(more);
         if (W == SWEEP_SIGNS) s.qs += q * half_sign(q, p);
     }
-    if (!sweep_grad(W) || !r.grad) return 0.0f;
+    if (!SWEEP_GRAD<W> || !r.grad) return 0.0f;
     if (W == SWEEP_KL) return r.kl * more;
     if (W == SWEEP_TV) return r.kl * more + r.tv * (q * (half_sign(q, p) - r.mean));
     return column == r.target ? r.ce * q - r.ce : r.ce * q;
