@@ -26,7 +26,7 @@ CFLAGS  += -std=gnu11 -D_GNU_SOURCE $(OPT_$(MODE)) -ffp-contract=off -fno-math-e
            $(shell pkg-config --cflags $(PKGS) 2>/dev/null) $(if $(DNNL),-DWITH_DNNL) $(if $(CUDA),-DWITH_CUDA)
 LDLIBS  += $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lopenblas $(if $(DNNL),-ldnnl) -lm -lpthread -ldl
 CUFLAGS_cuda = -std=c++20 -O3 -lineinfo --fmad=false -MMD -MP -I. $(if $(CI),-Werror all-warnings) \
-    -Xcompiler=-Wall,-Wextra,-Wno-missing-field-initializers$(if $(CI),$(comma)-Werror) \
+    -Xcompiler=-Wall,-Wextra,-Wno-missing-field-initializers,-Wno-tautological-compare$(if $(CI),$(comma)-Werror) \
     $(foreach a,$(CUDA_ARCH),-gencode=arch=compute_$a,code=sm_$a) \
     $(foreach a,$(lastword $(CUDA_ARCH)),-gencode=arch=compute_$a,code=compute_$a)
 CUFLAGS_host = -std=c++20 $(OPT_$(MODE)) -ffp-contract=off -fno-math-errno -Wall -Wextra $(if $(CI),-Werror) -MMD -MP -I. \

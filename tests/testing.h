@@ -13,14 +13,15 @@
 #include "infer/base/err.h"
 #include "infer/tensor/ops.h"
 
-// A CPU device and an arena that lives until the test program ends.
+// The device named by $DEVICE (cpu where it is unset) and an arena of host memory that it can read
+// and write, which lives until the test program ends.
 typedef struct {
     Device *dev;
     Arena arena;
 } Env;
 Env *test_env(void);
 
-// Tensors in the env's arena (CPU memory). Random values are N(0,1) from a running test counter.
+// Tensors in the env's arena (host memory). Random values are N(0,1) from a running test counter.
 Tensor test_zeros(DType t, int64_t rows, int64_t cols);
 Tensor test_random(DType t, int64_t rows, int64_t cols);
 Tensor test_ids(const int32_t *id, int64_t n);

@@ -24,7 +24,7 @@ void dev_close(Device *dev);
 void *dev_alloc(Device *dev, size_t bytes, Err *err); // 64-byte aligned, zeroed; NULL = err set
 void dev_free(Device *dev, void *p);
 // Host memory that kernels of the device can read and write as well, and that it copies from and to
-// without a stop in between (pinned, on a GPU: sparingly). Zeroed.
+// without a stop in between (pinned, on a GPU: sparingly). Contents undefined.
 void *dev_alloc_host(Device *dev, size_t bytes, Err *err);
 void dev_free_host(Device *dev, void *p);
 // src packed, same dtype; src may be reused at once

@@ -13,8 +13,19 @@ static const Ops cuda_ops = {
     .matmul_nt = cuda_matmul_nt,
     .matmul_nn = cuda_matmul_nn,
     .matmul_tn = cuda_matmul_tn,
+    .gather = cuda_gather,
+    .gather_back = cuda_gather_back,
+    .norm = cuda_norm,
+    .norm_back = cuda_norm_back,
+    .head_norm = cuda_head_norm,
+    .head_norm_back = cuda_head_norm_back,
+    .rope_table = cuda_rope_table,
     .attention = cuda_attention,
     .attention_back = cuda_attention_back,
+    .geglu = cuda_geglu,
+    .geglu_back = cuda_geglu_back,
+    .route = cuda_route,
+    .experts = cuda_experts,
     .axpby = cuda_axpby,
     .softcap = cuda_softcap,
     .top2 = cuda_top2,
@@ -25,6 +36,7 @@ static const Ops cuda_ops = {
     .cluster_mass = cuda_cluster_mass,
     .cluster_ce = cuda_cluster_ce,
     .cluster_logits = cuda_cluster_logits,
+    .adamw = cuda_adamw,
     .sumsq = cuda_sumsq,
 };
 
@@ -97,7 +109,7 @@ static void *cuda_alloc_host(Device *dev, size_t bytes, Err *err) {
     void *p = NULL;
     cudaError_t e = cudaSetDevice(cu->device);
     if (e == cudaSuccess) e = cudaHostAlloc(&p, bytes > 0 ? bytes : 1, cudaHostAllocDefault);
-    if (e == cudaSuccess) return memset(p, 0, bytes);
+    if (e == cudaSuccess) return p;
     cudaGetLastError();
     err_set(err, ERR_FAILED, "GPU %d: %s: %zu bytes of pinned memory wanted", cu->device,
             cudaGetErrorString(e), bytes);

@@ -271,7 +271,7 @@ template <typename... T> int vector_width(int widest, T... tensor) {
 
 // --- reductions, in an order that depends on the block's shape only; every thread gets the result
 
-enum { WARP = 32 };
+constexpr int WARP = 32;
 #define ALL_LANES 0xffffffffu
 
 template <typename T> DEVICE_FN T warp_sum(T v) { // float or double

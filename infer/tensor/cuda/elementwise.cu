@@ -3,15 +3,77 @@
 #include "infer/tensor/cuda/cuda.cuh"
 #include "infer/tensor/cuda/tile.cuh"
 
+// A matrix as bytes, for values that only move: rows of `units` units of 1, 4 or 16 bytes.
+typedef struct {
+    char *data;
+    int64_t pitch; // bytes
+} Bytes;
+
+static Bytes bytes_of(Tensor t) {
+    return {(char *)t.data, t.ld * (int64_t)dtype_size(t.dtype)};
+}
+
+static bool unit_fits(Bytes b, size_t unit) {
+    return (uintptr_t)b.data % unit == 0 && (size_t)b.pitch % unit == 0;
+}
+
+template <typename Unit>
+__global__ void move_kernel(Bytes to, Bytes from, int64_t rows, int64_t units) {
+    FOR_TILE(r, u, 1, rows, units) {
+        Unit v = {};
+        if (from.data != NULL) v = ((const Unit *)(from.data + r * from.pitch))[u];
+        ((Unit *)(to.data + r * to.pitch))[u] = v;
+    }
+}
+
+// from.data NULL: zeros
+static void move_rows(Cuda *cu, Tensor y, Bytes from) {
+    const Bytes to = bytes_of(y);
+    const size_t row = (size_t)y.cols * dtype_size(y.dtype);
+    const auto fits = [&](size_t unit) {
+        return row % unit == 0 && unit_fits(to, unit) &&
+               (from.data == NULL || unit_fits(from, unit));
+    };
+    const int64_t unit = fits(16) ? 16 : fits(4) ? 4 : 1, units = (int64_t)row / unit;
+    const Tile t = tile_of(y.rows, units);
+    if (unit == 16)
+        launch(cu, move_kernel<uint4>, t.grid, t.block, 0, to, from, y.rows, units);
+    else if (unit == 4)
+        launch(cu, move_kernel<uint32_t>, t.grid, t.block, 0, to, from, y.rows, units);
+    else
+        launch(cu, move_kernel<uint8_t>, t.grid, t.block, 0, to, from, y.rows, units);
+}
+
 void cuda_zero(Device *dev, Tensor x) {
     Cuda *cu = cuda_begin(dev, "zero");
-    const size_t size = dtype_size(x.dtype), row = (size_t)x.cols * size;
-    if (x.rows == 0 || x.cols == 0 || cu->failure[0] != '\0') return;
-    if (tensor_is_contiguous(x))
-        cuda_ok(cu, cudaMemsetAsync(x.data, 0, row * (size_t)x.rows, cu->stream));
+    flatten(&x);
+    move_rows(cu, x, {NULL, 0});
+}
+
+template <int V> __global__ void copy_kernel(Tensor y, Tensor x) {
+    FOR_TILE(r, c, V, x.rows, x.cols) {
+        float v[V];
+        load<V>(v, x, r, c);
+        store<V>(y, r, c, v);
+    }
+}
+
+void cuda_copy(Device *dev, Tensor y, Tensor x) {
+    Cuda *cu = cuda_begin(dev, "copy");
+    CHECK_SHAPE(y, x.rows, x.cols);
+    flatten(&y, &x);
+    if (y.dtype == x.dtype) {
+        move_rows(cu, y, bytes_of(x));
+        return;
+    }
+    CHECK_FLOAT(y);
+    CHECK_FLOAT(x);
+    const int v = vector_width(8, y, x);
+    const Tile t = tile_of(x.rows, x.cols / v);
+    if (v == 8)
+        launch(cu, copy_kernel<8>, t.grid, t.block, 0, y, x);
     else
-        cuda_ok(cu,
-                cudaMemset2DAsync(x.data, (size_t)x.ld * size, 0, row, (size_t)x.rows, cu->stream));
+        launch(cu, copy_kernel<1>, t.grid, t.block, 0, y, x);
 }
 
 template <int V> __global__ void axpby_kernel(Tensor y, Tensor x, float alpha, float beta) {
@@ -38,41 +100,6 @@ void cuda_axpby(Device *dev, Tensor y, Tensor x, float alpha, float beta) {
         launch(cu, axpby_kernel<8>, t.grid, t.block, 0, y, x, alpha, beta);
     else
         launch(cu, axpby_kernel<1>, t.grid, t.block, 0, y, x, alpha, beta);
-}
-
-template <int V> __global__ void copy_kernel(Tensor y, Tensor x) {
-    FOR_TILE(r, c, V, x.rows, x.cols) {
-        float v[V];
-        load<V>(v, x, r, c);
-        store<V>(y, r, c, v);
-    }
-}
-
-void cuda_copy(Device *dev, Tensor y, Tensor x) {
-    Cuda *cu = cuda_begin(dev, "copy");
-    CHECK_SHAPE(y, x.rows, x.cols);
-    if (x.rows == 0 || x.cols == 0 || cu->failure[0] != '\0') return;
-    if (y.dtype == x.dtype) {
-        const size_t size = dtype_size(x.dtype), row = (size_t)x.cols * size;
-        const size_t to = x.rows > 1 ? (size_t)y.ld * size : row,
-                     from = x.rows > 1 ? (size_t)x.ld * size : row;
-        if (to == row && from == row)
-            cuda_ok(cu, cudaMemcpyAsync(y.data, x.data, row * (size_t)x.rows,
-                                        cudaMemcpyDeviceToDevice, cu->stream));
-        else
-            cuda_ok(cu, cudaMemcpy2DAsync(y.data, to, x.data, from, row, (size_t)x.rows,
-                                          cudaMemcpyDeviceToDevice, cu->stream));
-        return;
-    }
-    CHECK_FLOAT(y);
-    CHECK_FLOAT(x);
-    flatten(&y, &x);
-    const int v = vector_width(8, y, x);
-    const Tile t = tile_of(x.rows, x.cols / v);
-    if (v == 8)
-        launch(cu, copy_kernel<8>, t.grid, t.block, 0, y, x);
-    else
-        launch(cu, copy_kernel<1>, t.grid, t.block, 0, y, x);
 }
 
 template <int V> __global__ void softcap_kernel(Tensor z, float cap) {

@@ -116,6 +116,11 @@ static inline void twin_repeats(const char *what, Tensor gpu, Tensor again) {
     assert_same_bits(what, twin_fetched(again), twin_fetched(gpu));
 }
 
+// Relative tolerance: two values on either side of a tie are rounded to neighbours.
+static inline double twin_rounding(DType t, double f32_tolerance) {
+    return t == DT_BF16 ? 1.0 / 127 : f32_tolerance;
+}
+
 static const DType TWIN_FLOATS[] = {DT_F32, DT_BF16};
 
 #endif

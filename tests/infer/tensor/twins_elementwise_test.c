@@ -58,7 +58,7 @@ static void softcap_twins(void **state) {
         op_axpby(twin_cpu(), z.cpu, z.cpu, scale, 0.0f);
         op_axpby(twin_gpu(), z.gpu, z.gpu, scale, 0.0f);
         op_softcap(twin_cpu(), z.cpu, 30.0f), op_softcap(twin_gpu(), z.gpu, 30.0f);
-        twin_close("softcap", z, 1e-6, rounding(t, 1e-6));
+        twin_close("softcap", z, 1e-6, twin_rounding(t, 1e-6));
     }
 }
 
