@@ -4,7 +4,6 @@
 #define CUDA_ATTENTION_MMA_CUH
 
 #include "infer/tensor/cuda/attention.cuh"
-#include "infer/tensor/cuda/smem_tile.cuh"
 
 // M work rows by N keys. Warps stand WM by WN: each has 16 MI rows, and of the scores N / WN
 // columns, of the result HD / WN.
