@@ -1,5 +1,5 @@
-// tests/infer/tensor/twins_head_test.c - op_head_tile: logits, softmax and losses of student rows in
-// one call. CPU against CUDA, and the CPU against its own pieces.
+// tests/infer/tensor/twins_head_test.c - op_head_tile: logits, softmax and losses of student rows
+// in one call. CPU against CUDA, and the CPU against its own pieces.
 #include "tests/infer/tensor/twins.h"
 
 static const LossKind KINDS[] = {LOSS_FKL, LOSS_CE_ARGMAX, LOSS_CE_LABEL, LOSS_TV, LOSS_HYBRID};
@@ -150,7 +150,8 @@ static void other_types_and_misaligned(void **state) {
     }
 }
 
-// Many tokens for few rows: they are split over blocks; the best two come late, early, side by side.
+// Many tokens for few rows: they are split over blocks; the best two come late, early, side by
+// side.
 static void best_tokens_are_found_anywhere(void **state) {
     (void)state;
     const int32_t at[][2] = {{0, 1}, {4095, 0}, {63, 64}, {2000, 4095}};

@@ -54,9 +54,22 @@ typedef struct {
 
 static Side side_of(const Case *c, bool gpu) {
 #define SIDE(x) .x = gpu ? c->x.gpu : c->x.cpu
-    return (Side){.dev = gpu ? twin_gpu() : twin_cpu(), SIDE(sz),   SIDE(tz),    SIDE(slse),
-                  SIDE(tlse), SIDE(best), SIDE(id),     SIDE(p),    SIDE(psum),  SIDE(stat),
-                  SIDE(trow), SIDE(targ), SIDE(label),  SIDE(weight), SIDE(g),   .c = c};
+    return (Side){.dev = gpu ? twin_gpu() : twin_cpu(),
+                  SIDE(sz),
+                  SIDE(tz),
+                  SIDE(slse),
+                  SIDE(tlse),
+                  SIDE(best),
+                  SIDE(id),
+                  SIDE(p),
+                  SIDE(psum),
+                  SIDE(stat),
+                  SIDE(trow),
+                  SIDE(targ),
+                  SIDE(label),
+                  SIDE(weight),
+                  SIDE(g),
+                  .c = c};
 #undef SIDE
 }
 
@@ -97,7 +110,8 @@ static void run_loss(const Side *s, LossKind kind, unsigned parts, Tensor g) {
 }
 
 static void run_all(const Side *s, LossKind kind, Tensor g) {
-    const bool signs = kind == LOSS_TV || kind == LOSS_HYBRID, apart = signs && s->c->tile < s->sz.cols;
+    const bool signs = kind == LOSS_TV || kind == LOSS_HYBRID,
+               apart = signs && s->c->tile < s->sz.cols;
     run_loss(s, kind, apart ? LOSS_STATS : LOSS_STATS | LOSS_GRAD, g);
     if (apart) run_loss(s, kind, LOSS_GRAD, g);
 }
@@ -167,7 +181,8 @@ static void losses_and_gradients(void **state) {
     for (int i = 0; i < SIZE_COUNT; i++)
         for (int k = 0; k < 5; k++) {
             twins_begin();
-            const Case c = new_case(i, TWIN_FLOATS[k & 1], DT_F32, (TwinLayout)((i + k) % TWIN_LAYOUTS));
+            const Case c =
+                new_case(i, TWIN_FLOATS[k & 1], DT_F32, (TwinLayout)((i + k) % TWIN_LAYOUTS));
             const Side cpu = side_of(&c, false), gpu = side_of(&c, true);
             set_float(c.weight.cpu, 0, 2, 0.0);
             dev_upload(twin_gpu(), c.weight.gpu, c.weight.cpu.data);
@@ -260,7 +275,8 @@ static void cluster_twins(void **state) {
     for (int mix = 0; mix < 6; mix++) {
         twins_begin();
         const DType t = TWIN_FLOATS[mix & 1];
-        const Twin p = twin_random(DT_F32, 3, V, (TwinLayout)(mix / 2)), of = twin_ids(cluster, 1, V),
+        const Twin p = twin_random(DT_F32, 3, V, (TwinLayout)(mix / 2)),
+                   of = twin_ids(cluster, 1, V),
                    mass = twin_random(DT_F32, 3, C + 3 * (mix & 1), TWIN_PLAIN);
         scale(p, 0.01f);
         const Twin z = twin_random(t, ROWS, mass.cpu.cols, (TwinLayout)(mix / 2)),
