@@ -87,6 +87,14 @@ template <int MI, int CT> DEVICE_FN void clear_tile(float (&t)[MI][CT][4]) {
             for (int e = 0; e < 4; e++) t[mi][ct][e] = 0.0f;
 }
 
+// Row (mi, h) of a result as it is, from the thread's first column on.
+template <typename S>
+DEVICE_FN void put_part(float *to, const float (&o)[S::MI][S::CT][4], int mi, int h) {
+#pragma unroll
+    for (int ct = 0; ct < S::CT; ct++)
+        *(float2 *)(to + 8 * ct) = make_float2(o[mi][ct][2 * h], o[mi][ct][2 * h + 1]);
+}
+
 // Two neighbouring elements of an (any) tensor.
 DEVICE_FN void store_pair(const Tensor &t, int64_t r, int64_t c, float x, float y) {
     if (t.dtype == DT_F32)
