@@ -2,12 +2,8 @@
 MODE  ?= release
 CC    := $(if $(filter default,$(origin CC)),gcc,$(CC))
 Q     := $(if $(V),,@)
-# CUDA=1: nvcc, for the GPUs of CUDA_ARCH and newer ones. CUDA=host: the same kernels compiled for the
-# CPU, a device for tests.
 KIND  := $(if $(CUDA),$(CUDA:1=cuda),cpu)
 BUILD := build/$(MODE)-$(KIND)
-CUDA_HOME ?= /usr/local/cuda
-CUDA_ARCH ?= 80 90
 
 DEBS  := gcc make pkg-config libopenblas-openmp-dev libhdf5-dev libarchive-dev libjansson-dev \
          libxxhash-dev libssl-dev librandom123-dev libcmocka-dev
@@ -25,16 +21,6 @@ CFLAGS  += -std=gnu11 -D_GNU_SOURCE $(OPT_$(MODE)) -ffp-contract=off -fno-math-e
            -Wundef -Wvla -Wstrict-prototypes -Wmissing-prototypes -Wno-psabi $(if $(CI),-Werror) -I. \
            $(shell pkg-config --cflags $(PKGS) 2>/dev/null) $(if $(DNNL),-DWITH_DNNL) $(if $(CUDA),-DWITH_CUDA)
 LDLIBS  += $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lopenblas $(if $(DNNL),-ldnnl) -lm -lpthread -ldl
-CUFLAGS_cuda = -std=c++20 -O3 -lineinfo --fmad=false -MMD -MP -I. $(if $(CI),-Werror all-warnings) \
-    -Xcompiler=-Wall,-Wextra,-Wno-missing-field-initializers,-Wno-tautological-compare$(if $(CI),$(comma)-Werror) \
-    $(foreach a,$(CUDA_ARCH),-gencode=arch=compute_$a,code=sm_$a) \
-    $(foreach a,$(lastword $(CUDA_ARCH)),-gencode=arch=compute_$a,code=compute_$a)
-CUFLAGS_host = -std=c++20 $(OPT_$(MODE)) -ffp-contract=off -fno-math-errno -Wall -Wextra $(if $(CI),-Werror) -MMD -MP -I. \
-    -Wno-unknown-pragmas -Wno-missing-field-initializers -include tests/cuda_host/cuda_host.cuh -x c++
-NVCC_cuda   := $(CUDA_HOME)/bin/nvcc
-NVCC_host   := $(CXX)
-LDLIBS  += $(if $(CUDA),-lstdc++) $(if $(filter cuda,$(KIND)),-L$(CUDA_HOME)/lib64 -Wl$(comma)-rpath$(comma)$(CUDA_HOME)/lib64 -lcudart_static -lrt)
-comma       := ,
 LINK_asan   := -fsanitize=address,undefined
 LINK_fuzz   := $(LINK_asan)
 LDFLAGS += -fopenmp $(LINK_$(MODE))
@@ -42,8 +28,6 @@ VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 
 # Fuzzing needs the readers, and clang does not take the kernels' gcc attributes.
 SRC   := $(wildcard infer/*/*.c $(if $(filter-out fuzz,$(MODE)),infer/tensor/cpu/*.c) data/*.c train/*.c eval/*.c eval/*/*.c)
-CU_cuda := $(wildcard infer/tensor/cuda/*.cu)
-CU_host := $(filter-out %/gemm.cu,$(CU_cuda)) $(wildcard tests/cuda_host/*.cu)
 LIB   := $(BUILD)/libdraftsmith.a
 # Tests by name: *_golden_test needs golden data, *_long_test belongs to check-long, *_e2e_test runs stages.
 ALL_TESTS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/*/*_test.c tests/*/*/*_test.c))
@@ -61,6 +45,7 @@ IDS_TEST  := $(BUILD)/tests/infer/text/tokenizer_ids_test
 CASE_TEST := $(BUILD)/tests/infer/text/chat_cases_test
 CODE      := $(shell git ls-files -co --exclude-standard '*.c' '*.h' '*.cu' '*.cuh' 2>/dev/null)
 
+include infer/tensor/cuda/cuda.mk
 .SECONDARY:
 .PHONY: all deps ensure demo demo-smoke test tests units check check-long check-golden check-tokenizer \
         check-template check-quant bench fuzz fuzz-run format lint clean help FORCE
@@ -70,21 +55,18 @@ draftsmith: $(BUILD)/draftsmith
 	$(Q)cp $< $@.tmp && mv $@.tmp $@
 $(BUILD)/draftsmith: $(BUILD)/main.o $(LIB)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
-$(LIB): $(SRC:%.c=$(BUILD)/%.o) $(CU_$(KIND):%.cu=$(BUILD)/%.cu.o)
+$(LIB): $(SRC:%.c=$(BUILD)/%.o) $(CU_LIB:%.cu=$(BUILD)/%.cu.o)
 	$(Q)rm -f $@ && ar rcs $@ $^
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D); $(if $(V),:,echo "CC $<")
 	$(Q)$(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
-$(BUILD)/%.cu.o: %.cu
-	@mkdir -p $(@D); $(if $(V),:,echo "CU $<")
-	$(Q)$(NVCC_$(KIND)) $(CUFLAGS_$(KIND)) -c -o $@ $<
 $(BUILD)/main.o: CFLAGS += -DVERSION='"$(VERSION)"'
 $(BUILD)/main.o: $(BUILD)/version
 $(BUILD)/version: FORCE
 	@mkdir -p $(@D); echo '$(VERSION)' | cmp -s - $@ || echo '$(VERSION)' > $@
 $(BUILD)/infer/base/settings_table.o: configs/demo.json
 $(BUILD)/tests/%_test: $(BUILD)/tests/%_test.o $(BUILD)/tests/testing.o $(LIB)
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) -lcmocka $(LDLIBS) $(if $(filter %.cu.o,$^),-lstdc++)
 $(FAULT_SO): $(wildcard tests/fault/*.[ch])
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) -fPIC -shared -o $@ $(filter %.c,$^) -ldl -lpthread

@@ -17,7 +17,8 @@ count() { # PATTERN: the number in the last matching line of the log
 for program in "$@"; do
     start=$(date +%s.%N)
     case $program in /*) run=$program ;; *) run=./$program ;; esac
-    "$run" >"$log" 2>&1
+    case $program in *_on_cuda_test) on=cuda ;; *) on=${DEVICE:-} ;; esac
+    DEVICE=$on "$run" >"$log" 2>&1
     status=$?
     case $program in
     *.sh) p=$(count '^([0-9]+) passed, [0-9]+ failed, [0-9]+ skipped$')

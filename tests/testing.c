@@ -68,6 +68,16 @@ Tensor test_ids(const int32_t *id, int64_t n) {
     return x;
 }
 
+Tensor test_host(Tensor t) {
+    const Env *env = test_env();
+    const char *at = t.data, *arena = env->arena.block;
+    if (strcmp(env->dev->kind, "cpu") == 0 || (at >= arena && at < arena + env->arena.size))
+        return t;
+    Tensor x = test_zeros(t.dtype, t.rows, t.cols);
+    dev_download(env->dev, x.data, t);
+    return x;
+}
+
 float test_get(Tensor t, int64_t r, int64_t c) {
     const int64_t i = r * t.ld + c;
     if (t.dtype == DT_BF16) return bf16_to_f32(((bf16 *)t.data)[i]);

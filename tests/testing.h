@@ -25,6 +25,7 @@ Env *test_env(void);
 Tensor test_zeros(DType t, int64_t rows, int64_t cols);
 Tensor test_random(DType t, int64_t rows, int64_t cols);
 Tensor test_ids(const int32_t *id, int64_t n);
+Tensor test_host(Tensor t); // t itself where the host can read it, else a packed copy
 float test_get(Tensor t, int64_t r, int64_t c); // any float dtype
 double test_dot(Tensor a, Tensor b);
 

@@ -120,14 +120,20 @@ static bool load_pair(Bench *b, const BenchCase *c, const char *dir, Err *err) {
     b->table_block = dev_alloc(b->dev, (size_t)(V * B) * dtype_size(c->dtype), err);
     if (b->table_block == NULL) return false;
     b->table = tensor_of(b->table_block, c->dtype, V, B);
-    bf16 *rows =
-        random_rows(4096, B, 99); // repeated: the values of a table do not change its speed
-    if (rows == NULL) return err_set(err, ERR_FAILED, "out of memory");
-    for (int64_t v = 0; v < V; v += 4096) {
-        const int64_t n = V - v < 4096 ? V - v : 4096;
-        op_copy(b->dev, tensor_rows(b->table, v, n), tensor_of(rows, DT_BF16, n, B));
+    // repeated: the values of a table do not change its speed
+    enum { ROWS = 4096 };
+    bf16 *rows = random_rows(ROWS, B, 99);
+    void *block = dev_alloc(b->dev, (size_t)(ROWS * B) * sizeof *rows, err);
+    const Tensor some = tensor_of(block, DT_BF16, ROWS, B);
+    if (rows == NULL) err_set(err, ERR_FAILED, "out of memory");
+    if (rows != NULL && block != NULL) dev_upload(b->dev, some, rows);
+    for (int64_t v = 0; rows != NULL && block != NULL && v < V; v += ROWS) {
+        const int64_t n = V - v < ROWS ? V - v : ROWS;
+        op_copy(b->dev, tensor_rows(b->table, v, n), tensor_rows(some, 0, n));
     }
     free(rows);
+    dev_free(b->dev, block);
+    if (rows == NULL || block == NULL) return false;
     const AssistantOptions opt = {
         .dir = draft, .dtype = c->dtype, .target_table = b->table, .target_scale = sqrtf((float)B)};
     return (b->a = assistant_open(b->dev, &opt, err)) != NULL;

@@ -22,7 +22,7 @@ struct Block {
 };
 
 std::recursive_mutex lock;
-std::vector<Block> blocks;
+std::vector<Block> blocks, pinned;
 std::vector<std::function<void()>> queue;
 char *range, *range_end; // device addresses; range_end grows
 size_t used, page;
@@ -44,14 +44,21 @@ void protect(int how) {
         if (mprotect(b.map, b.size, how) != 0) abort();
 }
 
+bool open;
+
+void close_memory() {
+    if (open) protect(PROT_NONE);
+    open = false;
+}
+
 // Runs what waits in the queue. Device memory is the host's only here.
 void drain() {
     std::vector<std::function<void()>> work;
     work.swap(queue);
     if (work.empty()) return;
-    protect(PROT_READ | PROT_WRITE);
+    if (!open) protect(PROT_READ | PROT_WRITE);
+    open = true;
     for (auto &w : work) w();
-    protect(PROT_NONE);
 }
 
 cudaError_t result(cudaError_t e) {
@@ -74,8 +81,12 @@ bool tail_is_untouched(const Block &b) {
 
 void host_enqueue(std::function<void()> work) {
     const std::lock_guard<std::recursive_mutex> held(lock);
+    static int runs;
     queue.push_back(std::move(work));
-    if (blocking()) drain();
+    if (!blocking()) return;
+    drain();
+    if (++runs % 16 == 0)
+        close_memory(); // else with the next call that is no launch: it takes time
 }
 
 void host_launch_any(dim3 grid, dim3 block, size_t shared, std::function<void()> thread) {
@@ -141,6 +152,7 @@ cudaError_t cudaMalloc(void **p, size_t bytes) {
         if (m == MAP_FAILED) return result(cudaErrorMemoryAllocation);
         range = range_end = (char *)m;
     }
+    close_memory();
     Block b = {range_end, (bytes + page) / page * page, nullptr, bytes};
     b.data = b.map + (b.size - bytes) / ALIGN * ALIGN;
     range_end += b.size + page;
@@ -158,6 +170,7 @@ cudaError_t cudaMalloc(void **p, size_t bytes) {
 cudaError_t cudaFree(void *p) {
     const std::lock_guard<std::recursive_mutex> held(lock);
     drain();
+    close_memory();
     if (p == nullptr) return cudaSuccess;
     for (size_t i = 0; i < blocks.size(); i++) {
         const Block b = blocks[i];
@@ -176,16 +189,34 @@ cudaError_t cudaFree(void *p) {
     return result(cudaErrorInvalidValue);
 }
 
+void host_check_pointer(const void *p) {
+    const std::lock_guard<std::recursive_mutex> held(lock);
+    const char *at = (const char *)p;
+    if (p == nullptr || (range != nullptr && at >= range && at < range + RANGE)) return;
+    for (const Block &b : pinned)
+        if (at >= b.data && at <= b.data + b.bytes) return;
+    fprintf(stderr, "a kernel was given the address %p, which is the host's\n", p);
+    abort();
+}
+
 cudaError_t cudaHostAlloc(void **p, size_t bytes, unsigned) {
+    const std::lock_guard<std::recursive_mutex> held(lock);
     *p = mmap(nullptr, bytes + 1, PROT_READ | PROT_WRITE,
               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (*p == MAP_FAILED) return result(cudaErrorMemoryAllocation);
+    pinned.push_back({(char *)*p, bytes + 1, (char *)*p, bytes});
     return cudaSuccess;
 }
-cudaError_t cudaFreeHost(void *) { // its size is not kept; few and small
+cudaError_t cudaFreeHost(void *p) {
     const std::lock_guard<std::recursive_mutex> held(lock);
     drain();
-    return cudaSuccess;
+    for (size_t i = 0; i < pinned.size(); i++) {
+        if (pinned[i].data != p) continue;
+        munmap(p, pinned[i].size);
+        pinned.erase(pinned.begin() + (long)i);
+        return cudaSuccess;
+    }
+    return result(cudaErrorInvalidValue);
 }
 
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind,
@@ -231,6 +262,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t) {
 cudaError_t cudaStreamSynchronize(cudaStream_t) {
     const std::lock_guard<std::recursive_mutex> held(lock);
     drain();
+    close_memory();
     return result(cudaSuccess);
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) {

@@ -9,6 +9,7 @@
 //   run at once), so a missing wait is seen.
 // * Threads of a block are fibers that run one after the other between barriers; every launch turns
 //   the order of blocks, warps and lanes around, so a missing barrier changes results.
+// * A pointer into other host memory among a kernel's arguments ends the program.
 // * copy_async lands when it is waited for and no sooner. A collective that not everybody reaches
 //   ends the program with the kernel's threads counted.
 // CUDA_HOST_FAIL=N makes the N-th launch of the process fail; CUDA_HOST_MIB sets the memory (4096).
@@ -22,6 +23,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <type_traits>
 
 // --- what nvcc knows by itself
 
@@ -258,9 +260,22 @@ void host_launch_any(dim3 grid, dim3 block, size_t shared, std::function<void()>
 // Host code in the place of a library's kernels: runs in the queue, device memory open.
 void host_enqueue(std::function<void()> work);
 
+// What a kernel is given has to be memory of the device, or pinned: anything else ends the program.
+void host_check_pointer(const void *p);
+template <typename T> static inline void host_check(const T &arg) {
+    if constexpr (std::is_pointer_v<T>)
+        host_check_pointer((const void *)arg);
+    else if constexpr (requires {
+                           arg.data;
+                           arg.ld;
+                       }) // a Tensor
+        host_check_pointer(arg.data);
+}
+
 template <typename... P>
 void host_launch(dim3 grid, dim3 block, size_t shared, cudaStream_t, void (*kernel)(P...),
                  P... args) {
+    (host_check(args), ...);
     host_launch_any(grid, block, shared, [=] { kernel(args...); });
 }
 

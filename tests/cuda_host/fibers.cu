@@ -56,8 +56,6 @@ constexpr size_t STACK = 128 << 10;
 constexpr size_t SKEW = 13 * 64; // neighbours' hot lines must not share a set of the cache
 constexpr unsigned MOST = 1024;
 
-enum State : unsigned char { NEW, READY, WAITS_WARP, WAITS_BLOCK, DONE };
-
 struct Copy {
     void *to;
     const void *from;
@@ -77,17 +75,18 @@ struct Meeting {
     alignas(64) unsigned char table[2][WARP * 64];
 };
 
+// Lanes as bits. A live lane is in one of the first three, in a meeting, or running.
 struct WarpState {
+    unsigned fresh, ready, at_barrier, live;
     int meetings;
     Meeting meeting[4];
 };
 
 struct Run {
     const std::function<void()> *thread;
-    unsigned threads, live, at_barrier;
-    bool turned;
+    unsigned threads, warps, live, at_barrier;
+    bool turned, copied;
     unsigned barrier_vote[2], votes; // of __syncthreads_or and _count
-    State state[MOST];
     Fiber *fiber[MOST];
     std::vector<std::vector<Copy>> copies[MOST]; // groups of copy_async, the last one open
     WarpState *warp;
@@ -132,39 +131,48 @@ void leave(Fiber *f) { // to the scheduler; returns when it enters this fiber ag
     set_thread(f->thread);
 }
 
-unsigned warp_first(unsigned t) {
-    return t / WARP * WARP;
+WarpState &warp_of(unsigned t) {
+    return run.warp[t / WARP];
 }
-unsigned warp_end(unsigned t) {
-    return std::min(warp_first(t) + WARP, run.threads);
-}
-
-// The next thread of the warp of t that waits for nothing; MOST without one.
-unsigned next_in_warp(unsigned t) {
-    const unsigned first = warp_first(t), end = warp_end(t);
-    for (unsigned i = first; i < end; i++) {
-        const unsigned at = run.turned ? end - 1 - (i - first) : i;
-        if (run.state[at] == NEW || run.state[at] == READY) return at;
-    }
-    return MOST;
+unsigned bit_of(unsigned t) {
+    return 1u << t % WARP;
 }
 
-void wake_if_complete(unsigned first, Meeting *m) {
-    unsigned needed = 0;
-    for (unsigned l = 0; l < WARP && first + l < run.threads; l++)
-        if (m->mask >> l & 1 && run.state[first + l] != DONE) needed |= 1u << l;
-    if (m->came == 0 || (needed & ~m->came) != 0) return;
-    for (unsigned l = 0; l < WARP; l++)
-        if (m->came >> l & 1 && run.state[first + l] == WAITS_WARP) run.state[first + l] = READY;
+// The next thread of a warp that waits for nothing; MOST without one.
+unsigned next_in_warp(unsigned w) {
+    const unsigned able = run.warp[w].fresh | run.warp[w].ready;
+    if (able == 0) return MOST;
+    return w * WARP + (unsigned)(run.turned ? 31 - __builtin_clz(able) : __builtin_ctz(able));
+}
+
+// Whether everybody is there; then all lanes may go on.
+bool complete(WarpState &w, Meeting *m) {
+    if (m->came == 0 || (m->mask & w.live & ~m->came) != 0) return false;
+    w.ready |= m->came;
     m->came = 0;
     m->turn ^= 1;
+    return true;
+}
+
+bool release_barrier() {
+    if (run.live == 0 || run.at_barrier < run.live) return false;
+    for (unsigned w = 0; w < run.warps; w++) {
+        run.warp[w].ready |= run.warp[w].at_barrier;
+        run.warp[w].at_barrier = 0;
+    }
+    run.at_barrier = 0;
+    run.votes ^= 1;
+    run.barrier_vote[run.votes] = 0;
+    return true;
 }
 
 void finish_thread(unsigned t) {
-    run.state[t] = DONE;
+    WarpState &w = warp_of(t);
+    w.live &= ~bit_of(t);
     run.live--;
-    WarpState *w = &run.warp[t / WARP];
-    for (int i = 0; i < w->meetings; i++) wake_if_complete(warp_first(t), &w->meeting[i]);
+    run.fiber[t] = nullptr;
+    for (int i = 0; i < w.meetings; i++) complete(w, &w.meeting[i]);
+    release_barrier();
 }
 
 Fiber *made;
@@ -177,10 +185,9 @@ Fiber *made;
         set_thread(f->thread);
         (*run.thread)();
         finish_thread(f->thread);
-        run.fiber[f->thread] = nullptr;
-        const unsigned next = next_in_warp(f->thread);
-        if (next != MOST && run.state[next] == NEW) {
-            run.state[next] = READY;
+        const unsigned next = next_in_warp(f->thread / WARP);
+        if (next != MOST && warp_of(next).fresh & bit_of(next)) {
+            warp_of(next).fresh &= ~bit_of(next);
             run.fiber[next] = f;
             f->thread = next;
             continue;
@@ -213,60 +220,54 @@ Fiber *fiber_for(unsigned t) {
     return f;
 }
 
-void run_warp(unsigned first) {
-    for (unsigned t; (t = next_in_warp(first)) != MOST;) {
-        const bool fresh = run.state[t] == NEW;
-        run.state[t] = READY;
+bool run_warp(unsigned w) {
+    WarpState &warp = run.warp[w];
+    bool ran = false;
+    for (unsigned t; (t = next_in_warp(w)) != MOST; ran = true) {
+        const bool fresh = warp.fresh & bit_of(t);
+        warp.fresh &= ~bit_of(t);
+        warp.ready &= ~bit_of(t);
         Fiber *f = fresh ? fiber_for(t) : run.fiber[t];
         made = f;
         enter(f);
     }
-}
-
-void wait_in(State s) {
-    const unsigned t = current;
-    run.state[t] = s;
-    leave(run.fiber[t]);
-}
-
-bool release_barrier() {
-    if (run.live == 0 || run.at_barrier < run.live) return false;
-    for (unsigned t = 0; t < run.threads; t++)
-        if (run.state[t] == WAITS_BLOCK) run.state[t] = READY;
-    run.at_barrier = 0;
-    run.votes ^= 1;
-    run.barrier_vote[run.votes] = 0;
-    return true;
+    return ran;
 }
 
 [[noreturn]] void stuck() {
-    unsigned warp = 0, block = 0, done = 0;
-    for (unsigned t = 0; t < run.threads; t++) {
-        warp += run.state[t] == WAITS_WARP;
-        block += run.state[t] == WAITS_BLOCK;
-        done += run.state[t] == DONE;
-    }
+    unsigned meets = 0;
+    for (unsigned w = 0; w < run.warps; w++)
+        for (int i = 0; i < run.warp[w].meetings; i++)
+            meets += (unsigned)__builtin_popcount(run.warp[w].meeting[i].came);
     fprintf(
         stderr,
         "a kernel hangs in block (%u, %u, %u): %u threads wait for their warp, %u at a barrier, "
         "%u ended\n",
-        blockIdx.x, blockIdx.y, blockIdx.z, warp, block, done);
+        blockIdx.x, blockIdx.y, blockIdx.z, meets, run.at_barrier, run.threads - run.live);
     abort();
 }
 
 void run_block(const std::function<void()> &thread, size_t shared) {
-    const unsigned warps = (run.threads + WARP - 1) / WARP;
     run.thread = &thread;
     run.live = run.threads;
     run.at_barrier = run.votes = run.barrier_vote[0] = run.barrier_vote[1] = 0;
-    memset(run.state, NEW, run.threads);
     memset(shared_memory, 0xff, shared);
-    for (unsigned w = 0; w < warps; w++) run.warp[w].meetings = 0;
-    while (run.live > 0) {
-        for (unsigned w = 0; w < warps; w++) run_warp((run.turned ? warps - 1 - w : w) * WARP);
-        if (run.live > 0 && !release_barrier()) stuck();
+    for (unsigned w = 0; w < run.warps; w++) {
+        const unsigned lanes = std::min(run.threads - w * WARP, unsigned(WARP));
+        WarpState &warp = run.warp[w];
+        warp.fresh = warp.live = lanes == WARP ? ALL_LANES : (1u << lanes) - 1;
+        warp.ready = warp.at_barrier = 0;
+        warp.meetings = 0;
     }
-    for (unsigned t = 0; t < run.threads; t++) run.copies[t].clear();
+    while (run.live > 0) {
+        bool ran = false;
+        for (unsigned w = 0; w < run.warps; w++)
+            ran = run_warp(run.turned ? run.warps - 1 - w : w) || ran;
+        if (!ran) stuck();
+    }
+    if (run.copied)
+        for (unsigned t = 0; t < run.threads; t++) run.copies[t].clear();
+    run.copied = false;
 }
 
 Meeting *meeting_of(unsigned mask) {
@@ -291,6 +292,7 @@ void run_grid(dim3 grid, dim3 block, size_t shared, bool turned,
     blockDim = block;
     gridDim = grid;
     run.threads = block.x * block.y * block.z;
+    run.warps = (run.threads + WARP - 1) / WARP;
     run.turned = turned;
     if (run.warp == nullptr) run.warp = new WarpState[MOST / WARP];
     const uint64_t blocks = (uint64_t)grid.x * grid.y * grid.z;
@@ -319,10 +321,12 @@ const unsigned char *host_exchange(unsigned mask, const void *mine, size_t size)
     Meeting *m = meeting_of(mask);
     unsigned char *table = m->table[m->turn];
     memcpy(table + lane * 64, mine, size);
+    WarpState &w = warp_of(current);
     m->came |= 1u << lane;
-    run.state[current] = WAITS_WARP;
-    wake_if_complete(warp_first(current), m);
-    if (run.state[current] == WAITS_WARP) leave(run.fiber[current]);
+    if (complete(w, m))
+        w.ready &= ~(1u << lane); // this lane runs
+    else
+        leave(run.fiber[current]);
     return table;
 }
 
@@ -332,12 +336,13 @@ void __syncwarp(unsigned mask) {
 }
 
 unsigned __ballot_sync(unsigned mask, int v) {
+    // lanes that are not there or ended leave an old table: their votes are cleared
     const unsigned char mine = v != 0;
+    const unsigned there = mask & warp_of(current).live;
     const unsigned char *table = host_exchange(mask, &mine, 1);
     unsigned votes = 0;
     for (unsigned l = 0; l < WARP; l++)
-        if (mask >> l & 1 && warp_first(current) + l < run.threads && table[l * 64])
-            votes |= 1u << l;
+        if (there >> l & 1 && table[l * 64] == 1) votes |= 1u << l;
     return votes;
 }
 
@@ -350,7 +355,11 @@ static unsigned barrier(unsigned vote) {
     const unsigned turn = run.votes;
     run.barrier_vote[turn] += vote;
     run.at_barrier++;
-    wait_in(WAITS_BLOCK);
+    warp_of(current).at_barrier |= bit_of(current);
+    if (release_barrier())
+        warp_of(current).ready &= ~bit_of(current);
+    else
+        leave(run.fiber[current]);
     return run.barrier_vote[turn];
 }
 
@@ -417,6 +426,7 @@ void host_copy_async(void *shared, const void *from, bool there) {
     auto &groups = run.copies[current];
     if (groups.empty()) groups.emplace_back();
     groups.back().push_back({shared, from, there});
+    run.copied = true;
 }
 
 void host_copy_async_commit() {

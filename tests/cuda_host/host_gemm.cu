@@ -64,6 +64,7 @@ bool gemms_run(Cuda *cu, const CudaGemm *x) {
     const CudaGemm g = *x;
     // as strict as the library is: bf16 operands with rows of odd sizes have no kernel
     if (g.a.dtype == DT_BF16 && (g.a.ld % 2 != 0 || g.b.ld % 2 != 0)) return false;
+    for (const Tensor &t : {g.a, g.b, g.c}) host_check(t);
     if (cu->failure[0] == '\0') host_enqueue([g] { multiply(g); });
     return true;
 }

@@ -78,8 +78,10 @@ static void compare_kv(Golden *g, const char *prefix, int seq, KvCache *kv) {
         const KvView v = kv_view(kv, 0, g->cfg->kv_source[kind]);
         assert_int_equal(v.first, 0);
         assert_int_equal(v.k.rows, g->n[seq]);
-        compare(g, prefix, seq, NAMES[kind][0], v.k.data, tensor_count(v.k), KV_TOLERANCE);
-        compare(g, prefix, seq, NAMES[kind][1], v.v.data, tensor_count(v.v), KV_TOLERANCE);
+        compare(g, prefix, seq, NAMES[kind][0], test_host(v.k).data, tensor_count(v.k),
+                KV_TOLERANCE);
+        compare(g, prefix, seq, NAMES[kind][1], test_host(v.v).data, tensor_count(v.v),
+                KV_TOLERANCE);
     }
 }
 
@@ -135,8 +137,8 @@ static void in_chunks(Golden *g, int seq, int64_t chunk) {
         const int layer = g->cfg->kv_source[kind];
         const KvView a = kv_view(kv, 0, layer), b = kv_rows(whole, 0, layer, a.first, n - a.first);
         assert_true(kind == LAYER_FULL ? a.first == 0 : n - a.first >= g->cfg->text.window - 1);
-        assert_close("K of chunks", a.k, b.k, KV_SAME, 0);
-        assert_close("V of chunks", a.v, b.v, KV_SAME, 0);
+        assert_close("K of chunks", test_host(a.k), test_host(b.k), KV_SAME, 0);
+        assert_close("V of chunks", test_host(a.v), test_host(b.v), KV_SAME, 0);
     }
     kv_close(kv);
     kv_close(whole);

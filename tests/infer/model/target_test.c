@@ -186,7 +186,7 @@ static void the_table_alone_is_the_one_of_the_whole(void **state) {
         opt.dir = bare; // nothing else is looked for
         Target *table = target_open(test_env()->dev, &opt, &err);
         assert_ok(whole != NULL && table != NULL, err);
-        const Tensor a = target_embedding(whole), b = target_embedding(table);
+        const Tensor a = test_host(target_embedding(whole)), b = test_host(target_embedding(table));
         assert_true(a.dtype == b.dtype && a.rows == b.rows && a.cols == b.cols);
         assert_memory_equal(a.data, b.data, tensor_bytes(a));
         assert_true(target_embed_scale(whole) == target_embed_scale(table));
