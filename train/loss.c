@@ -3,9 +3,6 @@
 
 #include "train/loss_plan.h"
 
-// One pass over the vocabulary: log-sum-exp beside the parts of op_loss_tile.
-enum { PASS_LSE = 4 };
-
 typedef struct {
     const HeadLoss *l;
     const Assistant *a;
@@ -33,7 +30,7 @@ static Tensor teacher_tile(const Run *c, const LossBlock *b, int64_t v0, int64_t
         suppress_columns(c->dev, &c->l->suppress, tz, r->never, v0);
         cap = 0.0f;
     }
-    if (pass & PASS_LSE) {
+    if (pass & LOSS_LSE) {
         const bool argmax = o->kind == LOSS_CE_ARGMAX;
         const Tensor best = argmax ? tensor_rows(r->tbest, 0, b->nt) : NO_TENSOR,
                      id = argmax ? tensor_rows(r->tid, 0, b->nt) : NO_TENSOR;
@@ -42,45 +39,13 @@ static Tensor teacher_tile(const Run *c, const LossBlock *b, int64_t v0, int64_t
     }
     if (pass & (LOSS_STATS | LOSS_GRAD))
         op_prob_tile(c->dev, tz, tensor_rows(r->psum, 0, b->nt), tz, lse,
-                     pass & PASS_LSE ? 0.0f : cap, o->temperature);
+                     pass & LOSS_LSE ? 0.0f : cap, o->temperature);
     if ((pass & LOSS_STATS) && o->route != 0.0f) {
         const Tensor mass = tensor_rows(r->mass, 0, b->nt);
         if (v0 == 0) op_zero(c->dev, mass);
         op_cluster_mass(c->dev, mass, tz, c->a->cluster_of, v0);
     }
     return tz;
-}
-
-// Items s0 .. s0+n-1 of the block against a tile of teacher probabilities.
-static void student_tile(const Run *c, const LossBlock *b, int64_t s0, int64_t n, Tensor p,
-                         int64_t v0, unsigned pass) {
-    const LossRoom *r = &c->r;
-    const LossOptions *o = &c->l->opt;
-    const int64_t i0 = b->i0 + s0;
-    const Tensor table = tensor_rows(c->a->w.table, v0, p.cols), y = tensor_rows(r->yc, s0, n);
-    const Tensor sz = shaped(r->sz, n, p.cols), gz = shaped(r->gz, n, p.cols);
-    const Tensor lse = tensor_rows(r->slse, s0, n);
-    op_matmul_nt(c->dev, sz, y, table, 0.0f);
-    if (pass & PASS_LSE)
-        op_lse_tile(c->dev, lse, tensor_rows(r->best, i0, n), tensor_rows(r->id, i0, n), sz, 0.0f,
-                    o->temperature, v0);
-    if (!(pass & (LOSS_STATS | LOSS_GRAD))) return;
-    const LossArgs args = {.p = p,
-                           .psum = tensor_rows(r->psum, 0, b->nt),
-                           .trow = tensor_cols(r->trow, i0, n),
-                           .target = o->kind == LOSS_CE_ARGMAX  ? tensor_cols(r->targ, 0, b->nt)
-                                     : o->kind == LOSS_CE_LABEL ? tensor_cols(r->label, i0, n)
-                                                                : NO_TENSOR,
-                           .weight = tensor_cols(r->weight, i0, n),
-                           .kind = o->kind,
-                           .mix = o->mix,
-                           .temp = o->temperature,
-                           .parts = pass & (LOSS_STATS | LOSS_GRAD)};
-    op_loss_tile(c->dev, tensor_rows(r->stat, i0, n), gz, sz, lse, &args, v0);
-    if (!(pass & LOSS_GRAD)) return;
-    if (c->g->table.data != NULL)
-        op_matmul_tn(c->dev, tensor_rows(c->g->table, v0, p.cols), gz, y, 1.0f);
-    op_matmul_nn(c->dev, tensor_rows(r->dyc, s0, n), gz, table, v0 > 0 ? 1.0f : 0.0f);
 }
 
 // Even pieces of the block's items, none larger than the room for student logits.
@@ -91,6 +56,63 @@ static int64_t piece_size(const HeadLoss *l, int64_t items) {
 
 static int64_t piece_at(int64_t at, int64_t size, int64_t items) {
     return at + size < items ? size : items - at;
+}
+
+// Items s0 .. s0+n-1 of the block against teacher probabilities p of tokens from v0 on.
+static void student_part(const Run *c, const LossBlock *b, int64_t s0, int64_t n, Tensor p,
+                         Tensor psum, int64_t v0, unsigned parts) {
+    const LossRoom *r = &c->r;
+    const LossOptions *o = &c->l->opt;
+    const int64_t i0 = b->i0 + s0;
+    const Tensor table = tensor_rows(c->a->w.table, v0, p.cols), y = tensor_rows(r->yc, s0, n);
+    const Tensor gz = parts & LOSS_GRAD ? shaped(r->gz, n, p.cols) : NO_TENSOR;
+    const HeadOut out = {.lse = tensor_rows(r->slse, s0, n),
+                         .best = tensor_rows(r->best, i0, n),
+                         .id = tensor_rows(r->id, i0, n),
+                         .stat = tensor_rows(r->stat, i0, n),
+                         .g = gz,
+                         .z = r->sz.data ? shaped(r->sz, n, p.cols) : NO_TENSOR};
+    const LossArgs args = {.p = p,
+                           .psum = psum,
+                           .trow = tensor_cols(r->trow, i0, n),
+                           .target = o->kind == LOSS_CE_ARGMAX  ? tensor_cols(r->targ, 0, b->nt)
+                                     : o->kind == LOSS_CE_LABEL ? tensor_cols(r->label, i0, n)
+                                                                : NO_TENSOR,
+                           .weight = tensor_cols(r->weight, i0, n),
+                           .kind = o->kind,
+                           .mix = o->mix,
+                           .temp = o->temperature,
+                           .parts = parts};
+    op_head_tile(c->dev, &out, y, table, &args, v0);
+    if (!(parts & LOSS_GRAD)) return;
+    if (c->g->table.data != NULL)
+        op_matmul_tn(c->dev, tensor_rows(c->g->table, v0, p.cols), gz, y, 1.0f);
+    op_matmul_nn(c->dev, tensor_rows(r->dyc, s0, n), gz, table, v0 > 0 ? 1.0f : 0.0f);
+}
+
+static bool signs_first(const LossOptions *o) { // the gradient needs a sum over the vocabulary
+    return o->kind == LOSS_TV || o->kind == LOSS_HYBRID;
+}
+
+// One call where there is room for the logits of all columns. Else a device forms them as often as
+// they are wanted, and only the gradient has a limit.
+static void student_tile(const Run *c, const LossBlock *b, int64_t s0, int64_t n, Tensor p,
+                         int64_t v0, unsigned pass) {
+    const Tensor psum = tensor_rows(c->r.psum, 0, b->nt);
+    const int64_t part = c->l->part;
+    if (part >= p.cols) {
+        student_part(c, b, s0, n, p, psum, v0, pass);
+        return;
+    }
+    if (pass & LOSS_LSE) student_part(c, b, s0, n, p, psum, v0, LOSS_LSE);
+    pass &= LOSS_STATS | LOSS_GRAD;
+    if ((pass & LOSS_STATS) && (pass == LOSS_STATS || signs_first(&c->l->opt))) {
+        student_part(c, b, s0, n, p, psum, v0, LOSS_STATS);
+        pass &= LOSS_GRAD;
+    }
+    for (int64_t v = 0; pass && v < p.cols; v += part)
+        student_part(c, b, s0, n, tensor_cols(p, v, piece_at(v, part, p.cols)),
+                     v == 0 ? psum : NO_TENSOR, v0 + v, pass);
 }
 
 static void vocabulary_pass(const Run *c, const LossBlock *b, unsigned pass) {
@@ -123,17 +145,16 @@ static void route_pass(const Run *c, const LossBlock *b) {
 
 static void run_block(const Run *c, const LossBlock *b, const FeaturePack *pack, Tensor y,
                       Tensor dy) {
-    const LossKind kind = c->l->opt.kind;
     const Tensor ids = tensor_cols(c->r.y, b->i0, b->ni);
     const unsigned grad = c->g ? LOSS_GRAD : 0;
     op_gather(c->dev, tensor_rows(c->r.hidden, 0, b->nt), pack->hidden,
               tensor_cols(c->r.teacher, b->t0, b->nt), 1.0f);
     op_gather(c->dev, tensor_rows(c->r.yc, 0, b->ni), y, ids, 1.0f);
     if (c->l->tile >= c->a->cfg.text.vocab) {
-        vocabulary_pass(c, b, PASS_LSE | LOSS_STATS | grad);
+        vocabulary_pass(c, b, LOSS_LSE | LOSS_STATS | grad);
     } else {
-        const bool apart = grad && (kind == LOSS_TV || kind == LOSS_HYBRID);
-        vocabulary_pass(c, b, PASS_LSE);
+        const bool apart = grad && signs_first(&c->l->opt);
+        vocabulary_pass(c, b, LOSS_LSE);
         vocabulary_pass(c, b, LOSS_STATS | (apart ? 0 : grad));
         if (apart) vocabulary_pass(c, b, grad);
     }

@@ -6,16 +6,35 @@
 
 // Products gain little beyond 200 rows and nothing beyond 512. The whole vocabulary by 64 rows
 // still beats tiles by 256, which form every logit twice; by 32 rows it no longer does.
-enum { ROWS_MIN = 64, ROWS_MAX = 512, TILE_ROWS = 256, TILE_COLS_MIN = 64 };
+enum { ROWS_MIN = 64, ROWS_MAX = 512, TILE_ROWS = 256, TILE_COLS_MIN = 64, PART_STEP = 1024 };
 
 static int64_t least(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
 
+// A device that keeps the students' logits to itself: the whole vocabulary of the teacher for a few
+// hundred rows, all their students, and a quarter of the budget for columns of the gradient. A
+// budget for fewer rows cuts the vocabulary as below.
+static bool plan_without_room(HeadLoss *l, const Assistant *a, size_t budget, int64_t most) {
+    const int64_t V = a->cfg.text.vocab,
+                  fit = (int64_t)(budget / 4 * 3 / sizeof(float)) / V / 16 * 16;
+    if (fit < ROWS_MIN && fit < l->opt.max_teachers) return false;
+    l->teachers = least(fit, l->opt.max_teachers);
+    l->students = least(l->teachers * l->opt.per_teacher, most);
+    l->tile = V;
+    const int64_t cols =
+        (int64_t)(budget / 4 / dtype_size(a->dtype)) / l->students / PART_STEP * PART_STEP;
+    l->part = least(cols < PART_STEP ? PART_STEP : cols, V);
+    return true;
+}
+
 static void plan_sizes(HeadLoss *l, const Assistant *a) {
-    const size_t budget = l->opt.head_bytes ? l->opt.head_bytes : LOSS_HEAD_BYTES;
+    const bool room = a->dev->ops->head_room;
+    const size_t usual = room ? LOSS_HEAD_BYTES : 4 * LOSS_HEAD_BYTES,
+                 budget = l->opt.head_bytes ? l->opt.head_bytes : usual;
     const int64_t V = a->cfg.text.vocab, student = a->dtype == DT_F32 ? 4 : 6;
     const int64_t most = least(l->opt.max_items, l->opt.per_teacher * l->opt.max_teachers);
+    if (!room && plan_without_room(l, a, budget, most)) return;
     const int64_t fit = (int64_t)(budget / (size_t)(4 + student)) / V / 16 * 16;
     const bool whole = fit >= ROWS_MIN || fit >= most;
     const int64_t rows = whole ? least(fit, ROWS_MAX) : TILE_ROWS;
@@ -24,6 +43,7 @@ static void plan_sizes(HeadLoss *l, const Assistant *a) {
     const int64_t cols =
         (int64_t)(budget / (size_t)(4 * l->teachers + student * l->students)) / 64 * 64;
     l->tile = whole ? V : least(cols < TILE_COLS_MIN ? TILE_COLS_MIN : cols, V);
+    l->part = l->tile;
 }
 
 HeadLoss *head_loss_open(const Assistant *a, const TargetConfig *tc, const LossOptions *opt,
@@ -108,8 +128,10 @@ LossRoom loss_room_take(const HeadLoss *l, const Assistant *a, DType pack_dtype,
     r.psum = tensor_take(arena, DT_F64, l->teachers, 2);
     r.slse = tensor_take(arena, DT_F32, items, 2);
     r.tz = tensor_take(arena, DT_F32, 1, l->teachers * l->tile);
-    r.sz = tensor_take(arena, DT_F32, 1, l->students * l->tile);
-    r.gz = a->dtype == DT_F32 ? r.sz : tensor_take(arena, a->dtype, 1, l->students * l->tile);
+    const bool room = a->dev->ops->head_room;
+    if (room) r.sz = tensor_take(arena, DT_F32, 1, l->students * l->part);
+    r.gz =
+        room && a->dtype == DT_F32 ? r.sz : tensor_take(arena, a->dtype, 1, l->students * l->part);
     if (l->opt.kind == LOSS_CE_ARGMAX) {
         r.tbest = tensor_take(arena, DT_F32, l->teachers, 2);
         r.tid = tensor_take(arena, DT_I32, l->teachers, 2);

@@ -10,7 +10,9 @@ struct HeadLoss {
     Suppress suppress;
     int64_t width;              // B of the pack's hidden rows
     int64_t teachers, students; // rows of the teacher's and the student's logits
-    int64_t tile;               // columns of both; the vocabulary when it fits
+    int64_t tile;               // columns of the teacher's; the vocabulary when it fits
+    int64_t part;               // columns of the student's: the tile, where a device has room for
+                                // their logits; else of their gradient
     LossItem *sorted;           // host memory from here on
     int64_t *count;             // items before each pack row
     int32_t *y, *trow, *label, *teacher, *best;
@@ -32,7 +34,8 @@ typedef struct {
     Tensor hidden, yc, dyc;       // (teachers, B), (block items, H), F32 of the same
     Tensor tlse, slse, psum;      // (teachers, 2), (block items, 2), F64 (teachers, 2)
     Tensor tbest, tid, targ;      // the teacher's argmax, CE_ARGMAX only
-    Tensor tz, sz, gz;            // room for the logits of a tile; p is tz; gz is sz when F32
+    Tensor tz, sz, gz;            // room for the logits of a tile; p is tz; gz is sz when F32;
+                                  // no sz where the device does without
     Tensor mass, cz, gc;          // clusters
     Tensor never;                 // F32 (teachers, 1), where something is suppressed
 } LossRoom;

@@ -29,8 +29,24 @@ static void keep_sum(const Assistant *a, Tensor lse, Tensor z, int64_t v0) {
     if (lse.data != NULL) op_lse_tile(a->dev, lse, NO_TENSOR, NO_TENSOR, z, 0.0f, 1.0f, v0);
 }
 
+// Where the device needs no room for logits.
+static void top2_at_once(const Assistant *a, Tensor best, Tensor id, Tensor lse, Tensor y,
+                         Arena *scratch) {
+    const LossArgs args = {.temp = 1.0f, .parts = LOSS_LSE};
+    const HeadOut out = {
+        .lse = lse.data != NULL ? lse : tensor_take(scratch, DT_F32, y.rows, 2),
+        .best = best,
+        .id = id,
+    };
+    if (out.lse.data != NULL) op_head_tile(a->dev, &out, y, a->w.table, &args, 0);
+}
+
 static void top2_dense(const Assistant *a, Tensor best, Tensor id, Tensor lse, Tensor y,
                        Arena *scratch) {
+    if (!a->dev->ops->head_room) {
+        top2_at_once(a, best, id, lse, y, scratch);
+        return;
+    }
     const int64_t cols = dense_cols(a, y.rows);
     const Tensor room = tensor_take(scratch, DT_F32, 1, y.rows * cols);
     for (int64_t v0 = 0; room.data != NULL && v0 < a->w.table.rows; v0 += cols) {

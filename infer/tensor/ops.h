@@ -32,11 +32,12 @@ typedef struct {
 #define ATTN_ALL INT64_MAX
 
 typedef enum { LOSS_FKL, LOSS_CE_ARGMAX, LOSS_CE_LABEL, LOSS_TV, LOSS_HYBRID } LossKind;
-enum { LOSS_STATS = 1, LOSS_GRAD = 2 }; // parts of op_loss_tile
+enum { LOSS_STATS = 1, LOSS_GRAD = 2, LOSS_LSE = 4 }; // parts of op_loss_tile, op_head_tile
 
 // What the student rows of a vocabulary tile are compared with.
 typedef struct {
-    Tensor p, psum; // of op_prob_tile, same tile
+    Tensor p, psum; // of op_prob_tile, same tile. Where a tile is cut into parts, the first brings
+                    // the psum of all; data NULL: an earlier part has
     Tensor trow;    // I32 (1, rows): the teacher row of each student row
     Tensor
         target; // I32 token ids: (1, teacher rows) for CE_ARGMAX, else (1, rows); data NULL: none
@@ -46,7 +47,16 @@ typedef struct {
     unsigned parts;
 } LossArgs;
 
+// What op_head_tile forms, by parts.
+typedef struct {
+    Tensor lse, best, id; // LOSS_LSE: as op_lse_tile has them
+    Tensor stat, g;       // LOSS_STATS, LOSS_GRAD: as op_loss_tile has them; lse is read
+    Tensor z;             // F32 (rows, columns of the tile): room for logits, see head_room
+} HeadOut;
+
 typedef struct Ops {
+    bool head_room; // op_head_tile wants out->z. Else the device forms logits where they are used,
+                    // as often as they are, and data may be NULL
     // --- memory
     void (*zero)(Device *, Tensor x);
     void (*copy)(Device *, Tensor y, Tensor x); // (any) -> (any), converts; also I32 -> I32
@@ -132,6 +142,12 @@ typedef struct Ops {
     //     the whole vocabulary in one tile, or LOSS_GRAD by itself after all tiles' LOSS_STATS.
     void (*loss_tile)(Device *, Tensor stat, Tensor g, Tensor z, Tensor lse, const LossArgs *args,
                       int64_t v0);
+    // --- student logits z = y table^T of the vocabulary tile that begins at v0, and what
+    //     args->parts wants of them: LOSS_LSE without a cap; args->p and on for the others only. In
+    //     one call with others LOSS_LSE wants the whole vocabulary in the tile. y (any) (rows, H),
+    //     table (any) (columns of the tile, H).
+    void (*head_tile)(Device *, const HeadOut *out, Tensor y, Tensor table, const LossArgs *args,
+                      int64_t v0);
     // --- teacher mass of clusters: mass F32 (teacher rows, C) += sum over the tile of p_v at
     // cluster_of[v];
     //     cluster_of I32 (1, V)
@@ -180,6 +196,7 @@ typedef struct Ops {
 #define op_lse_tile(dev, ...) ((dev)->ops->lse_tile((dev), __VA_ARGS__))
 #define op_prob_tile(dev, ...) ((dev)->ops->prob_tile((dev), __VA_ARGS__))
 #define op_loss_tile(dev, ...) ((dev)->ops->loss_tile((dev), __VA_ARGS__))
+#define op_head_tile(dev, ...) ((dev)->ops->head_tile((dev), __VA_ARGS__))
 #define op_cluster_mass(dev, ...) ((dev)->ops->cluster_mass((dev), __VA_ARGS__))
 #define op_cluster_ce(dev, ...) ((dev)->ops->cluster_ce((dev), __VA_ARGS__))
 #define op_cluster_logits(dev, ...) ((dev)->ops->cluster_logits((dev), __VA_ARGS__))

@@ -11,6 +11,7 @@
 extern char *openblas_get_corename(void);
 
 const Ops cpu_ops = {
+    .head_room = true,
     .zero = cpu_zero,
     .copy = cpu_copy,
     .matmul_nt = cpu_matmul_nt,
@@ -36,6 +37,7 @@ const Ops cpu_ops = {
     .lse_tile = cpu_lse_tile,
     .prob_tile = cpu_prob_tile,
     .loss_tile = cpu_loss_tile,
+    .head_tile = cpu_head_tile,
     .cluster_mass = cpu_cluster_mass,
     .cluster_ce = cpu_cluster_ce,
     .cluster_logits = cpu_cluster_logits,

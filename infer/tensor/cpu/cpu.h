@@ -145,6 +145,8 @@ void cpu_lse_tile(Device *, Tensor lse, Tensor best, Tensor id, Tensor z, float 
 void cpu_prob_tile(Device *, Tensor p, Tensor psum, Tensor z, Tensor lse, float cap, float temp);
 void cpu_loss_tile(Device *, Tensor stat, Tensor g, Tensor z, Tensor lse, const LossArgs *args,
                    int64_t v0); // vocab_loss.c
+void cpu_head_tile(Device *, const HeadOut *out, Tensor y, Tensor table, const LossArgs *args,
+                   int64_t v0); // head_tile.c
 void cpu_cluster_mass(Device *, Tensor mass, Tensor p, Tensor cluster_of,
                       int64_t v0); // cluster.c
 void cpu_cluster_ce(Device *, Tensor loss, Tensor g, Tensor z, Tensor mass, Tensor trow,

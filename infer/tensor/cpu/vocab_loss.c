@@ -277,7 +277,8 @@ static void loss_row(double *stat, Tensor g, Tensor z, Tensor lse, int64_t r, co
                    !grad                 ? SWEEP_STATS
                    : a->kind == LOSS_FKL ? SWEEP_KL
                                          : SWEEP_CE);
-    if (stats) stat_add(stat, sum, f64_at(a->psum, t, 0), row.log.log_sum);
+    const double none[2] = {0};
+    if (stats) stat_add(stat, sum, a->psum.data ? f64_at(a->psum, t, 0) : none, row.log.log_sum);
     row.mean = (float)stat[2];
     if (signs && grad) loss_sweep(sum, g, z, r, p, &row, target, SWEEP_TV);
     if (a->parts & LOSS_GRAD && !grad)
@@ -299,7 +300,7 @@ static void check_args(const LossArgs *a, Tensor z) {
         CHECK_SHAPE(a->target, 1, a->kind == LOSS_CE_ARGMAX ? teachers : z.rows);
         CHECK_TYPE(a->target, DT_I32);
     }
-    if (a->parts & LOSS_STATS) {
+    if (a->parts & LOSS_STATS && a->psum.data) {
         CHECK_SHAPE(a->psum, teachers, 2);
         CHECK_TYPE(a->psum, DT_F64);
     }

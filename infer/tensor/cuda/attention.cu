@@ -9,7 +9,7 @@ constexpr int SPLITS_MAX = 64, COMBINE_THREADS = 256;
 
 static void check_attention(Tensor o, Tensor lse, Tensor q, const AttnArgs *a) {
     CHECK(a->hd > 0 && a->hd <= ATTN_HD_MAX && a->kv_heads > 0 && a->heads % a->kv_heads == 0);
-    CHECK_SHAPE(q, q.rows, (int64_t)a->heads * a->hd);
+    CHECK(q.cols == (int64_t)a->heads * a->hd && q.ld >= q.cols);
     CHECK_SHAPE(o, q.rows, q.cols);
     CHECK_FLOAT(q);
     CHECK_FLOAT(o);
@@ -21,7 +21,7 @@ static void check_attention(Tensor o, Tensor lse, Tensor q, const AttnArgs *a) {
     }
     for (int i = 0; i < a->nseg; i++) {
         const AttnSeg *s = &a->seg[i];
-        CHECK_SHAPE(s->k, s->k.rows, (int64_t)a->kv_heads * a->hd);
+        CHECK(s->k.cols == (int64_t)a->kv_heads * a->hd && s->k.ld >= s->k.cols);
         CHECK_SHAPE(s->v, s->k.rows, s->k.cols);
         CHECK_FLOAT(s->k);
         CHECK_FLOAT(s->v);
@@ -142,9 +142,25 @@ __global__ void __launch_bounds__(COMBINE_THREADS) attn_combine_kernel(AttnCall 
     }
 }
 
-static void combine(Cuda *cu, const AttnCall *c) {
+// dq += what the splits found, in their order.
+__global__ void __launch_bounds__(COMBINE_THREADS) attn_combine_back_kernel(AttnCall c) {
+    const AttnRows b = attn_rows(c);
+    const int64_t stride = c.q.rows * c.heads * c.hd;
+    for (int i = (int)threadIdx.x / WARP; i < b.nq * b.nh; i += COMBINE_THREADS / WARP) {
+        const AttnPlace at = attn_place(b, i);
+        const float *part = c.part + attn_index(c, at) * c.hd;
+        for (int col = (int)threadIdx.x % WARP; col < c.hd; col += WARP) {
+            float sum = 0.0f;
+            for (int s = 0; s < c.splits; s++) sum += part[s * stride + col];
+            const int64_t to = (int64_t)at.h * c.hd + col;
+            store_one(c.dq, at.r, to, load_one(c.dq, at.r, to) + sum);
+        }
+    }
+}
+
+static void combine(Cuda *cu, const AttnCall *c, void (*kernel)(AttnCall)) {
     const dim3 grid((unsigned)c->tiles, (unsigned)(c->heads / c->group * c->parts));
-    launch(cu, attn_combine_kernel, grid, dim3(COMBINE_THREADS), 0, *c);
+    launch(cu, kernel, grid, dim3(COMBINE_THREADS), 0, *c);
 }
 
 void cuda_attention(Device *dev, Tensor o, Tensor lse, Tensor q, const AttnArgs *a) {
@@ -161,7 +177,7 @@ void cuda_attention(Device *dev, Tensor o, Tensor lse, Tensor q, const AttnArgs 
             attn_mma(cu, &c, few);
         else
             attn_any(cu, &c);
-        if (c.splits > 1) combine(cu, &c);
+        if (c.splits > 1) combine(cu, &c, attn_combine_kernel);
     }
 }
 
@@ -175,12 +191,15 @@ void cuda_attention_back(Device *dev, Tensor dq, Tensor do_, Tensor o, Tensor q,
     CHECK_FLOAT(do_);
     CHECK(lse.data != NULL);
     const bool mma = suits_mma(a, q, o, do_, dq);
-    AttnCall c = call_of(a, q, mma ? attn_mma_back_shape(cu, a->hd) : attn_any_shape(a->hd));
+    const AttnShape shape = mma ? attn_mma_back_shape(cu, a->hd) : attn_any_shape(a->hd);
+    AttnCall c = call_of(a, q, shape);
     c.o = o, c.lse = lse, c.do_ = do_, c.dq = dq;
     for (int at = 0; next_segments(&c, a, &at);) {
+        if (!plan_splits(cu, &c, a, shape.keys, cu->sms)) return;
         if (mma)
             attn_mma_back(cu, &c);
         else
             attn_any_back(cu, &c);
+        if (c.splits > 1) combine(cu, &c, attn_combine_back_kernel);
     }
 }

@@ -11,9 +11,7 @@
 
 #include <limits.h>
 
-#include "infer/tensor/cuda/cuda.cuh"
-
-#define LOG2_E 1.44269504f
+#include "infer/tensor/cuda/smem_tile.cuh"
 
 enum { ATTN_SEGS = 32 }; // of one launch: they travel as a kernel's argument
 

@@ -228,12 +228,17 @@ __global__ void __launch_bounds__(THREADS) attn_any_back_kernel(AttnCall c) {
     }
 #pragma unroll
     for (int i = 0; i < RW; i++) {
-        if (row0 + i >= rows || tiles.first >= tiles.end) continue;
+        if (row0 + i >= rows) continue;
         const AttnPlace at = attn_place(a.b, row0 + i);
+        const int64_t part = (int64_t)blockIdx.z * c.q.rows * c.heads + attn_index(c, at);
 #pragma unroll
         for (int j = 0; j < S::CI; j++) {
             const int64_t col = lane + WARP * j, to = (int64_t)at.h * c.hd + col;
-            if (col < c.hd) store_one(c.dq, at.r, to, load_one(c.dq, at.r, to) + dq[i][j]);
+            if (col >= c.hd) continue;
+            if (c.splits > 1)
+                c.part[part * c.hd + col] = dq[i][j];
+            else
+                store_one(c.dq, at.r, to, load_one(c.dq, at.r, to) + dq[i][j]);
         }
     }
 }

@@ -93,10 +93,7 @@ DEVICE_FN void put_output(const AttnCall &c, const AttnRows &b, const float (&o)
             if (c.splits > 1) {
                 const int64_t i = (int64_t)blockIdx.z * c.q.rows * c.heads + attn_index(c, at);
                 if (writes) c.part_stat[2 * i] = max, c.part_stat[2 * i + 1] = sum;
-#pragma unroll
-                for (int ct = 0; ct < S::CT; ct++)
-                    *(float2 *)(c.part + i * S::HD + col + 8 * ct) =
-                        make_float2(o[mi][ct][2 * h], o[mi][ct][2 * h + 1]);
+                put_part<S>(c.part + i * S::HD + col, o, mi, h);
                 continue;
             }
             const float share = sum > 0.0f ? 1.0f / sum : 0.0f;

@@ -4,7 +4,6 @@
 #define CUDA_ATTENTION_MMA_CUH
 
 #include "infer/tensor/cuda/attention.cuh"
-#include "infer/tensor/cuda/smem_tile.cuh"
 
 // M work rows by N keys. Warps stand WM by WN: each has 16 MI rows, and of the scores N / WN
 // columns, of the result HD / WN.
@@ -86,6 +85,14 @@ template <int MI, int CT> DEVICE_FN void clear_tile(float (&t)[MI][CT][4]) {
         for (int ct = 0; ct < CT; ct++)
 #pragma unroll
             for (int e = 0; e < 4; e++) t[mi][ct][e] = 0.0f;
+}
+
+// Row (mi, h) of a result as it is, from the thread's first column on.
+template <typename S>
+DEVICE_FN void put_part(float *to, const float (&o)[S::MI][S::CT][4], int mi, int h) {
+#pragma unroll
+    for (int ct = 0; ct < S::CT; ct++)
+        *(float2 *)(to + 8 * ct) = make_float2(o[mi][ct][2 * h], o[mi][ct][2 * h + 1]);
 }
 
 // Two neighbouring elements of an (any) tensor.

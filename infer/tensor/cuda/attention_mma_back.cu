@@ -78,6 +78,11 @@ DEVICE_FN void add_output(const AttnCall &c, const AttnRows &b, const float (&dq
             const int row = t.row(mi, h);
             if (row >= b.nq * b.nh) continue;
             const AttnPlace at = attn_place(b, row);
+            if (c.splits > 1) {
+                const int64_t i = (int64_t)blockIdx.z * c.q.rows * c.heads + attn_index(c, at);
+                put_part<S>(c.part + i * S::HD + t.col(), dq, mi, h);
+                continue;
+            }
 #pragma unroll
             for (int ct = 0; ct < S::CT; ct++)
                 add_pair(c.dq, at.r, (int64_t)at.h * S::HD + t.col() + 8 * ct, dq[mi][ct][2 * h],
@@ -102,12 +107,13 @@ __global__ void __launch_bounds__(S::THREADS, 1) attn_mma_back_kernel(AttnCall c
     const AttnSegment &seg = c.seg[b.seg];
     const MmaThread<S> t = MmaThread<S>::here();
     float dq[S::MI][S::CT][4], s[S::MI][S::NT][4], dp[S::MI][S::NT][4];
-    if (tiles.first >= tiles.end) return; // the whole block
     clear_tile(dq);
     load_work_rows<S>(q, c.q, b);
     load_work_rows<S>(g, c.do_, b);
-    load_key_tile<S>(k, seg.k, seg.first, b, see, tiles.first * S::N);
-    load_key_tile<S>(v, seg.v, seg.first, b, see, tiles.first * S::N);
+    if (tiles.first < tiles.end) {
+        load_key_tile<S>(k, seg.k, seg.first, b, see, tiles.first * S::N);
+        load_key_tile<S>(v, seg.v, seg.first, b, see, tiles.first * S::N);
+    }
     copy_async_commit();
     put_deltas<S>(delta, c, b);
     __syncthreads();
@@ -131,6 +137,7 @@ __global__ void __launch_bounds__(S::THREADS, 1) attn_mma_back_kernel(AttnCall c
         copy_async_commit();
         tile_accumulate<S::CH, S::PCH>(dq, ds, t.row0, now, t.wn * S::CT);
     }
+    copy_async_wait<0>();
     add_output<S>(c, b, dq, t);
 }
 
@@ -148,7 +155,8 @@ AttnShape attn_mma_back_shape(const Cuda *cu, int hd) {
 }
 
 template <typename S> static void start(Cuda *cu, const AttnCall *c) {
-    const dim3 grid((unsigned)c->tiles, (unsigned)(c->heads / c->group * c->parts));
+    const dim3 grid((unsigned)c->tiles, (unsigned)(c->heads / c->group * c->parts),
+                    (unsigned)c->splits);
     launch(cu, attn_mma_back_kernel<S>, grid, dim3(S::THREADS), shared_bytes<S>(), *c);
 }
 

@@ -5,39 +5,53 @@
 constexpr int CLUSTER_THREADS = 256;
 
 // Many columns meet in a cluster. Their sums have no order, so they are taken in integers: units of
-// 2^-44, which hold up to 2^19 and are finer than f32 down to masses of 2^-20.
+// 2^-44, which hold up to 2^19 and are finer than f32 down to masses of 2^-20. Two words of 32
+// bits, as the hardware adds those to shared memory; nearly all addends have no high word.
 static __device__ const float MASS_UNITS = 17592186044416.0f;
+
+typedef struct {
+    uint32_t low, high; // two's complement
+} Mass;
+
+DEVICE_FN void mass_add(Mass *m, float p) {
+    const uint64_t units = (uint64_t)(int64_t)llrintf(p * MASS_UNITS);
+    const uint32_t low = (uint32_t)units;
+    uint32_t high = (uint32_t)(units >> 32);
+    if (units == 0) return;
+    if (atomicAdd(&m->low, low) > 0xffffffffu - low) high++; // it went round
+    if (high != 0) atomicAdd(&m->high, high);
+}
 
 __global__ void __launch_bounds__(CLUSTER_THREADS)
     cluster_mass_kernel(Tensor mass, Tensor p, Tensor cluster_of, int64_t v0, int32_t *alarm) {
     SHARED_MEMORY(memory);
-    unsigned long long *sum = (unsigned long long *)memory; // (C), two's complement
+    Mass *sum = (Mass *)memory; // (C)
     const int64_t row = blockIdx.x;
-    for (int64_t c = threadIdx.x; c < mass.cols; c += CLUSTER_THREADS) sum[c] = 0;
+    for (int64_t c = threadIdx.x; c < mass.cols; c += CLUSTER_THREADS) sum[c] = Mass{0, 0};
     __syncthreads();
     for (int64_t c = threadIdx.x; c < p.cols; c += CLUSTER_THREADS) {
         const int32_t cluster = *i32_at(cluster_of, 0, v0 + c);
-        if (cluster < 0 || cluster >= mass.cols) {
+        if (cluster >= 0 && cluster < mass.cols)
+            mass_add(&sum[cluster], *f32_at(p, row, c));
+        else
             cuda_raise(alarm, ALARM_CLUSTER);
-            continue;
-        }
-        const long long units = llrintf(*f32_at(p, row, c) * MASS_UNITS);
-        if (units != 0) atomicAdd(&sum[cluster], (unsigned long long)units);
     }
     __syncthreads();
-    for (int64_t c = threadIdx.x; c < mass.cols; c += CLUSTER_THREADS)
-        *f32_at(mass, row, c) += (float)((double)(long long)sum[c] / MASS_UNITS);
+    for (int64_t c = threadIdx.x; c < mass.cols; c += CLUSTER_THREADS) {
+        const int64_t units = (int64_t)((uint64_t)sum[c].high << 32 | sum[c].low);
+        *f32_at(mass, row, c) += (float)((double)units / MASS_UNITS);
+    }
 }
 
 void cuda_cluster_mass(Device *dev, Tensor mass, Tensor p, Tensor cluster_of, int64_t v0) {
     Cuda *cu = cuda_begin(dev, "cluster_mass");
-    CHECK_SHAPE(mass, p.rows, mass.cols);
+    CHECK(mass.rows == p.rows && mass.ld >= mass.cols);
     CHECK_TYPE(mass, DT_F32);
     CHECK_TYPE(p, DT_F32);
     CHECK_TYPE(cluster_of, DT_I32);
     CHECK(cluster_of.rows == 1 && v0 >= 0 && v0 + p.cols <= cluster_of.cols);
     launch(cu, cluster_mass_kernel, dim3((unsigned)p.rows), dim3(CLUSTER_THREADS),
-           (size_t)mass.cols * sizeof(unsigned long long), mass, p, cluster_of, v0, cu->alarm);
+           (size_t)mass.cols * sizeof(Mass), mass, p, cluster_of, v0, cu->alarm);
 }
 
 typedef struct {
@@ -87,7 +101,7 @@ void cuda_cluster_ce(Device *dev, Tensor loss, Tensor g, Tensor z, Tensor mass, 
                      Tensor weight) {
     Cuda *cu = cuda_begin(dev, "cluster_ce");
     CHECK_SHAPE(loss, 1, z.rows);
-    CHECK_SHAPE(mass, mass.rows, z.cols);
+    CHECK(mass.cols == z.cols && mass.ld >= mass.cols);
     CHECK_SHAPE(trow, 1, z.rows);
     CHECK_TYPE(loss, DT_F32);
     CHECK_TYPE(mass, DT_F32);
@@ -151,7 +165,7 @@ void cuda_cluster_logits(Device *dev, Tensor z, Tensor token, Tensor y, Tensor t
     CHECK_SHAPE(z, y.rows, k * per);
     CHECK_SHAPE(token, y.rows, k * per);
     CHECK_SHAPE(idx, y.rows, k);
-    CHECK_SHAPE(table, table.rows, y.cols);
+    CHECK(table.cols == y.cols && table.ld >= table.cols);
     CHECK_TYPE(z, DT_F32);
     CHECK_TYPE(token, DT_I32);
     CHECK_TYPE(idx, DT_I32);

@@ -33,6 +33,7 @@ static const Ops cuda_ops = {
     .lse_tile = cuda_lse_tile,
     .prob_tile = cuda_prob_tile,
     .loss_tile = cuda_loss_tile,
+    .head_tile = cuda_head_tile,
     .cluster_mass = cuda_cluster_mass,
     .cluster_ce = cuda_cluster_ce,
     .cluster_logits = cuda_cluster_logits,

@@ -54,6 +54,7 @@ typedef enum {
     SCRATCH_EXPERTS,   // between the two products of experts
     SCRATCH_ATTENTION, // what attention.cu needs
     SCRATCH_VOCAB,     // what vocab_loss.cu, select.cu and cluster.cu need
+    SCRATCH_LOGITS,    // of head_tile.cu, where they do not stay in registers
     SCRATCH_SENT,      // copies of host memory (cuda_send)
     SCRATCH_COUNT
 } ScratchId;
@@ -412,7 +413,9 @@ void cuda_lse_tile(Device *, Tensor lse, Tensor best, Tensor id, Tensor z, float
                    int64_t v0); // vocab_loss.cu
 void cuda_prob_tile(Device *, Tensor p, Tensor psum, Tensor z, Tensor lse, float cap, float temp);
 void cuda_loss_tile(Device *, Tensor stat, Tensor g, Tensor z, Tensor lse, const LossArgs *args,
-                    int64_t v0);
+                    int64_t v0); // vocab_loss.cu
+void cuda_head_tile(Device *, const HeadOut *out, Tensor y, Tensor table, const LossArgs *args,
+                    int64_t v0); // head_tile.cu
 void cuda_cluster_mass(Device *, Tensor mass, Tensor p, Tensor cluster_of,
                        int64_t v0); // cluster.cu
 void cuda_cluster_ce(Device *, Tensor loss, Tensor g, Tensor z, Tensor mass, Tensor trow,

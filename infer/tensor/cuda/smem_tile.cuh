@@ -12,6 +12,8 @@ DEVICE_FN int lane_id() {
     return (int)(threadIdx.x % WARP);
 }
 
+#define LOG2_E 1.44269504f
+
 // 2^x within 2 units in the last place, 0 where that is less than normal.
 DEVICE_FN float exp2_fast(float x) {
 #ifdef __CUDA_ARCH__

@@ -12,12 +12,8 @@ typedef enum {
     SWEEP_CE,    // SWEEP_STATS and g = ce (q - 1_target)
     SWEEP_TV     // g = kl (q - p) + tv q (s - mean)
 } Sweep;
-constexpr bool sweep_sums(Sweep w) {
-    return w != SWEEP_TV;
-}
-constexpr bool sweep_grad(Sweep w) {
-    return w >= SWEEP_KL;
-}
+template <Sweep W> constexpr bool SWEEP_SUMS = W != SWEEP_TV;
+template <Sweep W> constexpr bool SWEEP_GRAD = W >= SWEEP_KL;
 
 // LossArgs as kernels get them.
 typedef struct {
@@ -51,7 +47,7 @@ static inline void loss_check(const LossArgs *a, Tensor stat, Tensor lse, int64_
         CHECK_SHAPE(a->target, 1, a->kind == LOSS_CE_ARGMAX ? teachers : rows);
         CHECK_TYPE(a->target, DT_I32);
     }
-    if (a->parts & LOSS_STATS) {
+    if (a->parts & LOSS_STATS && a->psum.data) {
         CHECK_SHAPE(a->psum, teachers, 2);
         CHECK_TYPE(a->psum, DT_F64);
     }
@@ -104,21 +100,30 @@ typedef struct {
     double pd, tv, qs;
 } LossSums;
 
+// What the parts of rows found, part i of row r at [r * parts + i], goes into their statistics.
+typedef struct {
+    Tensor stat, lse;
+    LossCall l;
+    LossSums *part; // NULL: a row is one part
+} LossParts;
+void loss_finish(Cuda *cu, int64_t rows, int parts, const LossParts *c); // vocab_loss.cu
+
 // s = 1/2 sign(q - p), 0 where they are equal
 DEVICE_FN float half_sign(float q, float p) {
     return q > p ? 0.5f : q < p ? -0.5f : 0.0f;
 }
 
-// Adds an element to the sums; its gradient.
+// Adds an element to the sums; its gradient. d = z / temp - max, q its probability.
 template <Sweep W>
-DEVICE_FN float loss_element(LossLanes &s, float z, float p, const LossRow &r, int column) {
-    const float d = z * r.log.inverse - r.log.max, q = expf(d - r.log.ln), more = q - p;
-    if (sweep_sums(W)) {
+DEVICE_FN float loss_element(LossLanes &s, float d, float q, float p, const LossRow &r,
+                             int column) {
+    const float more = q - p;
+    if (SWEEP_SUMS<W>) {
         s.pd += p * d;
         s.tv += fabsf(more);
         if (W == SWEEP_SIGNS) s.qs += q * half_sign(q, p);
     }
-    if (!sweep_grad(W) || !r.grad) return 0.0f;
+    if (!SWEEP_GRAD<W> || !r.grad) return 0.0f;
     if (W == SWEEP_KL) return r.kl * more;
     if (W == SWEEP_TV) return r.kl * more + r.tv * (q * (half_sign(q, p) - r.mean));
     return column == r.target ? r.ce * q - r.ce : r.ce * q;
@@ -134,8 +139,9 @@ DEVICE_FN void loss_put_target(const LossCall &c, Tensor stat, int64_t row, cons
 // A tile's sums: sum p (ln p - ln q) = psum[1] - (sum p d - log_sum sum p).
 DEVICE_FN void loss_add(const LossCall &c, Tensor stat, int64_t row, const LossRow &r, LossSums s) {
     double *to = f64_at(stat, row, 0);
-    const double *psum = f64_at(c.psum, r.teacher, 0);
-    const double add[3] = {psum[1] - (s.pd - r.log.log_sum * psum[0]), 0.5 * s.tv, s.qs};
+    const double *psum = c.psum.data ? f64_at(c.psum, r.teacher, 0) : NULL;
+    const double p0 = psum ? psum[0] : 0.0, p1 = psum ? psum[1] : 0.0;
+    const double add[3] = {p1 - (s.pd - r.log.log_sum * p0), 0.5 * s.tv, s.qs};
 #pragma unroll
     for (int i = 0; i < 3; i++) to[i] = c.v0 > 0 ? to[i] + add[i] : add[i];
     if (c.v0 == 0 && r.target < 0) to[3] = 0.0;

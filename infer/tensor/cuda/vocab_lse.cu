@@ -2,20 +2,7 @@
 #include "infer/tensor/cuda/row_chunk.cuh"
 #include "infer/tensor/cuda/vocab_lse.cuh"
 
-// What one chunk of a row found.
-typedef struct {
-    Best2 best;
-    Lse lse;
-} LsePart;
-
-typedef struct {
-    Tensor lse, best, id; // best.data NULL: not wanted
-    LsePart *part;        // NULL: a row is one chunk
-    float cap, inverse;
-    int v0;
-} LseCall;
-
-DEVICE_FN void lse_finish(const LseCall &c, int64_t r, LsePart p) {
+DEVICE_FN void lse_put(const LseCall &c, int64_t r, LsePart p) {
     if (c.v0 > 0) p.lse = lse_merge(lse_read(c.lse, r), p.lse);
     lse_write(c.lse, r, p.lse);
     if (c.best.data == NULL) return;
@@ -51,22 +38,26 @@ template <int V> __global__ void __launch_bounds__(CHUNK_THREADS) lse_kernel(Ten
     if (c.part)
         c.part[blockIdx.x] = p;
     else
-        lse_finish(c, k.row, p);
+        lse_put(c, k.row, p);
 }
 
 __global__ void __launch_bounds__(FINISH_THREADS)
-    lse_finish_kernel(int64_t rows, int chunks, LseCall c) {
+    lse_finish_kernel(int64_t rows, int parts, LseCall c) {
     const int64_t r = finish_row();
     if (r >= rows) return;
     LsePart p = {best2_none(), lse_none()};
-    for (int i = (int)threadIdx.x % WARP; i < chunks; i += WARP) {
-        const LsePart q = c.part[r * chunks + i];
+    for (int i = (int)threadIdx.x % WARP; i < parts; i += WARP) {
+        const LsePart q = c.part[r * parts + i];
         p.lse = lse_merge(p.lse, q.lse);
         if (c.best.data) best2_merge(p.best, q.best);
     }
     p.lse = lse_warp(p.lse);
     if (c.best.data) p.best = best2_warp(p.best);
-    if (threadIdx.x % WARP == 0) lse_finish(c, r, p);
+    if (threadIdx.x % WARP == 0) lse_put(c, r, p);
+}
+
+void lse_finish(Cuda *cu, int64_t rows, int parts, const LseCall *c) {
+    launch(cu, lse_finish_kernel, finish_grid(rows), dim3(FINISH_THREADS), 0, rows, parts, *c);
 }
 
 void cuda_lse_tile(Device *dev, Tensor lse, Tensor best, Tensor id, Tensor z, float cap, float temp,
@@ -92,9 +83,7 @@ void cuda_lse_tile(Device *dev, Tensor lse, Tensor best, Tensor id, Tensor z, fl
     }
     launch(cu, vector_width(8, z) == 8 ? lse_kernel<8> : lse_kernel<1>, chunk_grid(z),
            dim3(CHUNK_THREADS), 0, z, c);
-    if (chunks > 1)
-        launch(cu, lse_finish_kernel, finish_grid(z.rows), dim3(FINISH_THREADS), 0, z.rows, chunks,
-               c);
+    if (chunks > 1) lse_finish(cu, z.rows, chunks, &c);
 }
 
 // Sums of a chunk of probabilities: p, and p d.

@@ -3,11 +3,25 @@
 #ifndef CUDA_VOCAB_LSE_CUH
 #define CUDA_VOCAB_LSE_CUH
 
-#include "infer/tensor/cuda/cuda.cuh"
+#include "infer/tensor/cuda/row_chunk.cuh"
 
 typedef struct {
     float max, sum;
 } Lse;
+
+// What one part of a row found, part i of row r at [r * parts + i], and where it goes.
+typedef struct {
+    Best2 best;
+    Lse lse;
+} LsePart;
+
+typedef struct {
+    Tensor lse, best, id; // best.data NULL: not wanted
+    LsePart *part;        // NULL: a row is one part
+    float cap, inverse;
+    int v0;
+} LseCall;
+void lse_finish(Cuda *cu, int64_t rows, int parts, const LseCall *c); // vocab_lse.cu
 
 DEVICE_FN Lse lse_none() {
     return Lse{-INFINITY, 0.0f};

@@ -176,13 +176,13 @@ static void many_heads_share_keys(void **state) {
 // One query, many keys: they are split.
 static void long_contexts_are_split(void **state) {
     (void)state;
-    const SegSpec seg[] = {{1100, 0, 1, 1090, 0}, {200, 40, 2, 100, 50}, {64, 0, 1, 0, 0}};
+    const SegSpec seg[] = {{500, 0, 1, 490, 0}, {200, 40, 2, 100, 50}, {64, 0, 1, 0, 0}};
     for (int i = 0; i < 6; i++) {
         twins_begin();
         const int hd[] = {256, 512, 40};
         const DType t = i < 4 ? DT_BF16 : DT_F32;
         run(new_case(seg, 3,
-                     (Spec){4, 2, hd[i / 2], i & 1 ? 700 : ATTN_ALL, t, t, DT_F32, TWIN_PLAIN}));
+                     (Spec){4, 2, hd[i / 2], i & 1 ? 300 : ATTN_ALL, t, t, DT_F32, TWIN_PLAIN}));
     }
 }
 
