@@ -135,6 +135,7 @@ typedef struct {
         char *device;    // auto | cpu | cuda[:n]
         int64_t threads; // 0 = all cores
         char *dtype;     // auto | f32 | bf16: of inference
+        int64_t watchdog; // seconds without progress, 0 = off
     } runtime;
 } Settings;
 
