@@ -76,10 +76,7 @@ static bool run_all(const Cli *cli, Err *err) {
             continue;
         }
         log_info("-- %s", verb->name);
-        if (!run_stage(verb, cli, err)) {
-            if (err->text[0] != '\0') err_wrap(err, "%s", verb->name); // else another rank says it
-            return false;
-        }
+        if (!run_stage(verb, cli, err)) return err_wrap(err, "%s", verb->name);
     }
     return true;
 }

@@ -1,6 +1,7 @@
 // train/loss.c - passes over the vocabulary for one block of rows after the other.
 #include "train/loss.h"
 
+#include "infer/base/watchdog.h"
 #include "train/loss_plan.h"
 
 // One pass over the vocabulary: log-sum-exp beside the parts of op_loss_tile.
@@ -96,6 +97,7 @@ static int64_t piece_at(int64_t at, int64_t size, int64_t items) {
 static void vocabulary_pass(const Run *c, const LossBlock *b, unsigned pass) {
     const int64_t V = c->a->cfg.text.vocab, size = piece_size(c->l, b->ni);
     for (int64_t v0 = 0; v0 < V; v0 += c->l->tile) {
+        watchdog_beat();
         const Tensor tz = teacher_tile(c, b, v0, piece_at(v0, c->l->tile, V), pass);
         for (int64_t s = 0; s < b->ni; s += size)
             student_tile(c, b, s, piece_at(s, size, b->ni), tz, v0, pass);

@@ -27,8 +27,19 @@ static struct {
     int rank, ranks;
 } dog;
 
+static _Thread_local void (*pulse_of_thread)(void);
+
 void watchdog_beat(void) {
     atomic_fetch_add_explicit(&beats, 1, memory_order_relaxed);
+    if (pulse_of_thread != NULL) pulse_of_thread();
+}
+
+void watchdog_waits(void) {
+    atomic_fetch_add_explicit(&beats, 1, memory_order_relaxed);
+}
+
+void watchdog_pulse(void (*pulse)(void)) {
+    pulse_of_thread = pulse;
 }
 
 void watchdog_at(const char *stage, const char *unit, int64_t at) {

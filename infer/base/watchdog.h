@@ -14,6 +14,10 @@ MUST_CHECK bool watchdog_start(const char *verb, int64_t limit_s, int rank, int 
 void watchdog_stop(void);
 // Something was done; cheap enough for inner loops, from any thread.
 void watchdog_beat(void);
+// Waiting for somebody else, by whoever ends that himself when it takes too long.
+void watchdog_waits(void);
+// From now on `pulse` is called with every beat of this thread: other ranks hear of it.
+void watchdog_pulse(void (*pulse)(void));
 // The same, and where the process is now: "train", "step", 7. Literals, or kept until replaced.
 void watchdog_at(const char *stage, const char *unit, int64_t at);
 // "step 7 of train" of the last watchdog_at, "" before the first.

@@ -13,16 +13,17 @@
 
 // How long a collective goes on after a SIGTERM. mpirun kills a second behind it: rank 0 needs that
 // second for its checkpoint, the others only have to leave it the time.
-static const double FIRST_STOPS_S = 0.25, OTHERS_STOP_S = 10.0;
+static const double FIRST_STOPS_S = 0.25, OTHERS_STOP_S = 30.0;
+static const double PULSE_S = 60.0; // at most between two signs of life
 
 static struct {
     const WorldLink *link; // NULL: a world of one
     int rank, size, local;
     double limit_s; // 0: none
     bool alone;     // rank 0 works by itself
-    bool patient;   // waiting for that: no limit
     bool broken;    // a collective failed
     bool agreed;    // every rank knows of the error that ends it
+    double pulsed;  // when the others were last told that this one goes on
 } world = {.size = 1};
 
 int world_rank(void) {
@@ -41,6 +42,14 @@ bool world_broken(void) {
     return world.broken;
 }
 
+static void pulse(void) {
+    const double now = now_s(), every = world.limit_s / 8 < PULSE_S ? world.limit_s / 8 : PULSE_S;
+    if (world.limit_s == 0 || world.broken || world.link == NULL || now - world.pulsed < every)
+        return;
+    world.pulsed = now;
+    world.link->pulse();
+}
+
 bool world_open(const WorldPlace *place, int64_t limit_s, Err *err) {
     if (place->size == 1) return true;
     world.rank = place->rank;
@@ -53,6 +62,7 @@ bool world_open(const WorldPlace *place, int64_t limit_s, Err *err) {
     if (world.link == NULL)
         return err_wrap(err, "rank %d of %d (%s)", place->rank, place->size, place->launcher);
     world.size = place->size;
+    watchdog_pulse(pulse);
     return true;
 }
 
@@ -67,10 +77,9 @@ void world_leave(int code) {
 static bool too_long(WorldWait *w, int missing, Err *err) {
     char who[32] = "another rank", where[160];
     const bool stopping = w->stopping > 0 || stop_at_once();
-    if (world.patient) return false;
     if (missing >= 0) snprintf(who, sizeof who, "rank %d", missing);
-    if (stopping && w->stopping == 0) w->stopping = w->waited + 1e-9;
-    if (stopping && w->waited - w->stopping > (world.rank == 0 ? FIRST_STOPS_S : OTHERS_STOP_S))
+    if (stopping && w->stopping == 0) w->stopping = w->before;
+    if (stopping && w->before - w->stopping > (world.rank == 0 ? FIRST_STOPS_S : OTHERS_STOP_S))
         return !err_set(err, ERR_STOPPED, "stopped by a signal while %s was waited for", who);
     if (world.limit_s == 0 || w->waited < world.limit_s) return false;
     watchdog_where(where);
@@ -85,7 +94,8 @@ bool world_wait_awake(WorldWait *w, int missing, Err *err) {
     w->before = now;
     w->turns++;
     w->waited += passed < 1.0 ? passed : 0.01; // longer: the process was stopped
-    watchdog_beat();
+    watchdog_waits();
+    if ((w->turns & 15) == 15 && world.link->heard(missing)) w->waited = 0;
     if (!too_long(w, missing, err)) return true;
     world.broken = true;
     return false;
@@ -108,6 +118,7 @@ bool world_gather(const void *mine, size_t bytes, void *all, Err *err) {
         return true;
     }
     CHECK(!world.broken);
+    world.agreed = false;
     return held(world.link->gather(mine, bytes, all, err));
 }
 
@@ -166,10 +177,7 @@ bool world_alone(bool (*work)(void *ctx, Err *err), void *ctx, Err *err) {
         ok = work(ctx, err);
         world.alone = false;
     }
-    world.patient = world.rank > 0;
-    ok = world_agree(ok, err);
-    world.patient = false;
-    return ok;
+    return world_agree(ok, err);
 }
 
 void sum_in_order(float *out, const float *const *part, int parts, int64_t n) {

@@ -6,9 +6,11 @@
 // whatever carries them, so that a run repeats bit for bit, and every rank gets the same bits.
 //
 // A collective that fails has the error set and leaves the world broken: no other can be called,
-// and world_leave takes the remaining ranks down. What it waits for ends by a peer that is gone, by
-// the limit of world_open (ERR_STUCK, naming the rank that is missing), and after a SIGTERM within
-// moments (ERR_STOPPED): whoever sent it has ended other ranks, and rank 0 has a state to save.
+// and world_leave takes the remaining ranks down. Waiting ends by a peer that is gone; when the
+// missing rank has given no sign of life for the limit of world_open (ERR_STUCK, naming it), where
+// every beat of the watchdog is such a sign: however long a rank works, it is waited for; and within
+// moments of a SIGTERM (ERR_STOPPED): whoever sent it has ended other ranks, and rank 0 has a state
+// to save.
 #ifndef BASE_WORLD_H
 #define BASE_WORLD_H
 
@@ -30,7 +32,7 @@ typedef struct {
 // Variables that contradict each other are ERR_USAGE, naming one and its value.
 MUST_CHECK bool world_place(WorldPlace *out, Err *err);
 
-// Joins the other ranks. limit_s: how long a collective waits for a rank, 0 = for ever.
+// Joins the other ranks. limit_s: how long a silent rank is waited for, 0 = for ever.
 MUST_CHECK bool world_open(const WorldPlace *place, int64_t limit_s, Err *err);
 // Last act of a rank. code 0, or one that every rank knows of: waits for all. Else the other ranks
 // are ended, too. May not return.
@@ -55,7 +57,7 @@ static inline bool world_agree(bool ok, Err *err) {
 MUST_CHECK bool world_any(bool mine, bool *any, Err *err);
 // x (n) becomes the sum over ranks: added in double, rounded once.
 MUST_CHECK bool world_add(float *x, int64_t n, Err *err);
-// Rank 0 works by itself, as a world of one, while the others wait as long as it takes.
+// Rank 0 works by itself, as a world of one, while the others wait.
 MUST_CHECK bool world_alone(bool (*work)(void *ctx, Err *err), void *ctx, Err *err);
 
 // Waiting for another rank, turn by turn: naps that get longer, a sign of life for the watchdog, and

@@ -20,13 +20,14 @@ const WorldLink *world_mpi_open(const WorldPlace *place, Err *err) {
 
 // Floats of one turn of adding: bounds what is held beside the sum.
 #define TURN ((int64_t)4 << 20)
-enum { TAGS = 16384 };
+enum { TAGS = 16384, PULSE = TAGS };
 
 static struct {
     int rank, size, tag;
     MPI_Request *request; // (2 * size): what is received, then what is sent; by rank
     float *room;          // pieces of other ranks
     const float **part;   // (size) where the piece of each lies
+    bool *alive;          // (size) has said so
 } mpi;
 
 static bool done(int status, Err *err) {
@@ -125,7 +126,36 @@ static bool add(float *x, int64_t n, Err *err) {
     return true;
 }
 
+// Without contents: kept aside by the library until the other rank waits for something.
+static void pulse(void) {
+    for (int r = 0; r < mpi.size; r++) {
+        MPI_Request sent;
+        if (r == mpi.rank) continue;
+        if (MPI_Isend(NULL, 0, MPI_BYTE, r, PULSE, MPI_COMM_WORLD, &sent) == MPI_SUCCESS)
+            MPI_Request_free(&sent);
+    }
+}
+
+static bool heard(int rank) {
+    int there = 0;
+    MPI_Status from;
+    while (MPI_Iprobe(MPI_ANY_SOURCE, PULSE, MPI_COMM_WORLD, &there, &from) == MPI_SUCCESS &&
+           there) {
+        MPI_Recv(NULL, 0, MPI_BYTE, from.MPI_SOURCE, PULSE, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+        mpi.alive[from.MPI_SOURCE] = true;
+    }
+    bool any = false;
+    for (int r = 0; r < mpi.size; r++) {
+        if (rank >= 0 && r != rank) continue;
+        any |= mpi.alive[r];
+        mpi.alive[r] = false;
+    }
+    return any;
+}
+
 static void leave(int code, bool together) {
+    if (together) heard(-1);
+    free(mpi.alive);
     free(mpi.request);
     free(mpi.part);
     free(mpi.room);
@@ -139,12 +169,13 @@ static bool take_memory(Err *err) {
     const size_t N = (size_t)mpi.size;
     mpi.request = calloc(2 * N, sizeof *mpi.request);
     mpi.part = calloc(N, sizeof *mpi.part);
+    mpi.alive = calloc(N, sizeof *mpi.alive);
     mpi.room = malloc(((size_t)TURN + N * N) * sizeof *mpi.room);
-    return (mpi.request && mpi.part && mpi.room) || err_set(err, ERR_FAILED, "out of memory");
+    return (mpi.request && mpi.part && mpi.room && mpi.alive) || err_set(err, ERR_FAILED, "out of memory");
 }
 
 const WorldLink *world_mpi_open(const WorldPlace *place, Err *err) {
-    static const WorldLink link = {gather, add, leave};
+    static const WorldLink link = {gather, add, pulse, heard, leave};
     int level;
     if (!done(MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &level), err)) return NULL;
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);

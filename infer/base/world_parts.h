@@ -7,6 +7,9 @@
 typedef struct {
     bool (*gather)(const void *mine, size_t bytes, void *all, Err *err);
     bool (*add)(float *x, int64_t n, Err *err);
+    void (*pulse)(void); // tells the others that this rank goes on
+    // Whether `rank` (-1: anyone) has told so since the last call.
+    bool (*heard)(int rank);
     // together: every rank leaves now. Else the others are to end with `code`.
     void (*leave)(int code, bool together);
 } WorldLink;

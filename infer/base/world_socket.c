@@ -20,11 +20,14 @@
 #include "infer/base/world_parts.h"
 
 #define TURN ((int64_t)1 << 20) // floats added at once
+// In front of what is sent, and of nothing: a sign of life.
+static const char DATA = 'd', ALIVE = 'a';
 static const double JOIN_S = 120.0;
 
 static struct {
     int rank, size;
     int *peer;          // (size) rank 0: a socket by rank; others: peer[0] alone
+    int inside;         // the peer whose data are being read, -1: none
     float *room;        // rank 0: (size * TURN)
     const float **part; // (size)
 } star;
@@ -54,7 +57,30 @@ static bool ready(int fd, short events, int rank, WorldWait *w, Err *err) {
     return true;
 }
 
-static bool read_all(int rank, void *to, size_t bytes, Err *err) {
+static void tell(int rank) {
+    (void)!send(star.peer[rank], &ALIVE, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+// Rank 0 passes on what it hears: the others wait for it alone, and it for the one.
+static void pulse(void) {
+    for (int r = star.rank == 0 ? 1 : 0; r < (star.rank == 0 ? star.size : 1); r++) tell(r);
+}
+
+static bool heard(int rank) {
+    bool any = false;
+    for (int r = 0; r < star.size; r++) {
+        char kind;
+        if ((rank >= 0 && r != rank) || star.peer[r] < 0 || r == star.inside) continue;
+        while (recv(star.peer[r], &kind, 1, MSG_DONTWAIT | MSG_PEEK) == 1 && kind == ALIVE)
+            any |= recv(star.peer[r], &kind, 1, MSG_DONTWAIT) == 1;
+    }
+    if (any && star.rank == 0)
+        for (int r = 1; r < star.size; r++)
+            if (r != rank) tell(r);
+    return any;
+}
+
+static bool read_bytes(int rank, void *to, size_t bytes, Err *err) {
     WorldWait w = {0};
     const int fd = star.peer[rank];
     for (char *at = to; bytes > 0;) {
@@ -72,7 +98,18 @@ static bool read_all(int rank, void *to, size_t bytes, Err *err) {
     return true;
 }
 
-static bool write_all(int rank, const void *from, size_t bytes, Err *err) {
+static bool read_all(int rank, void *to, size_t bytes, Err *err) {
+    char kind = ALIVE;
+    while (kind == ALIVE)
+        if (!read_bytes(rank, &kind, 1, err)) return false;
+    if (kind != DATA) return err_set(err, ERR_FAILED, "rank %d sends what nobody asked for", rank);
+    star.inside = rank;
+    const bool ok = read_bytes(rank, to, bytes, err);
+    star.inside = -1;
+    return ok;
+}
+
+static bool write_bytes(int rank, const void *from, size_t bytes, Err *err) {
     WorldWait w = {0};
     const int fd = star.peer[rank];
     for (const char *at = from; bytes > 0;) {
@@ -88,6 +125,10 @@ static bool write_all(int rank, const void *from, size_t bytes, Err *err) {
         }
     }
     return true;
+}
+
+static bool write_all(int rank, const void *from, size_t bytes, Err *err) {
+    return write_bytes(rank, &DATA, 1, err) && write_bytes(rank, from, bytes, err);
 }
 
 static bool gather(const void *mine, size_t bytes, void *all, Err *err) {
@@ -238,10 +279,11 @@ static bool connect_to_first(const WorldPlace *p, Err *err) {
 }
 
 const WorldLink *world_socket_open(const WorldPlace *place, Err *err) {
-    static const WorldLink link = {gather, add, leave};
+    static const WorldLink link = {gather, add, pulse, heard, leave};
     const size_t N = (size_t)place->size;
     star.rank = place->rank;
     star.size = place->size;
+    star.inside = -1;
     star.peer = malloc(N * sizeof *star.peer);
     star.part = calloc(N, sizeof *star.part);
     star.room = place->rank == 0 ? malloc((N - 1) * TURN * sizeof *star.room) : NULL;
