@@ -62,7 +62,7 @@ static bool call(void *ctx, Err *err) {
 
 static bool run_stage(const Verb *verb, const Cli *cli, Err *err) {
     Call c = {verb, cli};
-    watchdog_at(verb->name, "part", 0);
+    watchdog_at(verb->name, "", 0);
     if (verb->ranks) return verb->run(cli, err);
     if (world_size() > 1) log_info("%s: rank 0 works, the others wait", verb->name);
     return world_alone(call, &c, err);
@@ -147,13 +147,15 @@ static bool join_ranks(Cli *cli, const Verb *verb, const WorldPlace *place, Err 
         if (freopen("/dev/null", "w", stdout) == NULL) return err_errno(err, "/dev/null");
     }
     share_cores(&cli->s, place);
-    if (verb->stops && !watchdog_start(verb->name, cli->s.runtime.watchdog, place->rank,
-                                       place->size, err))
+    if (verb->stops &&
+        !watchdog_start(verb->name, cli->s.runtime.watchdog, place->rank, place->size, err))
         return false;
     return world_open(place, cli->s.runtime.watchdog, err);
 }
 
 static bool run_one(const Verb *verb, const Cli *cli, Err *err) {
+    if (verb == &bench_verb && world_size() > 1 && !cli->dry_run)
+        return ranks_bench_verb.run(cli, err);
     if (verb == &bench_verb) // eval and train may not see each other
         return bench_verb.run(cli, err) && (cli->dry_run || train_bench_verb.run(cli, err));
     if (is_stage(verb) && !cli->dry_run) return run_locked(verb, cli, err);

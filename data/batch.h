@@ -1,7 +1,7 @@
 // data/batch.h - which sequences and anchors a training step sees: a pure function of (seed, step).
 //
-// With several ranks a step has ranks x sequences: the same ones, with the same anchors, as with one
-// rank that takes as many.
+// With several ranks a step has ranks x sequences: the same ones, with the same anchors, as with
+// one rank that takes as many.
 #ifndef DATA_BATCH_H
 #define DATA_BATCH_H
 

@@ -92,8 +92,8 @@ static bool capture_groups(const Work *w, Capturer *c, int shard, CapturedSeq *s
 static bool capture_turn(Work *w, Capturer *c, ShardWriter *out, Progress *progress, int64_t *done,
                          Err *err) {
     const CapturePlan *p = &w->plan;
-    const int next = shard_writer_next(out), shard = next + world_rank(),
-              left = p->shards - next, N = left < world_size() ? left : world_size();
+    const int next = shard_writer_next(out), shard = next + world_rank(), left = p->shards - next,
+              N = left < world_size() ? left : world_size();
     int64_t n = 0;
     if (shard < p->shards) n = p->group[p->shard[shard + 1]] - p->group[p->shard[shard]];
     CapturedSeq *seq = calloc((size_t)n + 1, sizeof *seq);
@@ -209,9 +209,9 @@ static bool dry_run(Work *w, const MemoryPlan *memory, Err *err) {
 static bool write_shards(Work *w, Err *err) {
     char marker[PATH_ROOM];
     const bool first = world_rank() == 0;
-    const bool clear = !first || ((!w->cli->overwrite || dir_remove(w->dir, err)) &&
-                                  dir_make(w->dir, err) &&
-                                  stage_clear(path_join(marker, "", w->stage), err));
+    const bool clear =
+        !first || ((!w->cli->overwrite || dir_remove(w->dir, err)) && dir_make(w->dir, err) &&
+                   stage_clear(path_join(marker, "", w->stage), err));
     if (!world_agree(clear, err)) return false;
     log_info("capture %s: %lld tokens, %lld bytes each, %.1f MiB", split_name(w->split),
              (long long)w->plan.tokens, (long long)shard_bytes_per_token(&w->meta),
@@ -246,8 +246,8 @@ static bool check_lengths(const Work *w, const Sample *sample, int64_t n, Err *e
 static bool plan_and_run(Work *w, const json_t *identity, json_t **result, Err *err) {
     Sample *sample;
     int64_t n;
-    bool ok = load_models(w, err) &&
-              samples_load(w->samples, (int32_t)w->meta.vocab, &sample, &n, err);
+    bool ok =
+        load_models(w, err) && samples_load(w->samples, (int32_t)w->meta.vocab, &sample, &n, err);
     if (!world_agree(ok, err)) return false; // what another rank still holds goes with it
     const int64_t tokens = (w->s->capture.shard_mib << 20) / shard_bytes_per_token(&w->meta);
     MemoryPlan memory = {0};

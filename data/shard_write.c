@@ -62,8 +62,8 @@ static bool open_together(ShardWriter *w, Err *err) {
     if (!world_agree(ok, err) || !world_agree(read_named(w, err), err)) return false;
     const int mine = w->m.n;
     if (!world_share(&w->m.n, sizeof w->m.n, err)) return false;
-    ok = mine >= w->m.n || err_set(err, ERR_FAILED, "%s: %d shards are seen, rank 0 sees %d",
-                                   w->dir, mine, w->m.n);
+    ok = mine >= w->m.n ||
+         err_set(err, ERR_FAILED, "%s: %d shards are seen, rank 0 sees %d", w->dir, mine, w->m.n);
     if (!ok) w->m.n = mine;
     return world_agree(ok, err);
 }
@@ -310,8 +310,8 @@ static bool make_shard(const ShardWriter *w, int number, const CapturedSeq *cons
     char path[PATH_ROOM], tmp[PATH_ROOM + 8];
     path_join(path, w->dir, shard_name(e->file, number));
     snprintf(tmp, sizeof tmp, "%s.tmp", path);
-    const bool ok = write_file(&j, tmp, err) && verify(tmp, &w->m.meta, e, err) &&
-                    path_publish(tmp, path, err);
+    const bool ok =
+        write_file(&j, tmp, err) && verify(tmp, &w->m.meta, e, err) && path_publish(tmp, path, err);
     if (!ok) unlink(tmp);
     free(j.offsets);
     return ok;

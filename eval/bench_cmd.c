@@ -60,6 +60,9 @@ const Verb bench_verb = {
         "what a round of drafts costs",
     .usage = "  draftsmith bench bench.shapes=demo\n"
              "  draftsmith bench bench.peers=true bench.python=python3 bench.peer_path=DIR "
-             "bench.peer_tokenizer=tests/peer_tokenizer.py\n",
+             "bench.peer_tokenizer=tests/peer_tokenizer.py\n"
+             "  mpirun -np 2 draftsmith bench bench.shapes=demo      parallel efficiency of "
+             "training\n",
     .run = run,
+    .ranks = true,
 };

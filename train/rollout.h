@@ -47,8 +47,8 @@ MUST_CHECK Rollout *rollout_open(const Assistant *a, const TargetConfig *tc, flo
 MUST_CHECK bool rollout_run(Rollout *r, const Assistant *a, const Batch *b, const FeaturePack *pack,
                             const float *weight, AssistantWeights *g, RolloutStats *stats,
                             Err *err);
-// The same for a batch that is a part: `total` is the sum of weights over all parts, and stats holds
-// sums over rows, which rollout_means turns into means once those of all parts are added.
+// The same for a batch that is a part: `total` is the sum of weights over all parts, and stats
+// holds sums over rows, which rollout_means turns into means once those of all parts are added.
 MUST_CHECK bool rollout_part(Rollout *r, const Assistant *a, const Batch *b,
                              const FeaturePack *pack, const float *weight, double total,
                              AssistantWeights *g, RolloutStats *stats, Err *err);

@@ -66,8 +66,8 @@ static bool train(TrainSetup *t, const Cli *cli, json_t **result, Err *err) {
     if (ok) *result = result_json(&r, &cli->s);
     MemoryPlan memory = t->memory;
     trainer_plan_memory(&plan, &memory);
-    return ok && (!first || memory_record(cli->s.output_dir, "train", memory_announced(&memory),
-                                          err));
+    return ok &&
+           (!first || memory_record(cli->s.output_dir, "train", memory_announced(&memory), err));
 }
 
 static bool is_done(const char *stage, const TrainSetup *t, const Cli *cli, bool *done, Err *err) {

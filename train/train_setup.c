@@ -198,8 +198,8 @@ bool train_setup_open(TrainSetup *t, Err *err) {
     t->machine = json_object();
     char ranks[16];
     snprintf(ranks, sizeof ranks, "%d", world_size());
-    dev_describe(t->model.dev, machine_line, t->machine);
     put(t->machine, "ranks", ranks);
+    dev_describe(t->model.dev, machine_line, t->machine);
     return true;
 }
 
@@ -226,8 +226,7 @@ static bool measure_dev(TrainSetup *t, const Assistant *a, Err *err) {
     CHECK_MEMORY(all);
     const bool ok = world_agree(measurer_run(t->measurer, a, mine, NULL, err), err) &&
                     world_gather(mine, bytes, all, err);
-    for (int64_t i = 0; ok && i < t->dev.count; i++)
-        t->measured[i] = all[i % N * each + i / N];
+    for (int64_t i = 0; ok && i < t->dev.count; i++) t->measured[i] = all[i % N * each + i / N];
     free(mine);
     free(all);
     return ok;

@@ -1,4 +1,5 @@
-// train/trainer_ranks.c - what the ranks of a run tell each other in a step: numbers, and gradients.
+// train/trainer_ranks.c - what the ranks of a run tell each other in a step: numbers, and
+// gradients.
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,8 +34,8 @@ static bool share_sources(SourceMeans *m, Err *err) {
 bool trainer_share(bool ok, StepReport *report, Err *err) {
     RolloutStats *st = &report->stats;
     if (world_size() > 1) {
-        double x[SUMS] = {st->loss,  st->fkl, st->tv, st->route, (double)report->rows,
-                          (double)report->tokens},
+        double x[SUMS] =
+            {st->loss, st->fkl, st->tv, st->route, (double)report->rows, (double)report->tokens},
                rows[DRAFT_MAX];
         int n = 6;
         for (int j = 0; j < DRAFT_MAX; j++) rows[j] = (double)st->step_rows[j];

@@ -15,7 +15,7 @@ static const double redraw_s = 0.1, plain_s = 30.0, sample_s = 1.0;
 
 static bool quiet_on;
 static char rank_text[24]; // "rank 1: "
-static bool line_open; // the cursor stands behind a progress line without a newline
+static bool line_open;     // the cursor stands behind a progress line without a newline
 
 double now_s(void) {
     struct timespec t;

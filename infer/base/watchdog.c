@@ -54,8 +54,10 @@ void watchdog_at(const char *stage, const char *unit, int64_t at) {
 void watchdog_where(char out[160]) {
     out[0] = '\0';
     pthread_mutex_lock(&place_lock);
-    if (place.stage[0] != '\0')
+    if (place.unit[0] != '\0')
         snprintf(out, 160, "%s %lld of %s", place.unit, (long long)place.at, place.stage);
+    else if (place.stage[0] != '\0')
+        snprintf(out, 160, "the start of %s", place.stage);
     pthread_mutex_unlock(&place_lock);
 }
 

@@ -1,4 +1,5 @@
-// infer/base/watchdog.h - ends a process that makes no progress: exit 76 and one line that says where.
+// infer/base/watchdog.h - ends a process that makes no progress: exit 76 and one line that says
+// where.
 //
 // A thread looks whether anybody called one of the functions below since it last looked. Time in
 // which the whole process was stopped (SIGSTOP, a suspended machine) does not count.
@@ -18,7 +19,7 @@ void watchdog_beat(void);
 void watchdog_waits(void);
 // From now on `pulse` is called with every beat of this thread: other ranks hear of it.
 void watchdog_pulse(void (*pulse)(void));
-// The same, and where the process is now: "train", "step", 7. Literals, or kept until replaced.
+// The same, and where the process is now: "train", "step", 7; unit "": at the start of it.
 void watchdog_at(const char *stage, const char *unit, int64_t at);
 // "step 7 of train" of the last watchdog_at, "" before the first.
 void watchdog_where(char out[160]);

@@ -8,9 +8,9 @@
 // A collective that fails has the error set and leaves the world broken: no other can be called,
 // and world_leave takes the remaining ranks down. Waiting ends by a peer that is gone; when the
 // missing rank has given no sign of life for the limit of world_open (ERR_STUCK, naming it), where
-// every beat of the watchdog is such a sign: however long a rank works, it is waited for; and within
-// moments of a SIGTERM (ERR_STOPPED): whoever sent it has ended other ranks, and rank 0 has a state
-// to save.
+// every beat of the watchdog is such a sign: however long a rank works, it is waited for; and
+// within moments of a SIGTERM (ERR_STOPPED): whoever sent it has ended other ranks, and rank 0 has
+// a state to save.
 #ifndef BASE_WORLD_H
 #define BASE_WORLD_H
 
@@ -60,9 +60,9 @@ MUST_CHECK bool world_add(float *x, int64_t n, Err *err);
 // Rank 0 works by itself, as a world of one, while the others wait.
 MUST_CHECK bool world_alone(bool (*work)(void *ctx, Err *err), void *ctx, Err *err);
 
-// Waiting for another rank, turn by turn: naps that get longer, a sign of life for the watchdog, and
-// an end (see above). Zero-initialise; begin anew whenever something has arrived. missing -1: it is
-// not known who.
+// Waiting for another rank, turn by turn: naps that get longer, a sign of life for the watchdog,
+// and an end (see above). Zero-initialise; begin anew whenever something has arrived. missing -1:
+// it is not known who.
 typedef struct {
     double waited, before, stopping;
     int turns;

@@ -1,5 +1,5 @@
-// infer/base/world_mpi.c - collectives by messages between pairs of ranks, so that it is known whose
-// is missing; the only file that knows MPI.
+// infer/base/world_mpi.c - collectives by messages between pairs of ranks, so that it is known
+// whose is missing; the only file that knows MPI.
 #include "infer/base/world_parts.h"
 
 #ifndef WITH_MPI
@@ -45,9 +45,9 @@ static void begin(void) {
 }
 
 static bool receive(void *to, size_t bytes, int from, Err *err) {
-    return done(MPI_Irecv(to, (int)bytes, MPI_BYTE, from, mpi.tag, MPI_COMM_WORLD,
-                          &mpi.request[from]),
-                err);
+    return done(
+        MPI_Irecv(to, (int)bytes, MPI_BYTE, from, mpi.tag, MPI_COMM_WORLD, &mpi.request[from]),
+        err);
 }
 
 static bool send(const void *data, size_t bytes, int to, Err *err) {
@@ -171,7 +171,8 @@ static bool take_memory(Err *err) {
     mpi.part = calloc(N, sizeof *mpi.part);
     mpi.alive = calloc(N, sizeof *mpi.alive);
     mpi.room = malloc(((size_t)TURN + N * N) * sizeof *mpi.room);
-    return (mpi.request && mpi.part && mpi.room && mpi.alive) || err_set(err, ERR_FAILED, "out of memory");
+    return (mpi.request && mpi.part && mpi.room && mpi.alive) ||
+           err_set(err, ERR_FAILED, "out of memory");
 }
 
 const WorldLink *world_mpi_open(const WorldPlace *place, Err *err) {

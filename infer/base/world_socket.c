@@ -32,7 +32,8 @@ static struct {
     const float **part; // (size)
 } star;
 
-// What a rank says first: one that is of another job, or of a world of another size, is turned away.
+// What a rank says first: one that is of another job, or of a world of another size, is turned
+// away.
 typedef struct {
     char magic[8];
     uint64_t job;
@@ -264,8 +265,7 @@ static bool connect_to_first(const WorldPlace *p, Err *err) {
     snprintf(port, sizeof port, "%d", p->port);
     for (;;) {
         struct addrinfo *list = NULL;
-        const int fd =
-            getaddrinfo(p->address, port, &want, &list) == 0 ? connect_once(list) : -1;
+        const int fd = getaddrinfo(p->address, port, &want, &list) == 0 ? connect_once(list) : -1;
         if (list) freeaddrinfo(list);
         if (fd >= 0 && greet(fd, p)) {
             make_prompt(fd);

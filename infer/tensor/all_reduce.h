@@ -2,8 +2,8 @@
 // device does meanwhile.
 //
 // On CPUs ranks add through infer/base/world. On GPUs NCCL does, on a stream of its own, with ring
-// and fixed order; where no NCCL is found the pieces go through the host, in the order of the ranks.
-// In a world of one nothing happens. Every rank starts the same pieces in the same order.
+// and fixed order; where no NCCL is found the pieces go through the host, in the order of the
+// ranks. In a world of one nothing happens. Every rank starts the same pieces in the same order.
 #ifndef TENSOR_ALL_REDUCE_H
 #define TENSOR_ALL_REDUCE_H
 

@@ -118,8 +118,7 @@ bool nccl_add(Nccl *n, void *x, int64_t count, Err *err) {
     // Waits for what makes x; what is queued from here on runs beside the sum.
     if (!dev_sync(n->dev, err)) return false;
     n->busy = true;
-    return done(n,
-                n->f.all_reduce(x, x, (size_t)count, NCCL_FLOAT32, NCCL_SUM, n->comm, n->stream),
+    return done(n, n->f.all_reduce(x, x, (size_t)count, NCCL_FLOAT32, NCCL_SUM, n->comm, n->stream),
                 "all-reduce", err);
 }
 

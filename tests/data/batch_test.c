@@ -139,7 +139,12 @@ static void totals_are_those_of_the_steps(void **state) {
 // The parts of a step that ranks get are what one rank gets that takes as much.
 static void ranks_share_the_step_of_one(void **state) {
     (void)state;
-    enum { EACH = 2, RANKS = 3, WANT = 4, STEPS = 9 }; // the last step of an epoch has one rank less
+    enum {
+        EACH = 2,
+        RANKS = 3,
+        WANT = 4,
+        STEPS = 9
+    }; // the last step of an epoch has one rank less
     Err err = {0};
     Batches *one = open_batches(EACH * RANKS, WANT, 5, 100), *part[RANKS];
     BatchTotals all, largest = {0}, got;

@@ -8,19 +8,19 @@
 #include "infer/base/log.h"
 
 enum { STEPS = 50 };
-static const char *const ONE[] = {"train.steps=50",       "train.batch_sequences=4",
-                                  "train.lr=0.0003",      "train.step_weights=reach",
-                                  "train.ema=0.9",        "train.dtype=f32",
-                                  "train.anchors=6",      "train.save_every=5",
-                                  "train.dev_every=10",   NULL};
-static const char *const EACH[] = {"train.steps=50",       "train.batch_sequences=2",
-                                   "train.lr=0.0003",      "train.step_weights=reach",
-                                   "train.ema=0.9",        "train.dtype=f32",
-                                   "train.anchors=6",      "train.save_every=5",
-                                   "train.dev_every=10",   NULL};
+static const char *const ONE[] = {"train.steps=50",     "train.batch_sequences=4",
+                                  "train.lr=0.0003",    "train.step_weights=reach",
+                                  "train.ema=0.9",      "train.dtype=f32",
+                                  "train.anchors=6",    "train.save_every=5",
+                                  "train.dev_every=10", NULL};
+static const char *const EACH[] = {"train.steps=50",     "train.batch_sequences=2",
+                                   "train.lr=0.0003",    "train.step_weights=reach",
+                                   "train.ema=0.9",      "train.dtype=f32",
+                                   "train.anchors=6",    "train.save_every=5",
+                                   "train.dev_every=10", NULL};
 
-// What happens to rank 1, in reads of training sequences (5 in 3 steps); -1: nothing. By the environment:
-// a rank is this program started anew, since OpenMP does not outlive a fork.
+// What happens to rank 1, in reads of training sequences (5 in 3 steps); -1: nothing. By the
+// environment: a rank is this program started anew, since OpenMP does not outlive a fork.
 static int64_t number_of(const char *name) {
     const char *v = getenv(name);
     return v != NULL && world_rank() == 1 ? strtoll(v, NULL, 10) : -1;
@@ -152,8 +152,8 @@ static void one_rank_goes_on_where_two_were(void **state) {
     Err err = {0};
     char hash[130], command[3 * PATH_ROOM];
     const char *two = unbroken(hash), *dir = tiny_dir("fewer");
-    snprintf(command, sizeof command, "mkdir -p %s && cp -r %s/ckpt %s/ && rm -r %s/ckpt/step-00005*",
-             dir, two, dir, dir);
+    snprintf(command, sizeof command,
+             "mkdir -p %s && cp -r %s/ckpt %s/ && rm -r %s/ckpt/step-00005*", dir, two, dir, dir);
     assert_int_equal(system(command), 0);
     assert_ok(tiny_run(dir, ONE, NO_FAULT, &r, &err), err);
     double *x = losses(two), *y = losses(dir);

@@ -87,8 +87,9 @@ static void a_hanging_process_ends_with_76_and_a_line(void **state) {
     assert_true(now_s() - begun < 5);
     expect_line(one, "draftsmith train: stuck at step 7 of train: no progress for 1 s "
                      "(runtime.watchdog)\n");
-    expect_line(rank, "draftsmith train: rank 1 of 2: stuck at step 7 of train: no progress for 1 s "
-                      "(runtime.watchdog)\n");
+    expect_line(rank,
+                "draftsmith train: rank 1 of 2: stuck at step 7 of train: no progress for 1 s "
+                "(runtime.watchdog)\n");
     expect_line(early, "draftsmith train: stuck at its start: no progress for 1 s "
                        "(runtime.watchdog)\n");
 }

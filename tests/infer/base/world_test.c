@@ -1,4 +1,5 @@
-// tests/infer/base/world_test.c - what launchers say, the order of sums, and worlds that lose a rank.
+// tests/infer/base/world_test.c - what launchers say, the order of sums, and worlds that lose a
+// rank.
 #include "infer/base/world.h"
 
 #include <math.h>
@@ -44,7 +45,8 @@ static bool place_of(const char *set, WorldPlace *p, Err *err) {
 }
 
 #define OMPI "OMPI_COMM_WORLD_SIZE=4 OMPI_COMM_WORLD_RANK=3 "
-#define TORCH "WORLD_SIZE=8 RANK=5 LOCAL_RANK=1 LOCAL_WORLD_SIZE=4 MASTER_ADDR=node-0 MASTER_PORT=29500 "
+#define TORCH                                                                                      \
+    "WORLD_SIZE=8 RANK=5 LOCAL_RANK=1 LOCAL_WORLD_SIZE=4 MASTER_ADDR=node-0 MASTER_PORT=29500 "
 
 static void launchers_are_understood(void **state) {
     (void)state;
