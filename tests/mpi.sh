@@ -27,8 +27,9 @@ small=(data.max_samples=20 data.dev_samples=4 data.eval_samples=2 data.dev_fract
 one() { # VERB DIR SETTINGS...: as a rank of one, four sequences a step
     ./draftsmith "$1" output_dir="$2" "${small[@]}" train.batch_sequences=4 "${@:3}" >"$2.out" 2>"$2.err" </dev/null
 }
-two() { # the same by two ranks
-    exec mpirun --oversubscribe -np 2 ./draftsmith "$1" output_dir="$2" "${small[@]}" train.batch_sequences=2 "${@:3}" \
+patience=1
+two() { # the same by two ranks; patience: seconds between SIGTERM and SIGKILL when mpirun ends them
+    exec mpirun --oversubscribe --mca odls_base_sigkill_timeout $patience -np 2 ./draftsmith "$1" output_dir="$2" "${small[@]}" train.batch_sequences=2 "${@:3}" \
         >"$2.out" 2>"$2.err" </dev/null
 }
 expect() { # EXIT_CODE one|two VERB DIR...: prints what went wrong
@@ -82,7 +83,9 @@ strike() { # SIGNAL RANK DIR STEP SETTINGS...
 for ((i = 0; i < kills; i++)); do
     rank=$(((i + 1) % 2))
     rm -rf "$c/ckpt" "$c/metrics.jsonl"
+    [ $rank -eq 0 ] || patience=6 # rank 0 saves meanwhile, on whatever disk and load there is
     strike KILL $rank "$c" $((10 + 10 * (i % 3)))
+    patience=1
     verdict "rank $rank killed: the job ended in $took_ms ms, and goes on to the same bytes" "$(
         [ $status -eq 137 ] || echo "exit code $status, expected 137"
         [ $rank -eq 0 ] || grep -q '^draftsmith train: saved at step' "$c.err" || cat "$c.err"

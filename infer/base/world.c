@@ -13,7 +13,7 @@
 
 // How long a collective goes on after a SIGTERM. mpirun kills a second behind it: rank 0 needs that
 // second for its checkpoint, the others only have to leave it the time.
-static const double FIRST_STOPS_S = 0.25, OTHERS_STOP_S = 30.0;
+static const double FIRST_STOPS_S = 0.1, OTHERS_STOP_S = 30.0;
 static const double PULSE_S = 60.0; // at most between two signs of life
 
 static struct {
