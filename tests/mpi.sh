@@ -19,7 +19,7 @@ verdict() { # NAME PROBLEM: an empty problem is a pass
     echo "FAIL  $1"
     printf '%s\n' "$2" | tail -n 30 | sed 's/^/      /'
 }
-small=(data.max_samples=20 data.dev_samples=4 data.eval_samples=2 data.dev_fraction=0.1 regenerate.max_new_tokens=24
+small=(data.max_samples=20 data.dev_samples=4 data.eval_samples=2 data.dev_fraction=0.1 regenerate.max_new_tokens=24 regenerate.batch=1
     capture.shard_mib=1 capture.chunk=256 train.k=3 train.steps=50 train.anchors=24 train.lr=0.0003 train.dtype=f32
     train.step_weights=reach train.ema=0.9 train.dev_every=10 train.save_every=10 eval.select_k=3 eval.draft_tokens=3
     eval.bootstrap=100 eval.audit_prompts=1 eval.audit_draws=0 eval.cost=none export.to=hf export.force=true
@@ -51,7 +51,7 @@ said() { grep -c '^draftsmith' "$1.err"; }
 a=$work/a b=$work/b c=$work/c
 verdict 'one rank: prompts, answers, shards' "$(for v in prepare regenerate capture train; do expect 0 one $v "$a"; done)"
 verdict 'two ranks: the whole pipeline' "$(expect 0 two run "$b")"
-verdict 'stages of rank 0 are named' "$(for v in prepare regenerate eval export; do
+verdict 'stages of rank 0 are named' "$(for v in prepare eval export; do
     grep -q "^$v: rank 0 works, the others wait" "$b.err" || echo "$v"; done)"
 verdict 'its data, answers and shards are those of one rank' "$(diff <(files "$a" data regen shards) <(files "$b" data regen shards))"
 verdict 'its loss curve is that of one rank with the batch doubled' "$(same_curve "$a" "$b")"

@@ -122,6 +122,25 @@ bool world_gather(const void *mine, size_t bytes, void *all, Err *err) {
     return held(world.link->gather(mine, bytes, all, err));
 }
 
+bool world_texts(const char *mine, char **all, Err *err) {
+    const int N = world_size();
+    const int64_t size = (int64_t)strlen(mine) + 1;
+    int64_t *sizes = malloc((size_t)N * sizeof *sizes), most = 0;
+    CHECK_MEMORY(sizes);
+    bool ok = world_gather(&size, sizeof size, sizes, err);
+    for (int r = 0; r < N && ok; r++) most = sizes[r] > most ? sizes[r] : most;
+    free(sizes);
+    char *padded = calloc((size_t)most + 1, 1), *texts = malloc((size_t)(N * most) + 1);
+    CHECK_MEMORY(padded);
+    CHECK_MEMORY(texts);
+    if (ok) memcpy(padded, mine, (size_t)size);
+    ok = ok && world_gather(padded, (size_t)most, texts, err);
+    for (int r = 0; r < N && ok; r++) CHECK_MEMORY(all[r] = strdup(texts + r * most));
+    free(padded);
+    free(texts);
+    return ok;
+}
+
 bool world_share(void *data, size_t bytes, Err *err) {
     if (world_size() == 1) return true;
     char *all = malloc(bytes * (size_t)world.size);

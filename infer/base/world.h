@@ -45,6 +45,8 @@ bool world_broken(void);
 
 // all (world_size() blobs of `bytes`) by rank.
 MUST_CHECK bool world_gather(const void *mine, size_t bytes, void *all, Err *err);
+// The same for texts of any length; all[r] is the caller's to free, none on an error.
+MUST_CHECK bool world_texts(const char *mine, char **all, Err *err);
 // What rank 0 has becomes everybody's.
 MUST_CHECK bool world_share(void *data, size_t bytes, Err *err);
 // x[0..n) become sums over ranks. ok false on any rank: false on all, with the code of the first
