@@ -146,6 +146,11 @@ static bool join_ranks(Cli *cli, const Verb *verb, const WorldPlace *place, Err 
         log_set_rank(place->rank);
         if (freopen("/dev/null", "w", stdout) == NULL) return err_errno(err, "/dev/null");
     }
+    if (place->size > 1 && !strncmp(cli->s.runtime.device, "cuda:", 5))
+        return err_set(err, ERR_USAGE,
+                       "runtime.device is %s: %d ranks on one GPU; with cuda every rank takes its "
+                       "own",
+                       cli->s.runtime.device, place->size);
     share_cores(&cli->s, place);
     if (verb->stops &&
         !watchdog_start(verb->name, cli->s.runtime.watchdog, place->rank, place->size, err))

@@ -65,11 +65,11 @@ verdict 'a finished run is found done, by any number of ranks' "$(before=$(files
     grep -q 'done before' "$b.err" || echo 'one rank trained again'
     diff <(echo "$before") <(files "$b" ckpt))"
 
-# Strikes a rank of a run once a checkpoint is there; its exit code is in $status, the time it took in $took_ms.
-strike() { # SIGNAL RANK DIR STEP SETTINGS...
-    (two train "$3" "${@:5}") &
+# Strikes a rank once a file of the run is there; its exit code is in $status, the time it took in $took_ms.
+strike() { # SIGNAL RANK VERB DIR FILE SETTINGS...
+    (two "$3" "$4" "${@:6}") &
     local job=$! pid from
-    until [ -e "$3/ckpt/step-0000$4" ] || ! kill -0 $job 2>/dev/null; do sleep 0.02; done
+    until [ -e "$4/$5" ] || ! kill -0 $job 2>/dev/null; do sleep 0.02; done
     sleep 0.$((RANDOM % 30))
     for pid in $(pgrep -P $job); do # its own children alone
         grep -qz "^OMPI_COMM_WORLD_RANK=$2$" "/proc/$pid/environ" && break
@@ -84,7 +84,7 @@ for ((i = 0; i < kills; i++)); do
     rank=$(((i + 1) % 2))
     rm -rf "$c/ckpt" "$c/metrics.jsonl"
     [ $rank -eq 0 ] || patience=6 # rank 0 saves meanwhile, on whatever disk and load there is
-    strike KILL $rank "$c" $((10 + 10 * (i % 3)))
+    strike KILL $rank train "$c" ckpt/step-0000$((10 + 10 * (i % 3)))
     patience=1
     verdict "rank $rank killed: the job ended in $took_ms ms, and goes on to the same bytes" "$(
         [ $status -eq 137 ] || echo "exit code $status, expected 137"
@@ -97,7 +97,7 @@ for ((i = 0; i < kills; i++)); do
 done
 for rank in 1 0; do
     rm -rf "$c/ckpt" "$c/metrics.jsonl"
-    strike STOP $rank "$c" 10 runtime.watchdog=2
+    strike STOP $rank train "$c" ckpt/step-000010 runtime.watchdog=2
     verdict "rank $rank stopped: exit 76 after $took_ms ms, naming it and the step" "$(
         [ $status -eq 76 ] || echo "exit code $status, expected 76"
         grep -qE "^draftsmith train: .*rank $((1 - rank)) of 2: stuck at step [0-9]+ of train: rank $rank has not answered" \
@@ -106,7 +106,7 @@ done
 verdict 'and it goes on to the same bytes' "$(expect 0 two train "$c"
     diff <(weights "$b") <(weights "$c"))"
 rm -rf "$c/ckpt" "$c/metrics.jsonl"
-strike USR1 1 "$c" 10
+strike USR1 1 train "$c" ckpt/step-000010
 verdict 'a signal to one rank stops all at one step: exit 75' "$([ $status -eq 75 ] || echo "exit code $status"
     grep -q '^draftsmith train: stopped by a signal at step' "$c.err" || cat "$c.err")"
 verdict 'one rank goes on where two were, and says what that means' "$(expect 0 one train "$c"
@@ -118,6 +118,13 @@ verdict 'another number of sequences a step is refused by name' "$(expect 2 two 
     [ "$(said "$c")" -eq 1 ] || echo "$(said "$c") lines")"
 verdict 'a wrong setting is said once' "$(expect 2 two train "$c" train.nothing=1
     [ "$(said "$c")" -eq 1 ] || cat "$c.err")"
+
+rm -rf "$c/shards/train"
+strike KILL 1 capture "$c" shards/train/shard-00003.h5
+verdict 'a rank killed in capture: the shards end in the same bytes' "$([ $status -eq 137 ] || echo "exit code $status"
+    expect 0 two capture "$c"
+    grep -q 'shards were there' "$c.err" || echo 'it began anew'
+    diff <(files "$a" shards) <(files "$c" shards))"
 
 # A single process that hangs: its metrics are a pipe that nobody reads.
 rm -rf "$c/ckpt" "$c/metrics.jsonl" && mkfifo "$c/metrics.jsonl"

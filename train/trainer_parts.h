@@ -54,6 +54,8 @@ MUST_CHECK bool trainer_step(Trainer *t, StepReport *report, Err *err);
 MUST_CHECK bool trainer_share(bool ok, StepReport *report, Err *err);
 void trainer_head_done(void *trainer); // RolloutOptions.head_done
 MUST_CHECK bool trainer_sum_gradients(Trainer *t, Err *err);
+// All ranks hold the same weights; refuses (on every rank) where one has drifted.
+MUST_CHECK bool trainer_same_weights(Trainer *t, Err *err);
 // Measures the present drafter; *best tells whether it is now the best one.
 MUST_CHECK bool trainer_measure(Trainer *t, bool *best, Err *err);
 // AnchorOdds of train.anchor_choice=visit: drafts of the present drafter over the whole sequence.

@@ -58,6 +58,26 @@ bool trainer_share(bool ok, StepReport *report, Err *err) {
     return ok;
 }
 
+bool trainer_same_weights(Trainer *t, Err *err) {
+    const int N = world_size();
+    Optimizer *o = &t->optimizer;
+    double mine = 0, *all;
+    if (N == 1) return true;
+    op_sumsq(t->opt.dev, o->sum, o->master);
+    dev_download(t->opt.dev, &mine, o->sum);
+    bool ok = dev_sync(t->opt.dev, err);
+    CHECK_MEMORY(all = malloc((size_t)N * sizeof *all));
+    ok = world_agree(ok, err) && world_gather(&mine, sizeof mine, all, err);
+    for (int r = 1; r < N && ok; r++)
+        if (all[r] != all[0])
+            ok = err_set(err, ERR_FAILED,
+                         "at step %lld the weights of rank %d are no longer those of rank 0 (sums "
+                         "of squares %.17g and %.17g): a fault, or ranks on different machines",
+                         (long long)t->state.step, r, all[r], all[0]);
+    free(all);
+    return world_agree(ok, err);
+}
+
 static bool of_head(const Trainer *t, const OptParam *p) {
     const AssistantWeights *w = &t->opt.assistant->w;
     return p->use == &w->table || p->use == &w->centroids;

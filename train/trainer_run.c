@@ -83,6 +83,7 @@ static bool after_step(Trainer *t, const StepReport *r, bool *stop, Err *err) {
     if (!trainer_log(t, r, &ignored) && before.step <= 1) log_warn("%s", ignored.text);
     if (!world_any(stop_requested(), stop, err)) return false;
     if (!last && !best && !*stop && step % s->train.save_every != 0) return true;
+    if (!trainer_same_weights(t, err)) return false;
     return save(t, &before, last || *stop, err);
 }
 

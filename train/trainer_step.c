@@ -140,7 +140,10 @@ bool trainer_step(Trainer *t, StepReport *report, Err *err) {
     double total = ok ? rollout_weight(t->rollout, &b, t->weight) : 0.0;
     if (!world_sum(ok, &total, 1, err) || !learn(t, &b, total, report, err)) return false;
     optimizer_mask(&t->optimizer, dev);
-    if (!optimizer_norm(&t->optimizer, dev, &report->norm, err)) return false;
+    if (!optimizer_norm(&t->optimizer, dev, &report->norm, err) ||
+        !world_share(&report->norm, sizeof report->norm,
+                     err)) // machines may differ in the last bit
+        return false;
     if (!isfinite(report->norm)) // on every rank
         return world_agree(bad_step(t, &b, report->stats.loss, report->norm, err), err);
     report->lr = schedule_lr(&t->schedule, t->state.step);

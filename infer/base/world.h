@@ -38,6 +38,9 @@ MUST_CHECK bool world_open(const WorldPlace *place, int64_t limit_s, Err *err);
 // are ended, too. May not return.
 void world_leave(int code);
 
+// "Open MPI v4.1.4", or that there is none.
+void world_mpi_name(char out[128]);
+
 int world_rank(void);
 int world_size(void);
 int world_local(void); // rank among those of this machine: picks its GPU

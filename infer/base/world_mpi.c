@@ -4,6 +4,12 @@
 
 #ifndef WITH_MPI
 
+#include <string.h>
+
+void world_mpi_name(char out[128]) {
+    strcpy(out, "not built in: CPU ranks by torchrun's variables alone");
+}
+
 const WorldLink *world_mpi_open(const WorldPlace *place, Err *err) {
     err_set(err, ERR_USAGE,
             "started by %s, but this program was built without MPI (libopenmpi-dev, then make)",
@@ -13,6 +19,7 @@ const WorldLink *world_mpi_open(const WorldPlace *place, Err *err) {
 
 #else
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -173,6 +180,14 @@ static bool take_memory(Err *err) {
     mpi.room = malloc(((size_t)TURN + N * N) * sizeof *mpi.room);
     return (mpi.request && mpi.part && mpi.room && mpi.alive) ||
            err_set(err, ERR_FAILED, "out of memory");
+}
+
+void world_mpi_name(char out[128]) {
+    char text[MPI_MAX_LIBRARY_VERSION_STRING] = "";
+    int n = 0;
+    MPI_Get_library_version(text, &n);
+    text[strcspn(text, ",\n")] = '\0';
+    snprintf(out, 128, "%s", text);
 }
 
 const WorldLink *world_mpi_open(const WorldPlace *place, Err *err) {

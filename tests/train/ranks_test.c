@@ -27,7 +27,8 @@ static int64_t number_of(const char *name) {
 }
 
 static bool dying_read(void *ctx, int64_t i, CapturedSeq *out, Err *err) {
-    const Tiny *t = ctx;
+    Tiny *t = ctx;
+    if (t->reads == number_of("TEST_DRIFT")) ((float *)t->pair.a->w.table.data)[7] *= 1.0001f;
     if (t->reads == number_of("TEST_DIES")) raise(SIGKILL);
     return tiny_read_train(ctx, i, out, err);
 }
@@ -146,6 +147,17 @@ static void a_rank_that_fails_takes_the_other_along(void **state) {
     assert_int_equal(ckpt_pointed(path_join(root, dir, "ckpt"), "latest"), 10);
 }
 
+static void weights_that_drift_apart_end_the_run(void **state) {
+    (void)state;
+    char root[PATH_ROOM];
+    int status[2];
+    const char *dir = tiny_dir("drifting");
+    run_two(dir, "TEST_DRIFT", 20, status); // in step 13; found where step 15 is to be saved
+    assert_int_equal(status[0], ERR_FAILED);
+    assert_int_equal(status[1], ERR_FAILED);
+    assert_int_equal(ckpt_pointed(path_join(root, dir, "ckpt"), "latest"), 10);
+}
+
 static void one_rank_goes_on_where_two_were(void **state) {
     (void)state;
     TrainResult r;
@@ -175,6 +187,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(two_ranks_have_the_loss_curve_of_one),
         cmocka_unit_test(a_killed_rank_costs_nothing),
         cmocka_unit_test(a_rank_that_fails_takes_the_other_along),
+        cmocka_unit_test(weights_that_drift_apart_end_the_run),
         cmocka_unit_test(one_rank_goes_on_where_two_were),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
