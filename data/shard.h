@@ -38,12 +38,14 @@ int64_t shard_bytes(const ShardMeta *m, int64_t tokens, int64_t states);
 
 // Writing. The folder's manifest may already name finished shards (resume): shards are numbered,
 // and writing starts at the first missing one. A set that an earlier version began is refused: it
-// cut other shards.
+// cut other shards. Several ranks write together: every one calls these, a turn of shard_write makes
+// the next world_size() shards, one each in the order of the ranks, and rank 0 names them in the
+// manifest.
 typedef struct ShardWriter ShardWriter;
 MUST_CHECK ShardWriter *shard_writer_open(const char *dir, const ShardMeta *meta, Err *err);
 int shard_writer_next(const ShardWriter *w); // number of the first missing shard
-MUST_CHECK bool shard_write(ShardWriter *w, const CapturedSeq *const *seq, int n,
-                            Err *err);                                     // one whole shard
+// One whole shard, number shard_writer_next + world_rank(); n 0: this rank has none any more.
+MUST_CHECK bool shard_write(ShardWriter *w, const CapturedSeq *const *seq, int n, Err *err);
 MUST_CHECK bool shard_writer_finish(ShardWriter *w, int shards, Err *err); // marks the set complete
 void shard_writer_close(ShardWriter *w);
 

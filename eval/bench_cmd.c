@@ -69,6 +69,9 @@ const Verb bench_verb = {
     .usage = "  draftsmith bench bench.shapes=demo\n"
              "  draftsmith bench bench.peers=true bench.python=python3 bench.peer_path=DIR "
              "bench.peer_tokenizer=tests/peer_tokenizer.py\n"
-             "  draftsmith bench bench.shapes=export bench.peers=true bench.python=PYTHON\n",
+             "  draftsmith bench bench.shapes=export bench.peers=true bench.python=PYTHON\n"
+             "  mpirun -np 2 draftsmith bench bench.shapes=demo      parallel efficiency of "
+             "training\n",
     .run = run,
+    .ranks = true,
 };

@@ -167,7 +167,7 @@ static bool take_sequence(Walk *w, int64_t i, Err *err) {
                        s->id, (long long)s->n, (long long)s->prompt,
                        (long long)(w->pack.room - w->pack.rows));
     features_begin(&w->pack);
-    features_load(&w->pack, w->a->dev, c->hidden, (const void *const *)c->k,
+    features_load(&w->pack, w->a->dev, c->hidden, c->bare, (const void *const *)c->k,
                   (const void *const *)c->v, s->n);
     captured_drop_rows(c);
     return true;

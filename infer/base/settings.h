@@ -147,9 +147,10 @@ typedef struct {
         char *out; // folder of the report; "" = beside the file, for several "report"
     } report;
     struct {
-        char *device;    // auto | cpu | cuda[:n]
-        int64_t threads; // 0 = all cores
-        char *dtype;     // auto | f32 | bf16: of inference
+        char *device;     // auto | cpu | cuda[:n]
+        int64_t threads;  // 0 = all cores
+        char *dtype;      // auto | f32 | bf16: of inference
+        int64_t watchdog; // seconds without progress, 0 = off
     } runtime;
 } Settings;
 

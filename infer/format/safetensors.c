@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "infer/base/watchdog.h"
 #include "infer/format/safetensors_types.h"
 
 enum { INDEX_LIMIT = 100000000, CONVERT_BYTES = 1 << 18 };
@@ -17,6 +18,7 @@ bool st_read_at(const StShard *s, void *out, int64_t size, int64_t offset, Err *
     char *p = out;
     while (size > 0) {
         const ssize_t got = pread(s->fd, p, (size_t)size, offset);
+        watchdog_beat();
         if (got < 0 && errno == EINTR) continue;
         if (got < 0) return err_errno(err, "%s: reading at byte %lld", s->path, (long long)offset);
         if (got == 0)

@@ -180,7 +180,7 @@ static void a_file_read_back_drafts_as_the_folder_it_was_made_from(void **state)
     Tensor kv[4];
     for (int i = 0; i < 4; i++) kv[i] = test_random(DT_F32, rows, pack.kv_width[i % 2]);
     features_begin(&pack);
-    features_load(&pack, env->dev, h.data, (const void *[]){kv[0].data, kv[1].data},
+    features_load(&pack, env->dev, h.data, 0, (const void *[]){kv[0].data, kv[1].data},
                   (const void *[]){kv[2].data, kv[3].data}, rows);
     Tensor y[3], f[3];
     draft(STOCK, &tc, table, &pack, &y[0], &f[0]);
