@@ -13,7 +13,7 @@ static void an_imatrix_changes_bytes_and_is_recorded(void **state) {
     Err err = {0};
     char path[PATH_ROOM], name[256];
     GgufMix m;
-    const AssistantConfig c = made_config();
+    const AssistantConfig c = made_config(SMALL_VOCAB);
     double mean[1024];
     ImatrixEntry entry[2];
     GgufImatrix im;
@@ -67,7 +67,7 @@ static void an_imatrix_changes_bytes_and_is_recorded(void **state) {
 static void a_mixture_gives_every_module_its_type(void **state) {
     (void)state;
     Err err = {0};
-    const AssistantConfig c = made_config();
+    const AssistantConfig c = made_config(SMALL_VOCAB);
     MixModule module[] = {{"model.embed_tokens", mix_gguf(GGML_Q5_K), 0, 0},
                           {"model.layers.1.mlp.up_proj", mix_gguf(GGML_Q5_K), 0, 0},
                           {"post_projection", mix_gguf(GGML_BF16), 0, 0}};
@@ -97,7 +97,7 @@ static void inspect_tells_a_files_mix_keys_and_tensors(void **state) {
     Made made = {0};
     char path[PATH_ROOM];
     GgufMix m;
-    const AssistantConfig c = made_config();
+    const AssistantConfig c = made_config(SMALL_VOCAB);
     const GgufJob job = made_job(&c, &made, GGUF_UNIVERSAL);
     const char *dir = fresh_dir();
     assert_ok(gguf_mix_named(&m, "MXFP4", &err), err);
@@ -107,12 +107,12 @@ static void inspect_tells_a_files_mix_keys_and_tensors(void **state) {
     const json_t *keys = json_object_get(o, "keys");
     assert_string_equal(json_string_value(json_object_get(o, "kind")), "gguf");
     assert_string_equal(json_string_value(json_object_get(o, "mix")), "MXFP4");
-    assert_int_equal(json_integer_value(json_object_get(o, "vocab")), 8192);
+    assert_int_equal(json_integer_value(json_object_get(o, "vocab")), SMALL_VOCAB);
     assert_int_equal(json_integer_value(json_object_get(o, "tensor_count")), 49);
     assert_int_equal(json_integer_value(json_object_get(keys, "general.file_type")), 38);
     assert_int_equal(json_integer_value(
                          json_object_get(json_object_get(keys, "tokenizer.ggml.tokens"), "count")),
-                     8192);
+                     SMALL_VOCAB);
     json_decref(o);
     o = describe(dir, &err);
     if (o == NULL) fail_msg("%s", err.text);
@@ -203,7 +203,7 @@ static void artifacts_of_another_sort_are_refused(void **state) {
     char path[PATH_ROOM];
     SourceTensor t;
     ArtifactInfo info;
-    AssistantConfig c = made_config(), back;
+    AssistantConfig c = made_config(SMALL_VOCAB), back;
     const GgufJob job = made_job(&c, &made, GGUF_UNIVERSAL);
     const char *dir = fresh_dir();
     assert_ok(gguf_mix_named(&m, "Q4_K_M-head4", &err), err);

@@ -14,7 +14,7 @@ static void one_reading_makes_twelve_files(void **state) {
     GgufMix mix[GGUF_MIXES_MAX];
     GgufEntry e[GGUF_ENTRIES_MAX];
     int n;
-    const AssistantConfig c = made_config();
+    const AssistantConfig c = made_config(SMALL_VOCAB);
     const GgufJob job = made_job(&c, &made, GGUF_UNIVERSAL);
     const char *dir = fresh_dir();
     assert_ok(gguf_option("all", mix, &n, &err), err);
@@ -66,7 +66,7 @@ static void files_hold_what_they_were_given(void **state) {
                   {"Q3_K_L", .2, .025}, {"MXFP4", .15, .025}, {"Q4_K_M-head4", .1, .1}};
     Err err = {0};
     Made made = {0};
-    const AssistantConfig c = made_config();
+    const AssistantConfig c = made_config(SMALL_VOCAB);
     const GgufJob job = made_job(&c, &made, GGUF_IK);
     const char *dir = fresh_dir();
     for (size_t i = 0; i < sizeof LIMITS / sizeof *LIMITS; i++) {
@@ -92,7 +92,7 @@ static void the_same_job_gives_the_same_bytes(void **state) {
     Made made = {0};
     Sha256 sha[2];
     GgufMix m;
-    const AssistantConfig c = made_config();
+    const AssistantConfig c = made_config(SMALL_VOCAB);
     const GgufJob job = made_job(&c, &made, GGUF_UNIVERSAL);
     assert_ok(gguf_mix_named(&m, "Q4_K_M", &err), err);
     for (int i = 0; i < 2; i++) {
@@ -117,7 +117,6 @@ static const Key COMMON[] = {
     {"general.base_model.count", "u32 1"},
     {"general.base_model.0.name", "text stock-assistant"},
     {"general.base_model.0.organization", "text org"},
-    {"general.base_model.0.repo_url", "text https://huggingface.co/org/stock-assistant"},
     {"general.file_type", "u32 7"},
     {"general.quantization_version", "u32 2"},
     {"general.alignment", "absent"},
@@ -186,7 +185,7 @@ static void keys_are_those_of_the_converter(void **state) {
     for (int d = 0; d < 2; d++) {
         Made made = {0};
         GgufMix m;
-        AssistantConfig c = made_config(), back;
+        AssistantConfig c = made_config(DEMO_VOCAB), back;
         GgufDialect dialect;
         const GgufJob job = made_job(&c, &made, (GgufDialect)d);
         const char *dir = fresh_dir();
@@ -230,7 +229,7 @@ static void the_vocabulary_is_the_targets(void **state) {
     size_t size;
     Made made = {0};
     GgufMix m;
-    AssistantConfig c = made_config();
+    AssistantConfig c = made_config(DEMO_VOCAB);
     GgufJob job = made_job(&c, &made, GGUF_UNIVERSAL);
     const char *dir = fresh_dir();
     assert_ok(gguf_mix_named(&m, "BF16", &err), err);
@@ -290,7 +289,7 @@ static void values_that_a_type_cannot_hold_are_refused(void **state) {
     Err err = {0};
     GgufMix mix[2];
     char path[PATH_ROOM];
-    const AssistantConfig c = made_config();
+    const AssistantConfig c = made_config(SMALL_VOCAB);
     Made made = {0};
     GgufJob job = made_job(&c, &made, GGUF_UNIVERSAL);
     job.weights.rows = too_large;

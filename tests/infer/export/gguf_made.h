@@ -1,6 +1,6 @@
-// tests/infer/export/gguf_made.h - a made assistant, narrower than its target, with the demo's
-// vocabulary: what GGUF files are written from without a model. Bodies are here because every test
-// is one binary.
+// tests/infer/export/gguf_made.h - a made assistant, narrower than its target, with a small
+// vocabulary or the demo's: what GGUF files are written from without a model. Bodies are here
+// because every test is one binary.
 #ifndef TESTS_GGUF_MADE_H
 #define TESTS_GGUF_MADE_H
 
@@ -10,6 +10,7 @@
 
 #include "infer/base/file.h"
 #include "infer/export/gguf_repo.h"
+#include "tests/infer/text/tokenizer_made.h"
 #include "tests/testing.h"
 
 #define STOCK "configs/demo/stock-assistant"
@@ -26,9 +27,24 @@ static inline const char *fresh_dir(void) {
     return path;
 }
 
-// An assistant narrower than its target, with the demo's vocabulary and kv heads of two kinds.
-static inline AssistantConfig made_config(void) {
-    AssistantConfig c = {.text = {.vocab = 8192,
+enum { SMALL_VOCAB = 261, DEMO_VOCAB = 8192 };
+
+// A folder with a tokenizer of SMALL_VOCAB pieces and one merge.
+static inline const char *small_tokenizer(void) {
+    static char dir[PATH_ROOM];
+    char path[PATH_ROOM];
+    Err err = {0};
+    if (dir[0] != '\0') return dir;
+    char *text = spell("\u2581 a b ab", "[[\"a\",\"b\"]]", "[" ADDED("260", "<bos>") "]");
+    assert_ok(dir_make(path_join(dir, test_dir(), "tokenizer"), &err), err);
+    assert_ok(file_write(path_join(path, dir, "tokenizer.json"), text, strlen(text), &err), err);
+    free(text);
+    return dir;
+}
+
+// An assistant narrower than its target, with kv heads of two kinds.
+static inline AssistantConfig made_config(int64_t vocab) {
+    AssistantConfig c = {.text = {.vocab = vocab,
                                   .hidden = 256,
                                   .inter = 512,
                                   .layers = 4,
@@ -79,7 +95,7 @@ static inline GgufJob made_job(const AssistantConfig *c, Made *made, GgufDialect
                      .config = c,
                      .weights = {made, made_rows},
                      .stock_dir = STOCK,
-                     .tokenizer_dir = TARGET,
+                     .tokenizer_dir = c->text.vocab == SMALL_VOCAB ? small_tokenizer() : TARGET,
                      .name = "made/one",
                      .base_model = "org/stock-assistant"};
 }

@@ -291,7 +291,7 @@ static const char *written(const char *name, Err *err) {
     gguf_add_number(w, &pi);
     gguf_put_array(w, "l.empty", GGUF_I32, 0);
     for (int rank = 1; rank <= 4; rank++) {
-        char tensor[16];
+        char tensor[24];
         snprintf(tensor, sizeof tensor, "rank.%d", rank);
         assert_ok(gguf_writer_declare(w, tensor, GGML_F32, rank, dim, err), *err);
     }
