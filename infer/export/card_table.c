@@ -139,8 +139,8 @@ static bool all_tables(OutFile *f, const CardFacts *c, const char *own, Err *err
     return ok;
 }
 
-static bool is_packed(CardKind kind) {
-    return kind == CARD_MLX_PACKED || kind == CARD_GGUF || kind == CARD_GGUF_IK;
+static bool is_packed(const CardFacts *c) {
+    return c->quantised || c->kind == CARD_GGUF || c->kind == CARD_GGUF_IK;
 }
 
 static const char DEFINITIONS[] =
@@ -159,9 +159,12 @@ bool card_measured(OutFile *f, const CardFacts *c, const char *weights_sha, Err 
         return true;
     }
     if (!all_tables(f, c, own, err)) return false;
-    if (is_packed(c->kind) && own == NULL)
+    if (is_packed(c) && own == NULL)
         out_printf(f, "\n**This quantised artifact itself was not measured**: the table is that of "
                       "the trained drafter it was made from.\n");
+    if (c->quantised && c->kind == CARD_MTPLX)
+        out_printf(f, "\nThe text is the unquantised target's: the quantised one in `target/` "
+                      "writes another here and there.\n");
     out_printf(f, "%s", DEFINITIONS);
     return true;
 }

@@ -97,11 +97,12 @@ static bool assistant_rows(void *ctx, int i, int64_t first, int64_t n, void *out
 
 void mlx_plan_tell(const MlxPlan *plan, const char *what) {
     if (plan->kept_heads > 0)
-        log_info("%s: %d modules of the ordered head stay as they are, since mlx-vlm cannot draft "
-                 "from packed ones (export.heads=true quantises them too)",
-                 what, plan->kept_heads);
+        log_info(
+            "MLX %s: %d modules of the ordered head stay as they are, since mlx-vlm cannot draft "
+            "from packed ones (export.heads=true quantises them too)",
+            what, plan->kept_heads);
     if (plan->kept_rows > 0)
-        log_info("%s: %d modules stay as they are, their rows are no multiple of the group "
+        log_info("MLX %s: %d modules stay as they are, their rows are no multiple of the group "
                  "(the first: %s)",
                  what, plan->kept_rows, plan->unfit);
 }
@@ -119,7 +120,7 @@ bool mlx_write(const char *stock_dir, const char *out_dir, const HfSource *src,
     bool ok = assistant_config_load(&config, stock_dir, err) &&
               mlx_assistant_inputs(stock, config.ordered != 0, &in, &n, err) &&
               mlx_plan_make(&plan, in, n, recipe, MLX_SHARD_BYTES, err);
-    if (ok) mlx_plan_tell(&plan, out_dir);
+    if (ok) mlx_plan_tell(&plan, recipe->name);
     ok = ok && mlx_write_planned(out_dir, in, &plan, &from, err);
     if (ok) {
         *rules = plan.rules;

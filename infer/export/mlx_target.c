@@ -175,9 +175,9 @@ bool mlx_target_write(const char *dir, const char *adapter, const char *out_dir,
     if (ok) {
         Rows rows = {m, in, part};
         const MlxSource src = {&rows, target_rows};
-        mlx_plan_tell(&plan, out_dir);
-        log_info("%s: %.2f GB in %d file%s", out_dir, (double)plan.bytes * 1e-9, plan.shards,
-                 plan.shards == 1 ? "" : "s");
+        mlx_plan_tell(&plan, recipe->name);
+        log_info("MLX %s: a target of %.2f GB in %d file%s", recipe->name,
+                 (double)plan.bytes * 1e-9, plan.shards, plan.shards == 1 ? "" : "s");
         mlx_rules_text(&plan.rules, encoding);
         ok = mlx_write_planned(out_dir, in, &plan, &src, err) &&
              write_config(dir, out_dir, &plan.rules, err) && carry_tokenizer(dir, out_dir, err) &&

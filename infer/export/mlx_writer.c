@@ -7,9 +7,10 @@
 #include <string.h>
 
 #include "infer/base/json.h"
+#include "infer/base/log.h"
 #include "infer/export/mlx.h"
 
-enum { PIECE_BYTES = 32 << 20 };
+enum { PIECE_BYTES = 32 << 20, LONG_JOB = 1 << 30 }; // bytes; a long job shows how far it is
 
 typedef struct {
     const MlxInput *in;
@@ -17,6 +18,8 @@ typedef struct {
     const MlxSource *src;
     StWriter *w;
     char **scales, **biases; // by input, of modules whose words are written
+    Progress progress;       // in MB
+    int64_t done;            // bytes
 } Job;
 
 static int64_t last_dim(const MlxInput *in) {
@@ -161,8 +164,12 @@ static bool write_shard(Job *j, const char *out_dir, int shard, Err *err) {
     j->w = st_writer_open(path_join(path, out_dir, mlx_shard_name(j->plan, shard, name)), err);
     if (j->w == NULL) return false;
     bool ok = declare(j, shard, err);
-    for (int i = 0; ok && i < st_writer_count(j->w); i++)
-        ok = write_output(j, output_named(j->plan, st_writer_order(j->w, i)->name), err);
+    for (int i = 0; ok && i < st_writer_count(j->w); i++) {
+        const MlxOutput *o = output_named(j->plan, st_writer_order(j->w, i)->name);
+        ok = write_output(j, o, err);
+        j->done += o->bytes;
+        if (j->plan->bytes > LONG_JOB) progress_at(&j->progress, j->done / 1000000, name);
+    }
     if (ok) return st_writer_commit(j->w, err);
     st_writer_drop(j->w);
     return false;
@@ -196,6 +203,13 @@ static bool write_index(const MlxPlan *p, const char *out_dir, Err *err) {
     return ok;
 }
 
+static bool enough_room(const char *out_dir, const MlxPlan *p, Err *err) {
+    const int64_t room = disk_free_bytes(out_dir);
+    return room < 0 || room > p->bytes ||
+           err_set(err, ERR_FAILED, "%s: %.2f GB are to be written, %.2f GB are free", out_dir,
+                   (double)p->bytes * 1e-9, (double)room * 1e-9);
+}
+
 bool mlx_write_planned(const char *out_dir, const MlxInput *in, const MlxPlan *plan,
                        const MlxSource *src, Err *err) {
     int inputs = 0;
@@ -206,8 +220,10 @@ bool mlx_write_planned(const char *out_dir, const MlxInput *in, const MlxPlan *p
     j.biases = calloc((size_t)inputs + 1, sizeof *j.biases);
     CHECK_MEMORY(j.scales);
     CHECK_MEMORY(j.biases);
-    bool ok = true;
+    bool ok = enough_room(out_dir, plan, err);
+    progress_start(&j.progress, "export", "MB", plan->bytes / 1000000);
     for (int s = 0; ok && s < plan->shards; s++) ok = write_shard(&j, out_dir, s, err);
+    if (plan->bytes > LONG_JOB) progress_end(&j.progress, j.done / 1000000, "");
     ok = ok && write_index(plan, out_dir, err);
     for (int i = 0; i < inputs; i++) {
         free(j.scales[i]);

@@ -239,6 +239,7 @@ static bool build(const ExportJob *j, int v, const char *dir, Err *err) {
     snprintf(encoding, sizeof encoding, "target %s; assistant %s", half[0], half[1]);
     card.encoding = encoding;
     card.ordered = stock.ordered != 0;
+    card.quantised = strcmp(VARIANTS[v].assistant, "bf16") != 0;
     card.mtplx_runnable = why[0] == '\0';
     card.weights = "assistant/model.safetensors";
     return write_marker(j, v, dir, why, err) &&

@@ -66,6 +66,7 @@ static bool build(const RepoInputs *in, const char *dir, Err *err) {
         return false;
     card.kind = in->mlx == NULL ? CARD_HF : in->mlx->quantise ? CARD_MLX_PACKED : CARD_MLX;
     card.encoding = encoding;
+    card.quantised = in->mlx != NULL && in->mlx->quantise;
     card.ordered = config.ordered != 0;
     card.weights =
         file_exists(path_join(path, dir, "model.safetensors")) ? "model.safetensors" : NULL;

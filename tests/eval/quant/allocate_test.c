@@ -12,9 +12,9 @@ enum { MOST = 64 };
 
 typedef struct {
     Component c[MOST];
-    char name[MOST][64];
     int n;
 } Table;
+static char names[MOST][64]; // of the table at hand
 
 static uint32_t state;
 static uint32_t next(void) {
@@ -23,8 +23,8 @@ static uint32_t next(void) {
 
 static void add(Table *t, const char *name, int64_t params, double base, const int *bits, int n) {
     Component *c = &t->c[t->n];
-    snprintf(t->name[t->n], sizeof t->name[0], "%s", name);
-    *c = (Component){.name = t->name[t->n], .params = params, .widths = n};
+    snprintf(names[t->n], sizeof names[0], "%s", name);
+    *c = (Component){.name = names[t->n], .params = params, .widths = n};
     for (int i = 0; i < n; i++) {
         c->bits[i] = bits[i];
         c->bytes[i] = params * bits[i] / 8;
