@@ -323,14 +323,17 @@ end:
 const Verb eval_verb = {
     .name = "eval",
     .summary = "tokens per target step of the stock and the trained drafter on held-out text",
-    .usage = "  draftsmith eval -c configs/demo.json                    the best checkpoint beside "
-             "the stock\n"
-             "  draftsmith eval -c configs/demo.json eval.drafter=DIR   another drafter, or none "
-             "yet: the stock alone\n"
-             "  draftsmith eval -c configs/demo.json eval.drafters=q8=DIR,q4=DIR   any number of "
-             "drafters beside them\n"
-             "  draftsmith eval ... regenerate.held_out=sampled regenerate.temperature=1   "
-             "sampled text, exact rejection sampling",
+    .usage =
+        "  draftsmith eval -c configs/demo.json                    the best checkpoint beside "
+        "the stock\n"
+        "  draftsmith eval -c configs/demo.json eval.drafter=DIR   another drafter, or none "
+        "yet: the stock alone\n"
+        "  draftsmith eval -c configs/demo.json eval.drafters=q8=DIR,q4=x.gguf   any number of "
+        "drafters beside them\n"
+        "  draftsmith eval -c configs/demo.json eval.imatrix=true eval.sensitivity=mlx,gguf   "
+        "what exporters quantise by\n"
+        "  draftsmith eval ... regenerate.held_out=sampled regenerate.temperature=1   "
+        "sampled text, exact rejection sampling",
     .run = eval_run,
     .stops = true,
 };

@@ -11,6 +11,7 @@
 #include "eval/quant/divergence.h"
 #include "eval/quant/imatrix.h"
 #include "eval/quant/variant.h"
+#include "infer/base/cli.h"
 #include "infer/base/log.h"
 
 enum { KL_EVERY = 4 }; // of the anchors: a KL is far less noisy than a count of tokens
@@ -208,6 +209,7 @@ static bool measure_all(Work *w, Sensitivity *s, Err *err) {
                      (long long)m->cols);
             continue;
         }
+        if (stop_requested()) return err_set(err, ERR_STOPPED, "stopped");
         if (!measure_module(w, s, m, i, &p[i], err)) return false;
         tell(m);
         s->n++;

@@ -7,6 +7,7 @@
 
 #include "eval/quant/roundtrip.h"
 #include "eval/quant/row_kl.h"
+#include "infer/base/cli.h"
 #include "infer/base/log.h"
 
 enum { LOGIT_BYTES = 128 << 20 };
@@ -240,7 +241,9 @@ TargetModuleSensitivity *target_sensitivity(Target *t, const SeqSource *src,
                      m[i].name, (long long)m[i].first.cols);
             continue;
         }
-        ok = measure_module(&w, &m[i], &out[*n], err) || err_wrap(err, "%s", m[i].name);
+        ok = stop_requested()
+                 ? err_set(err, ERR_STOPPED, "stopped")
+                 : measure_module(&w, &m[i], &out[*n], err) || err_wrap(err, "%s", m[i].name);
         *n += ok;
     }
     close_work(&w);
