@@ -158,8 +158,9 @@ const Field settings_fields[] = {
          "what each module loses at each width, and the mixture of widths that follows"),
     STR("eval.mix_method", eval.mix_method, "tokens", "tokens|optiq",
         "mixture by lost tokens per step and byte, or by KL as mlx-optiq does"),
-    REAL("eval.mix_bpw", eval.mix_bpw, "5", 2, 16,
-         "bits per weight of the mixture: at most (tokens), or at least and without scales (optiq)"),
+    REAL(
+        "eval.mix_bpw", eval.mix_bpw, "5", 2, 16,
+        "bits per weight of the mixture: at most (tokens), or at least and without scales (optiq)"),
     STR("eval.calibrate_on", eval.calibrate_on, "train", "train|dev",
         "captured split that imatrix and sensitivity are measured on"),
     INT("eval.calibrate_sequences", eval.calibrate_sequences, "64", 1, MANY,
@@ -181,8 +182,10 @@ const Field settings_fields[] = {
     STR("export.requant", export_.requant, "auto", "auto|never|always",
         "MLX codes chosen for the scale as it is stored: less error than mx.quantize, other bytes; "
         "auto: at 8 bits"),
-    STR("export.mix", export_.mix, "", NULL, "file that says how mlx:mixed stores each module"),
-    STR("export.target_mix", export_.target_mix, "", NULL, "the same for target-mlx:mixed"),
+    STR("export.mix", export_.mix, "", NULL,
+        "file that says how mlx:mixed stores each module; empty: eval/mix-mlx.json"),
+    STR("export.target_mix", export_.target_mix, "", NULL,
+        "the same for target-mlx:mixed; empty: eval/mix-target.json"),
 
     STR("generate.prompt", generate.prompt, "", NULL, "a user turn"),
     INT("generate.max_new_tokens", generate.max_new_tokens, "256", 1, 1 << 20,
