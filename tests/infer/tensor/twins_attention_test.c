@@ -79,7 +79,7 @@ static void expect_near(const char *what, const Case *c, Twin t, double f32, dou
             const double d = test_get(got, r, i) - test_get(t.cpu, r, i);
             off += d * d, all += pow(test_get(t.cpu, r, i), 2);
         }
-    assert_close(what, got, t.cpu, mma ? bf16_most : f32, rounded ? 0.01 : f32);
+    assert_close(what, got, t.cpu, mma ? bf16_most : f32, rounded ? 0.01 : mma ? 0.005 : f32);
     if (!(sqrt(off / all) < (mma ? 8e-3 : rounded ? 2e-3 : f32)))
         fail_msg("%s: relative distance %g", what, sqrt(off / all));
 }
