@@ -1,6 +1,6 @@
 // tests/infer/decode/acceptance_test.c - the count on hand-made texts, ends included.
 #include "infer/decode/acceptance.h"
-#include "tests/infer/decode/walk.h"
+#include "tests/infer/decode/plain_walk.h"
 #include "tests/testing.h"
 
 // Text 0..9, prompt of 3: T = 3..8, the last anchor has one token left. K = 4.

@@ -1,7 +1,7 @@
-// tests/infer/decode/walk.h - the walk over first rejections as it is said in words: what the
+// tests/infer/decode/plain_walk.h - the walk over first rejections as it is said in words: what the
 // expected walk has to be on greedy text.
-#ifndef TESTS_INFER_DECODE_WALK_H
-#define TESTS_INFER_DECODE_WALK_H
+#ifndef TESTS_INFER_DECODE_PLAIN_WALK_H
+#define TESTS_INFER_DECODE_PLAIN_WALK_H
 
 #include <string.h>
 
