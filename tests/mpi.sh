@@ -83,7 +83,7 @@ strike() { # SIGNAL RANK VERB DIR FILE SETTINGS...
 for ((i = 0; i < kills; i++)); do
     rank=$(((i + 1) % 2))
     rm -rf "$c/ckpt" "$c/metrics.jsonl"
-    [ $rank -eq 0 ] || patience=6 # rank 0 saves meanwhile, on whatever disk and load there is
+    [ $rank -eq 0 ] || patience=4 # rank 0 saves meanwhile, on whatever disk and load there is
     strike KILL $rank train "$c" ckpt/step-0000$((10 + 10 * (i % 3)))
     patience=1
     verdict "rank $rank killed: the job ended in $took_ms ms, and goes on to the same bytes" "$(
