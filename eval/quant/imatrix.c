@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "eval/quant/walk.h"
+#include "infer/base/cores.h"
 #include "infer/model/gguf_names.h"
 
 enum { INPUTS_MAX = 4 * ASSISTANT_LAYERS_MAX + 2, COLS_AT_ONCE = 64, CHUNK = 512 };
@@ -99,7 +100,7 @@ static const float *fetch(const Collector *c, Tensor t) {
 // Rows in order whatever the number of threads.
 static void add_squares(double *sum, const float *x, int64_t rows, int64_t cols,
                         const uint8_t *valid) {
-#pragma omp parallel for
+#pragma omp parallel for num_threads(cores_used())
     for (int64_t c0 = 0; c0 < cols; c0 += COLS_AT_ONCE) {
         const int64_t n = cols - c0 < COLS_AT_ONCE ? cols - c0 : COLS_AT_ONCE;
         for (int64_t r = 0; r < rows; r++) {

@@ -88,6 +88,7 @@ int roundtrip_types(MixFormat format, int64_t cols, MixType out[ROUNDTRIP_TYPES]
     int n = 0;
     for (int i = 0; i < 6; i++) {
         MixType t = format == MIX_MLX ? mix_mlx(bits[i], 64) : mix_gguf(types[i]);
+        t.mlx.requant = bits[i] == 8; // as the exporter does by itself
         if (format == MIX_GGUF && ggml_row_bytes(t.type, cols) < 0) t.type = fallback(t.type);
         const int64_t bytes = mix_type_bytes(&t, 1, cols);
         if (bytes < 0 || (n > 0 && mix_type_bytes(&out[n - 1], 1, cols) >= bytes)) continue;

@@ -2,6 +2,7 @@
 // counted.
 #include "eval/quant/sensitivity.h"
 
+#include <fnmatch.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -173,6 +174,7 @@ static bool measure_all(Work *w, Sensitivity *s, Err *err) {
         *m = (ModuleSensitivity){.rows = p[i].tensor->rows, .cols = p[i].tensor->cols};
         snprintf(m->module, sizeof m->module, "%.*s", (int)(strlen(p[i].name) - strlen(".weight")),
                  p[i].name);
+        if (w->opt->only != NULL && fnmatch(w->opt->only, m->module, 0) != 0) continue;
         m->widths = roundtrip_types(s->format, m->cols, m->type);
         if (m->widths == 0) {
             log_info("%s: no type fits rows of %lld values; it stays as it is", m->module,

@@ -16,6 +16,7 @@ typedef struct {
     const Target *target;      // its head; NULL for greedy text
     const Imatrix *importance; // of the GGUF encoders; NULL: none
     int64_t max_anchors, pack_tokens;
+    const char *only; // NULL, or a pattern of module paths (fnmatch)
 } SensitivityOptions;
 
 typedef struct {

@@ -35,10 +35,11 @@ typedef struct {
 static inline float f16_to_f32(f16 h) {
     const uint32_t sign = (uint32_t)(h.bits & 0x8000) << 16, rest = h.bits & 0x7fff;
     const float small = (float)rest * 0x1p-24f; // below 2^-14 the bits count steps of 2^-24
-    uint32_t u = (rest << 13) + (112u << 23);
-    if (rest >= 0x7c00) u += 112u << 23; // infinity, NaN
-    if (rest < 0x0400) memcpy(&u, &small, sizeof u);
-    u |= sign;
+    uint32_t tiny, u = (rest << 13) + (112u << 23);
+    memcpy(&tiny, &small, sizeof tiny);
+    u += rest >= 0x7c00 ? 112u << 23 : 0;           // infinity, NaN
+    const uint32_t mask = rest < 0x0400 ? ~0u : 0u; // no branch: loops over halves are vectors
+    u = (tiny & mask) | (u & ~mask) | sign;
     float f;
     memcpy(&f, &u, sizeof f);
     return f;

@@ -119,6 +119,10 @@ typedef struct {
         bool heads;             // quantise an ordered head too
         char *requant;          // auto | never | always: MLX codes for the scale as stored
         char *mix, *target_mix; // files of mixtures (infer/export/mix.h); "" = none
+        char *gguf_mix;         // the same for GGUF
+        char *imatrix;          // "" = none
+        char *name;             // in names of GGUF files; "" = the adapter's or the target's
+        char *archive;          // x.tar or x.zip of everything exported; "" = none
     } export_;                  // "export" in JSON
     struct {
         char *prompt; // a user turn
@@ -130,11 +134,12 @@ typedef struct {
         bool raw;             // prompt is already rendered text
     } generate;
     struct {
-        char *shapes; // demo | e4b | all
+        char *shapes; // demo | e4b | export | all
         int64_t seq, k;
         int64_t repeat;
         bool peers; // also run the PyTorch peers named by bench.peer_path
-        char *peer_path, *peer_tokenizer, *python;
+        char *peer_path, *peer_tokenizer, *peer_quantise, *python;
+        char *peer_ggml; // "" = llama-cpp-python's
         char *tokenizer; // "" = the target's
         StrList text;    // JSON lines whose strings are encoded
     } bench;

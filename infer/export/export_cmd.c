@@ -8,6 +8,7 @@
 #include "infer/base/json.h"
 #include "infer/base/log.h"
 #include "infer/base/stage.h"
+#include "infer/export/archive_file.h"
 #include "infer/export/export_job.h"
 #include "infer/export/tree.h"
 
@@ -75,10 +76,19 @@ static bool write_all(const ExportJob *j, Err *err) {
     return ok;
 }
 
+static bool print_archive(const char *path, bool json, json_t *all, Err *err) {
+    Sha256 sha;
+    if (path[0] == '\0') return true;
+    if (!sha256_file(&sha, path, err)) return false;
+    if (!json) printf("%s  %s\n", sha.hex, path);
+    json_object_set_new(all, path, json_string(sha.hex));
+    return true;
+}
+
 static bool print_all(const ExportJob *j, bool json, Err *err) {
     char dir[PATH_ROOM];
     json_t *all = json_object();
-    bool ok = true;
+    bool ok = print_archive(j->s->export_.archive, json, all, err);
     for (int i = 0; ok && i < j->s->export_.to.n; i++)
         ok = print_hashes(export_folder(dir, j, item_at(j, i)), j->hashes, json, all, err);
     if (ok && json) ok = json_print(all, err);
@@ -100,6 +110,22 @@ static bool note_all(const ExportJob *j, json_t *outputs, const char *stage, Err
     return ok;
 }
 
+// All folders in one file, after they are there.
+static bool archive_all(const ExportJob *j, Err *err) {
+    const char *path = j->s->export_.archive;
+    const int n = j->s->export_.to.n;
+    if (path[0] == '\0') return true;
+    char(*room)[PATH_ROOM] = malloc((size_t)n * sizeof *room);
+    const char **dir = malloc((size_t)n * sizeof *dir);
+    CHECK_MEMORY(room);
+    CHECK_MEMORY(dir);
+    for (int i = 0; i < n; i++) dir[i] = export_folder(room[i], j, item_at(j, i));
+    const bool ok = archive_folders(path, dir, n, err);
+    free(dir);
+    free(room);
+    return ok;
+}
+
 static bool run_job(const ExportJob *j, const Cli *cli, Err *err) {
     char stage[PATH_ROOM];
     Err other = {0};
@@ -115,7 +141,7 @@ static bool run_job(const ExportJob *j, const Cli *cli, Err *err) {
              note_all(j, outputs, stage, err) &&
              stage_publish_outputs(stage, identity, NULL, outputs, err);
     json_decref(outputs);
-    ok = ok && print_all(j, cli->json, err);
+    ok = ok && archive_all(j, err) && print_all(j, cli->json, err);
     json_decref(identity);
     return ok;
 }
@@ -126,6 +152,7 @@ static bool export_run(const Cli *cli, Err *err) {
     ExportJob j = {0};
     bool ok = s->export_.to.n > 0 ||
               err_set(err, ERR_USAGE, "export.to: empty; hf, mlx, mlx:q8, target-hf, mtplx, ...");
+    ok = ok && (s->export_.archive[0] == '\0' || archive_name_check(s->export_.archive, err));
     ok = ok && export_job_open(&j, s, err) && export_job_gate(&j, err);
     if (ok && cli->dry_run) {
         for (int i = 0; i < s->export_.to.n; i++)
@@ -152,6 +179,12 @@ const Verb export_verb = {
         "               mlx:mxfp4, mxfp8, nvfp4; mlx:mixed by the widths of export.mix\n"
         "  target-hf    the target with its adapter merged\n"
         "  target-mlx   the same for mlx-lm, text only; target-mlx:q8 ... as above\n"
+        "  gguf:all     for llama.cpp and ik_llama.cpp in twelve types from one reading; "
+        "gguf:TYPE\n"
+        "               one (BF16 F16 Q8_0 Q6_K Q5_K_M Q5_K_S Q4_K_M Q4_K_S IQ4_NL IQ4_XS MXFP4\n"
+        "               Q3_K_L Q3_K_M Q3_K_S MXFP4_MOE), -head4 behind it: the head at Q4_K;\n"
+        "               gguf:mixed by the types of export.gguf_mix; export.imatrix=FILE\n"
+        "  gguf-ik:all  the same for ik_llama.cpp of before June 2026\n"
         "  mtplx        an MTPLX pair bundle: mtplx:quality (8 bit both, the default),\n"
         "               mtplx:speed (target 4 bit, drafter 6 bit), mtplx:bf16\n"
         "Refused (exit 4) when eval/acceptance.json shows the drafter below the stock one.",

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "infer/base/log.h"
-#include "infer/export/export_job.h"
+#include "infer/export/export_gguf.h"
 #include "infer/export/mlx_target.h"
 #include "infer/export/mtplx.h"
 #include "infer/model/target.h"
@@ -114,6 +114,9 @@ static const ExportFormat FORMATS[] = {
     {"target-hf", NULL, false, true, NULL, write_target_hf, NULL},
     {"target-mlx", MLX_OPTIONS, false, true, check_target_mlx, write_target_mlx,
      identity_target_mlx},
+    {"gguf", GGUF_OPTIONS, true, false, export_gguf_check, export_gguf_write, export_gguf_identity},
+    {"gguf-ik", GGUF_OPTIONS, true, false, export_gguf_check, export_gguf_ik_write,
+     export_gguf_identity},
     {"mtplx", "quality|speed|bf16", true, true, mtplx_check_option, mtplx_write, mtplx_identity},
 };
 

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "infer/model/source_gguf.h"
+
 typedef struct {
     const char *name;
     uint32_t file_type;
@@ -57,7 +59,7 @@ bool gguf_mix_named(GgufMix *m, const char *name, Err *err) {
         const Row *r = &ROWS[i];
         if (strlen(r->name) != n || memcmp(r->name, name, n) != 0) continue;
         *m = (GgufMix){.file_type = r->file_type,
-                       .own = head4,
+                       .own = strcmp(name, gguf_file_type_name(r->file_type)) != 0,
                        .matrix = r->matrix,
                        .head = head4 ? GGML_Q4_K : r->head,
                        .out = r->out,

@@ -6,7 +6,7 @@
 
 // A tensor whose type is chosen by hand (mixed precision), by Hugging Face key.
 typedef struct {
-    const char *key;
+    char key[136];
     GgmlType type;
 } GgufPin;
 

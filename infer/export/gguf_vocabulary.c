@@ -22,6 +22,26 @@ static json_t *read_optional(const char *dir, const char *name, Err *err) {
     return NULL;
 }
 
+// The same for tokenizer_config.json, whose model_max_length of 10^30 is no integer of ours.
+static json_t *read_tokenizer_config(const char *dir, Err *err) {
+    char path[PATH_ROOM];
+    size_t size;
+    json_error_t why;
+    if (!file_exists(path_join(path, dir, "tokenizer_config.json"))) return json_object();
+    char *text = file_read(path, JSON_LIMIT, &size, err);
+    if (text == NULL) return NULL;
+    json_t *o = json_loadb(text, size, JSON_DECODE_INT_AS_REAL | JSON_REJECT_DUPLICATES, &why);
+    free(text);
+    if (json_is_object(o)) return o;
+    if (o == NULL)
+        err_set(err, ERR_INPUT, "%s:%d:%d: not valid JSON: %s", path, why.line, why.column,
+                why.text);
+    else
+        err_set(err, ERR_INPUT, "%s: not a JSON object", path);
+    json_decref(o);
+    return NULL;
+}
+
 // tokenizer_config.json's own template wins over the files beside it; of several, "default".
 static bool read_template(GgufTexts *t, const char *dir, Err *err) {
     char path[PATH_ROOM];
@@ -64,7 +84,7 @@ bool gguf_texts_open(GgufTexts *t, const GgufJob *job, Err *err) {
     *t = (GgufTexts){0};
     const char *dir = job->tokenizer_dir;
     return load_tokenizer(t, job, err) &&
-           (t->tokenizer_config = read_optional(dir, "tokenizer_config.json", err)) != NULL &&
+           (t->tokenizer_config = read_tokenizer_config(dir, err)) != NULL &&
            (t->config = read_optional(job->stock_dir, "config.json", err)) != NULL &&
            (t->generation = read_optional(job->stock_dir, "generation_config.json", err)) != NULL &&
            read_template(t, dir, err);

@@ -3,7 +3,7 @@
 // A block is searched by sums over its elements in their order, and every sum must round as in
 // plain scalar code. So blocks, not elements, share a vector: x[i] holds the i-th element of
 // sixteen blocks, and what is written for lane l is what a scalar program does for one block.
-// EACH_LANE loops become vectors of any width; vectors of a fixed width would be compared one by
+// EACH_LANE(l) loops become vectors of any width; vectors of a fixed width would be compared one by
 // one where the machine's are narrower.
 #ifndef FORMAT_BLOCK_LANES_H
 #define FORMAT_BLOCK_LANES_H
@@ -16,10 +16,10 @@ typedef float Lanes[LANES];
 typedef uint8_t LaneCodes[LANES];
 
 #ifdef __clang__
-#define EACH_LANE for (int l = 0; l < LANES; l++)
+#define EACH_LANE(l) for (int l = 0; l < LANES; l++)
 #define EACH_ELEMENT(i, n) for (int i = 0; i < (n); i++)
 #else
-#define EACH_LANE _Pragma("omp simd") for (int l = 0; l < LANES; l++)
+#define EACH_LANE(l) _Pragma("omp simd") for (int l = 0; l < LANES; l++)
 #define EACH_ELEMENT(i, n) _Pragma("omp simd") for (int i = 0; i < (n); i++)
 #endif
 
@@ -96,36 +96,41 @@ LANE_FN void gather(Lanes *out, const float *const *from, int at, int n) {
 
 // sum[l] += x^2 over the n elements of each lane, in their order
 LANE_FN void add_squares(float *sum, const Lanes *x, int n) {
-    for (int i = 0; i < n; i++) EACH_LANE sum[l] += x[i][l] * x[i][l];
+    for (int i = 0; i < n; i++)
+        EACH_LANE (l) sum[l] += x[i][l] * x[i][l];
 }
 // Twice the mean square of each lane's block of n elements: the sigma^2 of importance weights.
 LANE_FN void block_sigma2(float *sigma2, const Batch *b, int n) {
     Lanes part[32];
-    EACH_LANE sigma2[l] = 0.0f;
+    EACH_LANE (l) sigma2[l] = 0.0f;
     for (int at = 0; at < n; at += 32) {
         gather(part, b->x, at, 32);
         add_squares(sigma2, part, 32);
     }
-    EACH_LANE sigma2[l] = 2.0f * sigma2[l] / (float)n;
+    EACH_LANE (l) sigma2[l] = 2.0f * sigma2[l] / (float)n;
 }
 // w = importance * sqrt(sigma^2 + x^2) for n elements of each lane, from element `at` on
 LANE_FN void important_weights(Lanes *w, const Batch *b, int at, const Lanes *x,
                                const float *sigma2, int n) {
     gather(w, b->importance, at, n);
-    for (int i = 0; i < n; i++) EACH_LANE w[i][l] *= sqrtf(sigma2[l] + x[i][l] * x[i][l]);
+    for (int i = 0; i < n; i++)
+        EACH_LANE (l) w[i][l] *= sqrtf(sigma2[l] + x[i][l] * x[i][l]);
 }
 LANE_FN void square_weights(Lanes *w, const Lanes *x, int n) {
-    for (int i = 0; i < n; i++) EACH_LANE w[i][l] = x[i][l] * x[i][l];
+    for (int i = 0; i < n; i++)
+        EACH_LANE (l) w[i][l] = x[i][l] * x[i][l];
 }
 LANE_FN void sum_weights(float *sum, const Lanes *w, int n) {
-    EACH_LANE sum[l] = 0.0f;
-    for (int i = 0; i < n; i++) EACH_LANE sum[l] += w[i][l];
+    EACH_LANE (l) sum[l] = 0.0f;
+    for (int i = 0; i < n; i++)
+        EACH_LANE (l) sum[l] += w[i][l];
 }
 
 // The element of largest magnitude of each lane, the first of several; 0 in a lane of zeros.
 LANE_FN void largest(float *value, float *magnitude, const Lanes *x, int n) {
-    EACH_LANE value[l] = magnitude[l] = 0.0f;
-    for (int i = 0; i < n; i++) EACH_LANE {
+    EACH_LANE (l) value[l] = magnitude[l] = 0.0f;
+    for (int i = 0; i < n; i++)
+        EACH_LANE (l) {
             const float a = fabsf(x[i][l]);
             value[l] = a > magnitude[l] ? x[i][l] : value[l];
             magnitude[l] = a > magnitude[l] ? a : magnitude[l];

@@ -5,8 +5,9 @@
 LANE_FN void signed_sums(int n, int nmax, const Lanes *x, const Lanes *w, const Lanes *wx,
                          const float *inverse, float *sum_xl, float *sum_l2) {
     const float low = (float)-nmax, high = (float)(nmax - 1);
-    EACH_LANE sum_xl[l] = sum_l2[l] = 0.0f;
-    for (int i = 0; i < n; i++) EACH_LANE {
+    EACH_LANE (l) sum_xl[l] = sum_l2[l] = 0.0f;
+    for (int i = 0; i < n; i++)
+        EACH_LANE (l) {
             const float code = clamp_float(nearest(inverse[l] * x[i][l]), low, high);
             sum_xl[l] += wx[i][l] * code;
             sum_l2[l] += w[i][l] * code * code;
@@ -18,11 +19,12 @@ LANE_FN void signed_search(int n, int nmax, const Lanes *x, const Lanes *w, floa
     enum { TRIES = 9 };
     Lanes wx[32], peak, size, best, now, sum_xl, sum_l2;
     largest(peak, size, x, n);
-    EACH_LANE peak[l] = size[l] < BLOCK_ZERO ? 1.0f : peak[l];
-    for (int i = 0; i < n; i++) EACH_LANE wx[i][l] = w[i][l] * x[i][l];
-    EACH_LANE now[l] = (float)-nmax / peak[l];
+    EACH_LANE (l) peak[l] = size[l] < BLOCK_ZERO ? 1.0f : peak[l];
+    for (int i = 0; i < n; i++)
+        EACH_LANE (l) wx[i][l] = w[i][l] * x[i][l];
+    EACH_LANE (l) now[l] = (float)-nmax / peak[l];
     signed_sums(n, nmax, x, w, wx, now, sum_xl, sum_l2);
-    EACH_LANE {
+    EACH_LANE (l) {
         inverse[l] = now[l];
         scale[l] = sum_l2[l] != 0.0f ? sum_xl[l] / sum_l2[l] : 0.0f;
         best[l] = scale[l] * sum_xl[l];
@@ -30,9 +32,9 @@ LANE_FN void signed_search(int n, int nmax, const Lanes *x, const Lanes *w, floa
     for (int i = -TRIES; i <= TRIES; i++) {
         if (i == 0) continue;
         const float top = -((float)nmax + 0.1f * (float)i);
-        EACH_LANE now[l] = top / peak[l];
+        EACH_LANE (l) now[l] = top / peak[l];
         signed_sums(n, nmax, x, w, wx, now, sum_xl, sum_l2);
-        EACH_LANE {
+        EACH_LANE (l) {
             const bool better = (sum_l2[l] > 0.0f) & (sum_xl[l] * sum_xl[l] > best[l] * sum_l2[l]);
             const float fit = sum_xl[l] / sum_l2[l];
             inverse[l] = better ? now[l] : inverse[l];
@@ -40,7 +42,7 @@ LANE_FN void signed_search(int n, int nmax, const Lanes *x, const Lanes *w, floa
             best[l] = better ? fit * sum_xl[l] : best[l];
         }
     }
-    EACH_LANE {
+    EACH_LANE (l) {
         inverse[l] = size[l] < BLOCK_ZERO ? 0.0f : inverse[l];
         scale[l] = size[l] < BLOCK_ZERO ? 0.0f : scale[l];
     }
@@ -58,16 +60,16 @@ LANE_FN bool descend(int n, int nmax, const Lanes *x, Lanes *code, float *sum_xl
     int changed = 0;
     for (int i = 0; i < n; i++) {
         int moved[LANES];
-        EACH_LANE {
+        EACH_LANE (l) {
             const float v = x[i][l], w = v * v, wx = w * v, old = code[i][l];
             float xl = sum_xl[l] - wx * old, l2 = sum_l2[l] - w * old * old;
             bool move = xl > 0.0f;
-            const float new = (float)clamp_int(nearest_int(v * l2 / xl), -nmax, nmax - 1);
-            xl += wx * new;
-            l2 += w * new *new;
-            move = move & (new != old) & (l2 > 0.0f) &
+            const float to = (float)clamp_int(nearest_int(v * l2 / xl), -nmax, nmax - 1);
+            xl += wx * to;
+            l2 += w * to * to;
+            move = move & (to != old) & (l2 > 0.0f) &
                    (xl * xl * sum_l2[l] > sum_xl[l] * sum_xl[l] * l2);
-            code[i][l] = move ? new : old;
+            code[i][l] = move ? to : old;
             sum_xl[l] = move ? xl : sum_xl[l];
             sum_l2[l] = move ? l2 : sum_l2[l];
             moved[l] = move;
@@ -82,11 +84,12 @@ KERNEL void search_descent(int n, int nmax, const Lanes *x, float *scale, LaneCo
     const float low = (float)-nmax, high = (float)(nmax - 1);
     Lanes peak, size, code[32], sum_xl, sum_l2;
     largest(peak, size, x, n);
-    EACH_LANE {
+    EACH_LANE (l) {
         peak[l] = size[l] < BLOCK_ZERO ? 1.0f : peak[l];
         sum_xl[l] = sum_l2[l] = 0.0f;
     }
-    for (int i = 0; i < n; i++) EACH_LANE {
+    for (int i = 0; i < n; i++)
+        EACH_LANE (l) {
             const float w = x[i][l] * x[i][l], inverse = (float)-nmax / peak[l];
             code[i][l] = clamp_float(nearest(inverse * x[i][l]), low, high);
             sum_xl[l] += w * x[i][l] * code[i][l];
@@ -94,21 +97,22 @@ KERNEL void search_descent(int n, int nmax, const Lanes *x, float *scale, LaneCo
         }
     for (int pass = 0; pass < PASSES; pass++)
         if (!descend(n, nmax, x, code, sum_xl, sum_l2)) break;
-    EACH_LANE {
+    EACH_LANE (l) {
         const bool any = (size[l] >= BLOCK_ZERO) & (sum_l2[l] > 0.0f);
         scale[l] = any ? sum_xl[l] / sum_l2[l] : 0.0f;
     }
     for (int i = 0; i < n; i++)
-        EACH_LANE stored[i][l] = size[l] < BLOCK_ZERO ? 0 : (uint8_t)((int)code[i][l] + nmax);
+        EACH_LANE (l) stored[i][l] = size[l] < BLOCK_ZERO ? 0 : (uint8_t)((int)code[i][l] + nmax);
 }
 
-// Error of scale * code + low, and the codes' moments.
-LANE_FN void affine_codes(int n, int nmax, const Lanes *x, const Lanes *w, const float *inverse,
+// The codes that `inverse` gives above `base`, and their weighted moments.
+LANE_FN void affine_codes(int nmax, const Lanes *x, const Lanes *w, const float *inverse,
                           const float *base, Lanes *code, float *sum_l, float *sum_l2,
                           float *sum_xl) {
     const float high = (float)nmax;
-    EACH_LANE sum_l[l] = sum_l2[l] = sum_xl[l] = 0.0f;
-    for (int i = 0; i < n; i++) EACH_LANE {
+    EACH_LANE (l) sum_l[l] = sum_l2[l] = sum_xl[l] = 0.0f;
+    for (int i = 0; i < AFFINE_BLOCK; i++)
+        EACH_LANE (l) {
             const float c = clamp_float(nearest(inverse[l] * (x[i][l] - base[l])), 0.0f, high);
             const float wc = w[i][l] * c;
             code[i][l] = c;
@@ -117,10 +121,11 @@ LANE_FN void affine_codes(int n, int nmax, const Lanes *x, const Lanes *w, const
             sum_xl[l] += wc * x[i][l];
         }
 }
-LANE_FN void affine_error(int n, const Lanes *x, const Lanes *w, const Lanes *code,
-                          const float *scale, const float *low, float *error) {
-    EACH_LANE error[l] = 0.0f;
-    for (int i = 0; i < n; i++) EACH_LANE {
+LANE_FN void affine_error(const Lanes *x, const Lanes *w, const Lanes *code, const float *scale,
+                          const float *low, float *error) {
+    EACH_LANE (l) error[l] = 0.0f;
+    for (int i = 0; i < AFFINE_BLOCK; i++)
+        EACH_LANE (l) {
             const float d = scale[l] * code[i][l] + low[l] - x[i][l];
             error[l] += w[i][l] * (d * d);
         }
@@ -129,39 +134,40 @@ LANE_FN void affine_error(int n, const Lanes *x, const Lanes *w, const Lanes *co
 typedef struct {
     Lanes low, high, sum_w, sum_x; // low is moved by every fit that is kept
 } AffineRange;
-LANE_FN void affine_range(AffineRange *r, int n, const Lanes *x, const Lanes *w) {
-    EACH_LANE {
+LANE_FN void affine_range(AffineRange *r, const Lanes *x, const Lanes *w) {
+    EACH_LANE (l) {
         r->low[l] = r->high[l] = x[0][l];
         r->sum_w[l] = w[0][l];
         r->sum_x[l] = w[0][l] * x[0][l];
     }
-    for (int i = 1; i < n; i++) EACH_LANE {
+    for (int i = 1; i < AFFINE_BLOCK; i++)
+        EACH_LANE (l) {
             r->low[l] = x[i][l] < r->low[l] ? x[i][l] : r->low[l];
             r->high[l] = x[i][l] > r->high[l] ? x[i][l] : r->high[l];
             r->sum_w[l] += w[i][l];
             r->sum_x[l] += w[i][l] * x[i][l];
         }
-    EACH_LANE r->low[l] = r->low[l] > 0.0f ? 0.0f : r->low[l];
+    EACH_LANE (l) r->low[l] = r->low[l] > 0.0f ? 0.0f : r->low[l];
 }
 
-LANE_FN void affine_search(const AffineSearch *s, int n, const Lanes *x, const Lanes *w,
-                           float *scale, float *below, float *inverse, float *base) {
-    Lanes code[32], now, fit, low, best, error, sum_l, sum_l2, sum_xl, bottom;
+KERNEL void search_affine(const AffineSearch *s, const Lanes *x, const Lanes *w, float *scale,
+                          float *below, float *inverse, float *base) {
+    Lanes code[AFFINE_BLOCK], now, fit, low, best, error, sum_l, sum_l2, sum_xl, bottom;
     AffineRange r;
-    affine_range(&r, n, x, w);
-    EACH_LANE {
+    affine_range(&r, x, w);
+    EACH_LANE (l) {
         bottom[l] = r.low[l];
         inverse[l] = (float)s->nmax / (r.high[l] - r.low[l]);
         scale[l] = 1.0f / inverse[l];
         base[l] = r.low[l];
     }
-    affine_codes(n, s->nmax, x, w, inverse, base, code, sum_l, sum_l2, sum_xl);
-    affine_error(n, x, w, code, scale, base, best);
+    affine_codes(s->nmax, x, w, inverse, base, code, sum_l, sum_l2, sum_xl);
+    affine_error(x, w, code, scale, base, best);
     for (int i = 0; i <= s->steps; i++) {
         const float top = s->first + s->step * (float)i + (float)s->nmax;
-        EACH_LANE now[l] = top / (r.high[l] - r.low[l]);
-        affine_codes(n, s->nmax, x, w, now, r.low, code, sum_l, sum_l2, sum_xl);
-        EACH_LANE {
+        EACH_LANE (l) now[l] = top / (r.high[l] - r.low[l]);
+        affine_codes(s->nmax, x, w, now, r.low, code, sum_l, sum_l2, sum_xl);
+        EACH_LANE (l) {
             const float det = r.sum_w[l] * sum_l2[l] - sum_l[l] * sum_l[l];
             fit[l] = (r.sum_w[l] * sum_xl[l] - r.sum_x[l] * sum_l[l]) / det;
             low[l] = (sum_l2[l] * r.sum_x[l] - sum_l[l] * sum_xl[l]) / det;
@@ -169,8 +175,8 @@ LANE_FN void affine_search(const AffineSearch *s, int n, const Lanes *x, const L
             low[l] = low[l] > 0.0f ? 0.0f : low[l];
             fit[l] = det > 0.0f ? fit[l] : NAN; // no fit: its error is less than nothing's
         }
-        affine_error(n, x, w, code, fit, low, error);
-        EACH_LANE {
+        affine_error(x, w, code, fit, low, error);
+        EACH_LANE (l) {
             const bool better = error[l] < best[l];
             best[l] = better ? error[l] : best[l];
             scale[l] = better ? fit[l] : scale[l];
@@ -179,7 +185,7 @@ LANE_FN void affine_search(const AffineSearch *s, int n, const Lanes *x, const L
             r.low[l] = better ? low[l] : r.low[l];
         }
     }
-    EACH_LANE { // where all are equal, and none above 0, the above was NaN
+    EACH_LANE (l) { // where all are equal, and none above 0, the above was NaN
         const bool constant = r.high[l] == bottom[l];
         scale[l] = constant ? 0.0f : scale[l];
         inverse[l] = constant ? 0.0f : inverse[l];
@@ -187,12 +193,6 @@ LANE_FN void affine_search(const AffineSearch *s, int n, const Lanes *x, const L
         below[l] = -(constant ? bottom[l] : r.low[l]);
     }
 }
-KERNEL void search_affine(const AffineSearch *s, int n, const Lanes *x, const Lanes *w,
-                          float *scale, float *below, float *inverse, float *base) {
-    (void)n;
-    affine_search(s, 32, x, w, scale, below, inverse, base);
-}
-
 // Which of the inverse scales leaves the least error.
 LANE_FN void positive_inverse(int n, int nmax, const Lanes *x, const Lanes *w, const float *peak,
                               float *inverse) {
@@ -202,18 +202,19 @@ LANE_FN void positive_inverse(int n, int nmax, const Lanes *x, const Lanes *w, c
         if (t == 0) continue;
         const bool plain = t < -TRIES;
         const float top = plain ? (float)nmax : 0.1f * (float)t + (float)nmax;
-        EACH_LANE {
+        EACH_LANE (l) {
             now[l] = top / peak[l];
             step[l] = 1.0f / now[l];
             error[l] = 0.0f;
         }
-        for (int i = 0; i < n; i++) EACH_LANE {
+        for (int i = 0; i < n; i++)
+            EACH_LANE (l) {
                 const int c = nearest_int(now[l] * x[i][l]);
                 const int code = plain ? c & 255 : c < nmax ? c : nmax;
                 const float d = x[i][l] - step[l] * (float)code;
                 error[l] += w[i][l] * d * d;
             }
-        EACH_LANE {
+        EACH_LANE (l) {
             const bool better = plain | (error[l] < best[l]);
             best[l] = better ? error[l] : best[l];
             inverse[l] = better ? now[l] : inverse[l];
@@ -225,12 +226,14 @@ KERNEL void search_positive(int n, int nmax, const Lanes *x, const Lanes *w, flo
                             LaneCodes *code) {
     enum { PASSES = 5 };
     Lanes peak, divisor, inverse, sum_xl, sum_l2;
-    EACH_LANE peak[l] = 0.0f;
-    for (int i = 0; i < n; i++) EACH_LANE peak[l] = x[i][l] > peak[l] ? x[i][l] : peak[l];
-    EACH_LANE divisor[l] = peak[l] < BLOCK_ZERO ? 1.0f : peak[l];
+    EACH_LANE (l) peak[l] = 0.0f;
+    for (int i = 0; i < n; i++)
+        EACH_LANE (l) peak[l] = x[i][l] > peak[l] ? x[i][l] : peak[l];
+    EACH_LANE (l) divisor[l] = peak[l] < BLOCK_ZERO ? 1.0f : peak[l];
     positive_inverse(n, nmax, x, w, divisor, inverse);
-    EACH_LANE sum_xl[l] = sum_l2[l] = 0.0f;
-    for (int i = 0; i < n; i++) EACH_LANE {
+    EACH_LANE (l) sum_xl[l] = sum_l2[l] = 0.0f;
+    for (int i = 0; i < n; i++)
+        EACH_LANE (l) {
             const int c = nearest_int(inverse[l] * x[i][l]), kept = c < nmax ? c : nmax;
             code[i][l] = (uint8_t)kept;
             sum_xl[l] += w[i][l] * x[i][l] * (float)kept;
@@ -240,15 +243,15 @@ KERNEL void search_positive(int n, int nmax, const Lanes *x, const Lanes *w, flo
         changed = 0;
         for (int i = 0; i < n; i++) {
             int moved[LANES];
-            EACH_LANE {
+            EACH_LANE (l) {
                 const float old = (float)code[i][l], wx = w[i][l] * x[i][l];
                 float xl = sum_xl[l] - wx * old, l2 = sum_l2[l] - w[i][l] * old * old;
                 bool move = (xl > 0.0f) & (l2 > 0.0f);
                 const int c = nearest_int(x[i][l] * l2 / xl), next = c < nmax ? c : nmax;
-                const float new = (float)next;
-                xl += wx * new;
-                l2 += w[i][l] * new *new;
-                move = move & (new != old) & (xl * xl * sum_l2[l] > sum_xl[l] * sum_xl[l] * l2);
+                const float to = (float)next;
+                xl += wx * to;
+                l2 += w[i][l] * to * to;
+                move = move & (to != old) & (xl * xl * sum_l2[l] > sum_xl[l] * sum_xl[l] * l2);
                 code[i][l] = move ? (uint8_t)next : code[i][l];
                 sum_xl[l] = move ? xl : sum_xl[l];
                 sum_l2[l] = move ? l2 : sum_l2[l];
@@ -257,9 +260,10 @@ KERNEL void search_positive(int n, int nmax, const Lanes *x, const Lanes *w, flo
             for (int l = 0; l < LANES; l++) changed |= moved[l];
         }
     }
-    EACH_LANE scale[l] =
-        (peak[l] >= BLOCK_ZERO) & (sum_l2[l] > 0.0f) ? sum_xl[l] / sum_l2[l] : 0.0f;
-    for (int i = 0; i < n; i++) EACH_LANE code[i][l] = peak[l] < BLOCK_ZERO ? 0 : code[i][l];
+    EACH_LANE (l)
+        scale[l] = ((peak[l] >= BLOCK_ZERO) & (sum_l2[l] > 0.0f)) ? sum_xl[l] / sum_l2[l] : 0.0f;
+    for (int i = 0; i < n; i++)
+        EACH_LANE (l) code[i][l] = peak[l] < BLOCK_ZERO ? 0 : code[i][l];
 }
 
 const int8_t IQ4_LEVEL[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
@@ -289,19 +293,20 @@ KERNEL void search_iq4(int n, const Lanes *x, const Lanes *w, float *scale) {
     enum { TRIES = 7 };
     Lanes peak, size, best, now, sum_xl, sum_l2;
     largest(peak, size, x, n);
-    EACH_LANE peak[l] = size[l] < BLOCK_ZERO ? 1.0f : peak[l];
+    EACH_LANE (l) peak[l] = size[l] < BLOCK_ZERO ? 1.0f : peak[l];
     for (int t = -TRIES - 1; t <= TRIES; t++) {
         const bool plain = t < -TRIES; // the largest element takes the lowest level
-        EACH_LANE {
+        EACH_LANE (l) {
             now[l] = plain ? 1.0f / (peak[l] / 127.0f) : ((float)t - 127.0f) / peak[l];
             sum_xl[l] = sum_l2[l] = 0.0f;
         }
-        for (int i = 0; i < n; i++) EACH_LANE {
+        for (int i = 0; i < n; i++)
+            EACH_LANE (l) {
                 const float q = iq4_level(now[l] * x[i][l]), wq = w[i][l] * q;
                 sum_xl[l] += wq * x[i][l];
                 sum_l2[l] += wq * q;
             }
-        EACH_LANE {
+        EACH_LANE (l) {
             const bool better =
                 plain | ((sum_l2[l] > 0.0f) & (sum_xl[l] * sum_xl[l] > best[l] * sum_l2[l]));
             const float fit = sum_l2[l] > 0.0f ? sum_xl[l] / sum_l2[l] : 0.0f;
@@ -309,5 +314,5 @@ KERNEL void search_iq4(int n, const Lanes *x, const Lanes *w, float *scale) {
             best[l] = better ? fit * sum_xl[l] : best[l];
         }
     }
-    EACH_LANE scale[l] = size[l] < BLOCK_ZERO ? 0.0f : scale[l];
+    EACH_LANE (l) scale[l] = size[l] < BLOCK_ZERO ? 0.0f : scale[l];
 }

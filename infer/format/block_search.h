@@ -29,7 +29,8 @@ typedef struct {
     float first, step; // candidates divide the range by nmax + first + i * step
     int steps;         // i = 0 .. steps
 } AffineSearch;
-void search_affine(const AffineSearch *s, int n, const Lanes *x, const Lanes *w, float *scale,
+enum { AFFINE_BLOCK = 32 }; // elements
+void search_affine(const AffineSearch *s, const Lanes *x, const Lanes *w, float *scale,
                    float *below, float *inverse, float *base);
 LANE_FN int affine_code(float x, float inverse, float base, int nmax) {
     return clamp_int(nearest_int(inverse * (x - base)), 0, nmax);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "infer/base/checked.h"
+#include "infer/base/cores.h"
 #include "infer/format/ggml_parts.h"
 
 enum { CHUNK = 1 << 16 }; // elements a core takes at a time, or one row where it is longer
@@ -141,7 +142,7 @@ bool ggml_encode(GgmlType t, void *out, const float *x, int64_t rows, int64_t n,
     if (!check_importance(importance, n, err)) return false;
     const int64_t step = rows_at_a_time(n);
     Trouble worst = {INT64_MAX, false};
-#pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for num_threads(cores_used()) schedule(dynamic)
     for (int64_t row = 0; row < rows; row += step) {
         const int64_t count = rows - row < step ? rows - row : step;
         const BlockRun run = {x + row * n, importance, n, count * n / c->info.block,
@@ -166,7 +167,7 @@ bool ggml_decode(GgmlType t, float *out, const void *q, int64_t rows, int64_t n,
     int64_t bytes;
     if (!check_call(c, rows, n, &bytes, err)) return false;
     const int64_t step = rows_at_a_time(n);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for num_threads(cores_used()) schedule(static)
     for (int64_t row = 0; row < rows; row += step) {
         const int64_t count = rows - row < step ? rows - row : step;
         c->decode(out + row * n, (const uint8_t *)q + row * bytes, count * n / c->info.block);

@@ -5,21 +5,20 @@
 void decode_f32(float *out, const uint8_t *q, int64_t blocks) {
     memcpy(out, q, (size_t)blocks * sizeof *out);
 }
-KERNEL void decode_f16(float *out, const uint8_t *q, int64_t blocks) {
-    for (int64_t i = 0; i < blocks; i++) out[i] = half_at(q + 2 * i);
+typedef uint16_t Bits __attribute__((aligned(1), may_alias));
+KERNEL void decode_f16(float *restrict out, const uint8_t *q, int64_t blocks) {
+    const Bits *restrict half = (const Bits *)q;
+    for (int64_t i = 0; i < blocks; i++) out[i] = f16_to_f32((f16){half[i]});
 }
-KERNEL void decode_bf16(float *out, const uint8_t *q, int64_t blocks) {
-    for (int64_t i = 0; i < blocks; i++) {
-        bf16 h;
-        memcpy(&h, q + 2 * i, sizeof h);
-        out[i] = bf16_to_f32(h);
-    }
+KERNEL void decode_bf16(float *restrict out, const uint8_t *q, int64_t blocks) {
+    const Bits *restrict half = (const Bits *)q;
+    for (int64_t i = 0; i < blocks; i++) out[i] = bf16_to_f32((bf16){half[i]});
 }
 
 KERNEL void decode_q8_0(float *out, const uint8_t *q, int64_t blocks) {
     for (; blocks > 0; blocks--, q += 34, out += 32) {
         const float d = half_at(q);
-        EACH_ELEMENT(i, 32) out[i] = d * (float)(int8_t)q[2 + i];
+        EACH_ELEMENT (i, 32) out[i] = d * (float)(int8_t)q[2 + i];
     }
 }
 
@@ -38,7 +37,7 @@ KERNEL void decode_mxfp4(float *out, const uint8_t *q, int64_t blocks) {
 LANE_FN void small_codes(int *code, const uint8_t *q, const uint8_t *high) {
     uint32_t bits = 0;
     if (high != NULL) memcpy(&bits, high, sizeof bits);
-    EACH_ELEMENT(i, 16) {
+    EACH_ELEMENT (i, 16) {
         code[i] = (q[i] & 15) | (int)(bits >> i & 1) << 4;
         code[i + 16] = q[i] >> 4 | (int)(bits >> (i + 16) & 1) << 4;
     }
@@ -48,7 +47,7 @@ KERNEL void decode_q4_0(float *out, const uint8_t *q, int64_t blocks) {
     for (; blocks > 0; blocks--, q += 18, out += 32) {
         const float d = half_at(q);
         small_codes(code, q + 2, NULL);
-        EACH_ELEMENT(i, 32) out[i] = (float)(code[i] - 8) * d;
+        EACH_ELEMENT (i, 32) out[i] = (float)(code[i] - 8) * d;
     }
 }
 KERNEL void decode_q5_0(float *out, const uint8_t *q, int64_t blocks) {
@@ -56,7 +55,7 @@ KERNEL void decode_q5_0(float *out, const uint8_t *q, int64_t blocks) {
     for (; blocks > 0; blocks--, q += 22, out += 32) {
         const float d = half_at(q);
         small_codes(code, q + 6, q + 2);
-        EACH_ELEMENT(i, 32) out[i] = (float)(code[i] - 16) * d;
+        EACH_ELEMENT (i, 32) out[i] = (float)(code[i] - 16) * d;
     }
 }
 KERNEL void decode_q4_1(float *out, const uint8_t *q, int64_t blocks) {
@@ -64,7 +63,7 @@ KERNEL void decode_q4_1(float *out, const uint8_t *q, int64_t blocks) {
     for (; blocks > 0; blocks--, q += 20, out += 32) {
         const float d = half_at(q), low = half_at(q + 2);
         small_codes(code, q + 4, NULL);
-        EACH_ELEMENT(i, 32) out[i] = (float)code[i] * d + low;
+        EACH_ELEMENT (i, 32) out[i] = (float)code[i] * d + low;
     }
 }
 KERNEL void decode_q5_1(float *out, const uint8_t *q, int64_t blocks) {
@@ -72,7 +71,7 @@ KERNEL void decode_q5_1(float *out, const uint8_t *q, int64_t blocks) {
     for (; blocks > 0; blocks--, q += 24, out += 32) {
         const float d = half_at(q), low = half_at(q + 2);
         small_codes(code, q + 8, q + 4);
-        EACH_ELEMENT(i, 32) out[i] = (float)code[i] * d + low;
+        EACH_ELEMENT (i, 32) out[i] = (float)code[i] * d + low;
     }
 }
 
@@ -83,7 +82,7 @@ KERNEL void decode_q3_k(float *out, const uint8_t *q, int64_t blocks) {
             const float step = d * (float)(q3_k_scale(q + 96, j) - 32);
             const int half = j / 8, part = j / 2 % 4, from = 16 * (j % 2);
             const uint8_t *low = q + 32 + 32 * half + from, *high = q + from;
-            EACH_ELEMENT(i, 16) {
+            EACH_ELEMENT (i, 16) {
                 const int two = low[i] >> 2 * part & 3, top = high[i] >> (4 * half + part) & 1;
                 out[16 * j + i] = step * (float)(two + 4 * top - 4);
             }
@@ -99,7 +98,7 @@ KERNEL void decode_q4_k(float *out, const uint8_t *q, int64_t blocks) {
             six_bits(q + 4, j, &scale, &low);
             const float step = d * (float)scale, below = dmin * (float)low;
             const uint8_t *c = q + 16 + 32 * (j / 2);
-            EACH_ELEMENT(i, 32) {
+            EACH_ELEMENT (i, 32) {
                 out[32 * j + i] = step * (float)(c[i] >> 4 * (j % 2) & 15) - below;
             }
         }
@@ -114,7 +113,7 @@ KERNEL void decode_q5_k(float *out, const uint8_t *q, int64_t blocks) {
             six_bits(q + 4, j, &scale, &low);
             const float step = d * (float)scale, below = dmin * (float)low;
             const uint8_t *c = q + 48 + 32 * (j / 2), *high = q + 16;
-            EACH_ELEMENT(i, 32) {
+            EACH_ELEMENT (i, 32) {
                 const int code = (c[i] >> 4 * (j % 2) & 15) + 16 * (high[i] >> j & 1);
                 out[32 * j + i] = step * (float)code - below;
             }
@@ -130,7 +129,7 @@ KERNEL void decode_q6_k(float *out, const uint8_t *q, int64_t blocks) {
             const int half = j / 8, part = j / 2 % 4, from = 16 * (j % 2);
             const uint8_t *low = q + 64 * half + 32 * (part % 2) + from,
                           *high = q + 128 + 32 * half + from;
-            EACH_ELEMENT(i, 16) {
+            EACH_ELEMENT (i, 16) {
                 const int four = low[i] >> 4 * (part / 2) & 15, two = high[i] >> 2 * part & 3;
                 out[16 * j + i] = step * (float)((four | two << 4) - 32);
             }

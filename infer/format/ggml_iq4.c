@@ -17,7 +17,7 @@ LANE_FN void search(const BlockRun *r, const Batch *b, int at, const float *sigm
 
 LANE_FN void pack_levels(uint8_t *out, const float *x, float scale) {
     const float inverse = scale != 0.0f ? 1.0f / scale : 0.0f;
-    EACH_ELEMENT(i, SUB / 2) {
+    EACH_ELEMENT (i, SUB / 2) {
         out[i] = (uint8_t)(iq4_code(inverse * x[i]) | iq4_code(inverse * x[i + SUB / 2]) << 4);
     }
 }

@@ -20,7 +20,8 @@ LANE_FN float largest_scale(const float *scale) {
 // ---- Q6_K: ql[128] qh[64] scales[16] d
 
 LANE_FN void pack_q6_k(uint8_t *out, const uint8_t *code) {
-    for (int h = 0; h < 2; h++) EACH_ELEMENT(i, 32) {
+    for (int h = 0; h < 2; h++)
+        EACH_ELEMENT (i, 32) {
             const uint8_t *c = code + 128 * h + i;
             out[64 * h + i] = (uint8_t)((c[0] & 15) | (c[64] & 15) << 4);
             out[64 * h + 32 + i] = (uint8_t)((c[32] & 15) | (c[96] & 15) << 4);
@@ -41,13 +42,13 @@ LANE_FN void finish_q6_k(uint8_t *out, const float *x, const float *scale, const
         const int whole = nearest_int(over * scale[j]);
         const int8_t s = (int8_t)(whole < 127 ? whole : 127);
         out[192 + j] = (uint8_t)s;
-        const float step = d * (float)s;
-        for (int i = SUB * j; i < SUB * (j + 1); i++) {
-            // a sub-block without a scale keeps the codes of its search
-            const float v = step != 0.0f ? x[i] / step : x[i] * inverse[j];
-            const int c = clamp_int(nearest_int(v), -32, 31) + 32;
-            code[i] = (uint8_t)(inverse[j] == 0.0f ? 0 : c);
-        }
+        const float step = d * (float)s, *v = x + SUB * j, over_j = inverse[j];
+        uint8_t *c = code + SUB * j;
+        if (step != 0.0f)
+            EACH_ELEMENT (i, SUB)
+                c[i] = (uint8_t)(clamp_int(nearest_int(v[i] / step), -32, 31) + 32);
+        else // a sub-block without a scale keeps the codes of its search
+            EACH_ELEMENT (i, SUB) c[i] = (uint8_t)signed_code(v[i], over_j, 32);
     }
     pack_q6_k(out, code);
 }
@@ -80,8 +81,9 @@ KERNEL void encode_q6_k(const BlockRun *r) {
 LANE_FN void pack_q3_k(uint8_t *out, const uint8_t *code, const uint8_t *scale) {
     memset(out, 0, 110);
     for (int k = 0; k < BLOCK / 32; k++)
-        EACH_ELEMENT(i, 32) out[i] |= (uint8_t)(code[32 * k + i] >> 2 << k);
-    for (int h = 0; h < 2; h++) EACH_ELEMENT(i, 32) {
+        EACH_ELEMENT (i, 32) out[i] |= (uint8_t)(code[32 * k + i] >> 2 << k);
+    for (int h = 0; h < 2; h++)
+        EACH_ELEMENT (i, 32) {
             const uint8_t *c = code + 128 * h + i;
             out[32 + 32 * h + i] =
                 (uint8_t)((c[0] & 3) | (c[32] & 3) << 2 | (c[64] & 3) << 4 | (c[96] & 3) << 6);
@@ -98,11 +100,12 @@ LANE_FN void finish_q3_k(uint8_t *out, const float *x, float d, const uint8_t *s
     uint8_t code[BLOCK];
     const float stored = f16_to_f32(f16_from_f32(d));
     for (int j = 0; j < SUBS; j++) {
-        const float step = stored * (float)(scale[j] - 32);
-        for (int i = SUB * j; i < SUB * (j + 1); i++) {
-            const int c = clamp_int(nearest_int(x[i] / step), -4, 3) + 4;
-            code[i] = (uint8_t)(step != 0.0f ? c : found[i]);
-        }
+        const float step = stored * (float)(scale[j] - 32), *v = x + SUB * j;
+        uint8_t *c = code + SUB * j;
+        if (step != 0.0f)
+            EACH_ELEMENT (i, SUB) c[i] = (uint8_t)(clamp_int(nearest_int(v[i] / step), -4, 3) + 4);
+        else
+            memcpy(c, found + SUB * j, SUB);
     }
     pack_q3_k(out, code, scale);
     put_half(out + 108, d);
@@ -118,11 +121,11 @@ LANE_FN void important_q3_k(const Batch *b, LaneCodes *found, LaneCodes *scale_c
         sum_weights(weight[j], w, SUB);
         search_signed(SUB, 4, x, w, scale[j], inverse);
         for (int i = 0; i < SUB; i++)
-            EACH_LANE found[SUB * j + i][l] = (uint8_t)signed_code(x[i][l], inverse[l], 4);
+            EACH_LANE (l) found[SUB * j + i][l] = (uint8_t)signed_code(x[i][l], inverse[l], 4);
     }
     search_signed(SUBS, 32, scale, weight, d, inverse);
     for (int j = 0; j < SUBS; j++)
-        EACH_LANE scale_code[j][l] = (uint8_t)signed_code(scale[j][l], inverse[l], 32);
+        EACH_LANE (l) scale_code[j][l] = (uint8_t)signed_code(scale[j][l], inverse[l], 32);
 }
 LANE_FN void plain_q3_k(const Batch *b, LaneCodes *found, LaneCodes *scale_code, float *d) {
     Lanes x[SUB], scale[SUBS], peak, magnitude, over;
@@ -131,11 +134,12 @@ LANE_FN void plain_q3_k(const Batch *b, LaneCodes *found, LaneCodes *scale_code,
         search_descent(SUB, 4, x, scale[j], found + SUB * j);
     }
     largest(peak, magnitude, scale, SUBS);
-    EACH_LANE {
+    EACH_LANE (l) {
         over[l] = peak[l] != 0.0f ? -32.0f / peak[l] : 0.0f;
         d[l] = peak[l] != 0.0f ? 1.0f / over[l] : 0.0f;
     }
-    for (int j = 0; j < SUBS; j++) EACH_LANE {
+    for (int j = 0; j < SUBS; j++)
+        EACH_LANE (l) {
             const int c = clamp_int(nearest_int(over[l] * scale[j][l]), -32, 31) + 32;
             scale_code[j][l] = (uint8_t)(peak[l] != 0.0f ? c : 0);
         }

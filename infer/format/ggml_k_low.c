@@ -14,13 +14,15 @@ typedef struct {
 
 LANE_FN void plain_codes(LaneCodes *code, float *unit, const Lanes *v) {
     Lanes peak, over;
-    EACH_LANE peak[l] = 0.0f;
-    for (int j = 0; j < SUBS; j++) EACH_LANE peak[l] = v[j][l] > peak[l] ? v[j][l] : peak[l];
-    EACH_LANE {
+    EACH_LANE (l) peak[l] = 0.0f;
+    for (int j = 0; j < SUBS; j++)
+        EACH_LANE (l) peak[l] = v[j][l] > peak[l] ? v[j][l] : peak[l];
+    EACH_LANE (l) {
         over[l] = peak[l] > 0.0f ? 63.0f / peak[l] : 0.0f;
         unit[l] = peak[l] / 63.0f;
     }
-    for (int j = 0; j < SUBS; j++) EACH_LANE {
+    for (int j = 0; j < SUBS; j++)
+        EACH_LANE (l) {
             const int c = nearest_int(over[l] * v[j][l]) & 255;
             code[j][l] = (uint8_t)(c < 63 ? c : 63);
         }
@@ -31,11 +33,12 @@ LANE_FN void search_plain(Found *f, const Batch *b, const AffineSearch *s) {
     Lanes x[SUB], w[SUB], rms;
     for (int j = 0; j < SUBS; j++) {
         gather(x, b->x, SUB * j, SUB);
-        EACH_LANE rms[l] = 0.0f;
+        EACH_LANE (l) rms[l] = 0.0f;
         add_squares(rms, x, SUB);
-        EACH_LANE rms[l] = sqrtf(rms[l] / (float)SUB);
-        for (int i = 0; i < SUB; i++) EACH_LANE w[i][l] = rms[l] + fabsf(x[i][l]);
-        search_affine(s, SUB, x, w, f->scale[j], f->below[j], f->inverse[j], f->base[j]);
+        EACH_LANE (l) rms[l] = sqrtf(rms[l] / (float)SUB);
+        for (int i = 0; i < SUB; i++)
+            EACH_LANE (l) w[i][l] = rms[l] + fabsf(x[i][l]);
+        search_affine(s, x, w, f->scale[j], f->below[j], f->inverse[j], f->base[j]);
     }
     plain_codes(f->scale_code, f->d, f->scale);
     plain_codes(f->below_code, f->dmin, f->below);
@@ -48,7 +51,7 @@ LANE_FN void search_important(Found *f, const Batch *b, const AffineSearch *s) {
         gather(x, b->x, SUB * j, SUB);
         important_weights(w, b, SUB * j, x, sigma2, SUB);
         sum_weights(weight[j], w, SUB);
-        search_affine(s, SUB, x, w, f->scale[j], f->below[j], f->inverse[j], f->base[j]);
+        search_affine(s, x, w, f->scale[j], f->below[j], f->inverse[j], f->base[j]);
     }
     search_positive(SUBS, 63, f->scale, weight, f->d, f->scale_code);
     search_positive(SUBS, 63, f->below, weight, f->dmin, f->below_code);
@@ -78,11 +81,12 @@ LANE_FN void finish_codes(uint8_t *out, uint8_t *code, const float *x, const Fou
         const float inverse = f->inverse[j][l], base = f->base[j][l];
         const float *v = x + SUB * j;
         uint8_t *c = code + SUB * j;
-        if (step != 0.0f) EACH_ELEMENT(i, SUB) {
+        if (step != 0.0f)
+            EACH_ELEMENT (i, SUB) {
                 c[i] = (uint8_t)clamp_int(nearest_int((v[i] + below) / step), 0, nmax);
             }
         else // a sub-block without a scale keeps the codes of its search
-            EACH_ELEMENT(i, SUB) c[i] = (uint8_t)affine_code(v[i], inverse, base, nmax);
+            EACH_ELEMENT (i, SUB) c[i] = (uint8_t)affine_code(v[i], inverse, base, nmax);
     }
 }
 
@@ -98,7 +102,8 @@ KERNEL void encode_q4_k(const BlockRun *r) {
         for (int l = 0; l < b.used; l++) {
             uint8_t code[BLOCK], *out = b.out[l];
             finish_codes(out, code, b.x[l], &f, l, 15);
-            for (int c = 0; c < 4; c++) EACH_ELEMENT(i, 32) {
+            for (int c = 0; c < 4; c++)
+                EACH_ELEMENT (i, 32) {
                     out[16 + 32 * c + i] = (uint8_t)(code[64 * c + i] | code[64 * c + 32 + i] << 4);
                 }
         }
@@ -118,7 +123,8 @@ KERNEL void encode_q5_k(const BlockRun *r) {
             uint8_t code[BLOCK], *out = b.out[l];
             finish_codes(out, code, b.x[l], &f, l, 31);
             memset(out + 16, 0, 32);
-            for (int c = 0; c < 4; c++) EACH_ELEMENT(i, 32) {
+            for (int c = 0; c < 4; c++)
+                EACH_ELEMENT (i, 32) {
                     const uint8_t a = code[64 * c + i], z = code[64 * c + 32 + i];
                     out[16 + i] |= (uint8_t)(a >> 4 << 2 * c | z >> 4 << (2 * c + 1));
                     out[48 + 32 * c + i] = (uint8_t)((a & 15) | (z & 15) << 4);

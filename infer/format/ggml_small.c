@@ -8,17 +8,18 @@ enum { BLOCK = 32, HALF = BLOCK / 2 };
 void encode_f32(const BlockRun *r) {
     memcpy(r->out, r->x, (size_t)r->blocks * sizeof *r->x);
 }
+typedef uint16_t Bits __attribute__((aligned(1), may_alias));
 KERNEL void encode_f16(const BlockRun *r) {
-    for (int64_t i = 0; i < r->blocks; i++) {
-        const f16 h = f16_from_f32(r->x[i]);
-        memcpy(r->out + 2 * i, &h, sizeof h);
-    }
+    const float *restrict x = r->x;
+    Bits *restrict out = (Bits *)r->out;
+    const int64_t n = r->blocks;
+    for (int64_t i = 0; i < n; i++) out[i] = f16_from_f32(x[i]).bits;
 }
 KERNEL void encode_bf16(const BlockRun *r) {
-    for (int64_t i = 0; i < r->blocks; i++) {
-        const bf16 h = bf16_from_f32(r->x[i]);
-        memcpy(r->out + 2 * i, &h, sizeof h);
-    }
+    const float *restrict x = r->x;
+    Bits *restrict out = (Bits *)r->out;
+    const int64_t n = r->blocks;
+    for (int64_t i = 0; i < n; i++) out[i] = bf16_from_f32(x[i]).bits;
 }
 
 LANE_FN float block_peak(const float *x) { // largest magnitude
@@ -40,7 +41,7 @@ KERNEL void encode_q8_0(const BlockRun *r) {
         uint8_t *out = r->out + b * 34;
         const float d = block_peak(x) / 127.0f, inverse = d != 0.0f ? 1.0f / d : 0.0f;
         put_half(out, d);
-        EACH_ELEMENT(i, BLOCK) { // to the nearest, halves away from zero
+        EACH_ELEMENT (i, BLOCK) { // to the nearest, halves away from zero
             const float v = x[i] * inverse;
             const int whole = (int)v;
             const float rest = v - (float)whole;
@@ -49,27 +50,13 @@ KERNEL void encode_q8_0(const BlockRun *r) {
     }
 }
 
-// Levels are compared by their distances, the lower index wins. The negative ones have the
-// distances that the positive ones have from -x.
+// Nearest level, the lower of two equally near, and never -0: it is past the middle between two
+// levels exactly where the distances say so, since near a middle both are exact in f32.
 LANE_FN int mxfp4_code(float x, float d) {
     const float v = fabsf(x);
-    float best = v;
-    int code = 0;
-#define LEVEL(k, level)                                                                            \
-    do {                                                                                           \
-        const float error = fabsf((level)*d - v);                                                  \
-        code = error < best ? (k) : code;                                                          \
-        best = error < best ? error : best;                                                        \
-    } while (0)
-    LEVEL(1, 1.0f);
-    LEVEL(2, 2.0f);
-    LEVEL(3, 3.0f);
-    LEVEL(4, 4.0f);
-    LEVEL(5, 6.0f);
-    LEVEL(6, 8.0f);
-    LEVEL(7, 12.0f);
-#undef LEVEL
-    return code | (x < 0.0f && code != 0 ? 8 : 0);
+    const int code = (v > 0.5f * d) + (v > 1.5f * d) + (v > 2.5f * d) + (v > 3.5f * d) +
+                     (v > 5.0f * d) + (v > 7.0f * d) + (v > 10.0f * d);
+    return code | ((code != 0) & (x < 0.0f)) << 3;
 }
 
 KERNEL void encode_mxfp4(const BlockRun *r) {
@@ -80,7 +67,7 @@ KERNEL void encode_mxfp4(const BlockRun *r) {
         const int e = peak > 0.0f ? (int)floorf(log2f(peak)) - 2 + 127 : 0;
         out[0] = (uint8_t)(e > 0 ? e : 0);
         const float d = half_e8m0(out[0]);
-        EACH_ELEMENT(i, HALF) {
+        EACH_ELEMENT (i, HALF) {
             out[1 + i] = (uint8_t)(mxfp4_code(x[i], d) | mxfp4_code(x[i + HALF], d) << 4);
         }
     }
@@ -88,7 +75,7 @@ KERNEL void encode_mxfp4(const BlockRun *r) {
 
 // Low nibbles at `out`; the fifth bits, where there are any, at `high`.
 LANE_FN void pack_nibbles(uint8_t *out, uint8_t *high, const uint8_t *code) {
-    EACH_ELEMENT(i, HALF) out[i] = (uint8_t)((code[i] & 15) | (code[i + HALF] & 15) << 4);
+    EACH_ELEMENT (i, HALF) out[i] = (uint8_t)((code[i] & 15) | (code[i + HALF] & 15) << 4);
     if (high == NULL) return;
     uint32_t bits = 0;
     for (int i = 0; i < BLOCK; i++) bits |= (uint32_t)(code[i] >> 4) << i;
@@ -130,7 +117,7 @@ LANE_FN void encode_signed(const BlockRun *r, int nmax, int bytes) {
             search_signed(BLOCK, nmax, x, w, scale, inverse);
         } else {
             largest(scale, magnitude, x, BLOCK);
-            EACH_LANE scale[l] = scale[l] / (float)-nmax;
+            EACH_LANE (l) scale[l] = scale[l] / (float)-nmax;
         }
         for (int l = 0; l < b.used; l++) {
             uint8_t code[BLOCK], *out = b.out[l];
@@ -138,9 +125,9 @@ LANE_FN void encode_signed(const BlockRun *r, int nmax, int bytes) {
             const float kept = inverse[l], middle = (float)nmax + 0.5f;
             put_half(out, d);
             if (r->importance != NULL)
-                EACH_ELEMENT(i, BLOCK) code[i] = (uint8_t)signed_code(v[i], kept, nmax);
+                EACH_ELEMENT (i, BLOCK) code[i] = (uint8_t)signed_code(v[i], kept, nmax);
             else
-                EACH_ELEMENT(i, BLOCK) {
+                EACH_ELEMENT (i, BLOCK) {
                     const int c = (int)(v[i] * over + middle);
                     code[i] = (uint8_t)(c < 2 * nmax - 1 ? c : 2 * nmax - 1);
                 }
@@ -166,16 +153,17 @@ LANE_FN void encode_affine(const BlockRun *r, int nmax, int bytes) {
         gather(x, b.x, 0, BLOCK);
         if (r->importance != NULL) {
             row_weights(w, r, &b, first, x, &known);
-            search_affine(&how, BLOCK, x, w, scale, low, inverse, base);
-            EACH_LANE low[l] = -low[l];
+            search_affine(&how, x, w, scale, low, inverse, base);
+            EACH_LANE (l) low[l] = -low[l];
         } else {
             Lanes high;
-            EACH_LANE low[l] = high[l] = x[0][l];
-            for (int i = 1; i < BLOCK; i++) EACH_LANE {
+            EACH_LANE (l) low[l] = high[l] = x[0][l];
+            for (int i = 1; i < BLOCK; i++)
+                EACH_LANE (l) {
                     low[l] = x[i][l] < low[l] ? x[i][l] : low[l];
                     high[l] = x[i][l] > high[l] ? x[i][l] : high[l];
                 }
-            EACH_LANE {
+            EACH_LANE (l) {
                 scale[l] = (high[l] - low[l]) / (float)nmax;
                 inverse[l] = scale[l] != 0.0f ? 1.0f / scale[l] : 0.0f;
                 base[l] = low[l];
@@ -187,9 +175,9 @@ LANE_FN void encode_affine(const BlockRun *r, int nmax, int bytes) {
             put_half(out, scale[l]);
             put_half(out + 2, low[l]);
             if (r->importance != NULL)
-                EACH_ELEMENT(i, BLOCK) code[i] = (uint8_t)affine_code(v[i], over, from, nmax);
+                EACH_ELEMENT (i, BLOCK) code[i] = (uint8_t)affine_code(v[i], over, from, nmax);
             else
-                EACH_ELEMENT(i, BLOCK) {
+                EACH_ELEMENT (i, BLOCK) {
                     const int c = (int)((v[i] - from) * over + 0.5f);
                     code[i] = (uint8_t)(c < nmax ? c : nmax);
                 }

@@ -36,7 +36,7 @@ static int by_name(const void *a, const void *b) {
 }
 
 void imatrix_sort(Imatrix *m) {
-    qsort(m->entry, (size_t)m->n, sizeof *m->entry, by_name);
+    if (m->n > 0) qsort(m->entry, (size_t)m->n, sizeof *m->entry, by_name);
 }
 
 void imatrix_free(Imatrix *m) {

@@ -47,7 +47,7 @@ LANE_FN bool affine_row(int bits, int group, bool requant, uint8_t *words, bf16 
         ok = ok && (scale.bits & 0x7f80) != 0x7f80;
         if (requant) a.scale = bf16_to_f32(scale);
         for (int64_t k = at; k < at + group; k += STEP, words += STEP * bits / 8) {
-            EACH_ELEMENT(i, STEP) { // little beyond 0 .. top
+            EACH_ELEMENT (i, STEP) { // little beyond 0 .. top
                 const float v = nearest((bf16_to_f32(w[k + i]) - a.bias) / a.scale);
                 code[i] = (uint8_t)clamp_float(v, 0.0f, top);
             }
@@ -82,7 +82,7 @@ LANE_FN void affine_row_back(int bits, int group, bf16 *out, const uint8_t *word
         const float scale = bf16_to_f32(*scales++), bias = bf16_to_f32(*biases++);
         for (int64_t k = at; k < at + group; k += STEP, words += STEP * bits / 8) {
             unpack_codes(code, words, STEP, bits);
-            EACH_ELEMENT(i, STEP) {
+            EACH_ELEMENT (i, STEP) {
                 const float product = round_bf16(scale * (float)code[i]);
                 out[k + i] = bf16_from_f32(product + bias);
             }

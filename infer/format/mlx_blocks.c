@@ -3,6 +3,7 @@
 #include "infer/format/mlx_blocks.h"
 
 #include "infer/base/checked.h"
+#include "infer/base/cores.h"
 #include "infer/format/mlx_parts.h"
 
 static const struct {
@@ -91,7 +92,7 @@ bool mlx_encode(const MlxScheme *s, uint32_t *words, void *scales, bf16 *biases,
     if (!check_call(s, biases, rows, n, err)) return false;
     const int64_t row_words = mlx_row_words(s, n), groups = mlx_row_groups(s, n);
     int64_t bad = INT64_MAX; // first row that failed
-#pragma omp parallel for schedule(static) reduction(min : bad)
+#pragma omp parallel for num_threads(cores_used()) schedule(static) reduction(min : bad)
     for (int64_t r = 0; r < rows; r++) {
         const bf16 *from = w + r * n;
         uint8_t *to = (uint8_t *)(words + r * row_words);
@@ -114,7 +115,7 @@ bool mlx_decode(const MlxScheme *s, bf16 *out, const uint32_t *words, const void
                 const bf16 *biases, int64_t rows, int64_t n, Err *err) {
     if (!check_call(s, biases, rows, n, err)) return false;
     const int64_t row_words = mlx_row_words(s, n), groups = mlx_row_groups(s, n);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for num_threads(cores_used()) schedule(static)
     for (int64_t r = 0; r < rows; r++) {
         const uint8_t *from = (const uint8_t *)(words + r * row_words);
         if (mlx_has_biases(s))

@@ -43,7 +43,7 @@ LANE_FN uint8_t e2m1_from_f32(float f) {
     const float v = fabsf(f);
     const int c = (v > 0.25f) + (v > 0.75f) + (v > 1.25f) + (v > 1.75f) + (v > 2.5f) + (v > 3.5f) +
                   (v > 5.0f);
-    return (uint8_t)(c | (c != 0 && f < 0.0f ? 8 : 0));
+    return (uint8_t)(c | ((c != 0) & (f < 0.0f)) << 3);
 }
 LANE_FN float f32_from_e2m1(int c) {
     static const float LEVEL[16] = {0.0f,  0.5f,  1.0f,  1.5f,  2.0f,  3.0f,  4.0f,  6.0f,
@@ -70,9 +70,10 @@ LANE_FN uint8_t e8m0_scale(float scale) {
 KERNEL void mlx_float_row(const MlxScheme *s, uint8_t *words, uint8_t *scales, const bf16 *w,
                           int64_t n) {
     const float largest_value = s->bits == 4 ? 6.0f : 448.0f;
+    const int group = s->group;
     uint8_t code[32];
-    for (int64_t at = 0; at < n; at += s->group, words += s->group * s->bits / 8) {
-        const float peak = group_peak(w + at, s->group) / largest_value;
+    for (int64_t at = 0; at < n; at += group, words += group * s->bits / 8) {
+        const float peak = group_peak(w + at, group) / largest_value;
         const bool nv = s->mode == MLX_NVFP4;
         const uint8_t stored = nv ? e4m3_from_f32(peak) : e8m0_scale(peak);
         const float scale = nv ? f32_from_e4m3(stored) : f32_from_e8m0(stored);
@@ -80,13 +81,11 @@ KERNEL void mlx_float_row(const MlxScheme *s, uint8_t *words, uint8_t *scales, c
         if (scale == 0.0f) { // nvfp4: too small for its scale
             memset(code, 0, sizeof code);
         } else if (s->bits == 4) {
-            EACH_ELEMENT(i, s->group)
-            code[i] = e2m1_from_f32(bf16_to_f32(w[at + i]) / scale);
+            EACH_ELEMENT (i, group) code[i] = e2m1_from_f32(bf16_to_f32(w[at + i]) / scale);
         } else {
-            EACH_ELEMENT(i, s->group)
-            code[i] = e4m3_from_f32(bf16_to_f32(w[at + i]) / scale);
+            EACH_ELEMENT (i, group) code[i] = e4m3_from_f32(bf16_to_f32(w[at + i]) / scale);
         }
-        pack_codes(words, code, s->group, s->bits);
+        pack_codes(words, code, group, s->bits);
     }
 }
 

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "infer/base/utf8.h"
+
 static const char *const ARCHITECTURES[] = {"gemma4-assistant", "gemma4_mtp"};
 
 const char *gguf_architecture(GgufDialect d) {
@@ -19,8 +21,9 @@ bool gguf_dialect(GgufDialect *d, const GgufFile *f, Err *err) {
             *d = (GgufDialect)i;
             return true;
         }
-    char name[64];
-    snprintf(name, sizeof name, "%.*s", text.size > 60 ? 60 : (int)text.size, text.at);
+    char raw[64], name[64];
+    snprintf(raw, sizeof raw, "%.*s", text.size > 60 ? 60 : (int)text.size, text.at);
+    utf8_fit(name, sizeof name, raw);
     return err_set(err, ERR_INPUT, "%s: architecture %s, supported: %s, %s", gguf_path(f), name,
                    ARCHITECTURES[0], ARCHITECTURES[1]);
 }

@@ -4,8 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <omp.h>
-
+#include "infer/base/cores.h"
 #include "infer/tensor/cpu/cpu.h"
 #include "infer/tensor/cpu/gemm.h"
 
@@ -44,28 +43,11 @@ const Ops cpu_ops = {
     .sumsq = cpu_sumsq,
 };
 
-// Processors this process may use: those it may run on, cut to OMP_NUM_THREADS and to a container's
-// quota. More threads than that would wait for each other in turns of the scheduler.
-static int processors(void) {
-    static int allowed; // products set OpenMP's own value later
-    if (allowed == 0) allowed = omp_get_max_threads();
-    int n = omp_get_num_procs() < allowed ? omp_get_num_procs() : allowed;
-    long quota = 0, period = 0;
-    FILE *f = fopen("/sys/fs/cgroup/cpu.max", "r");
-    if (f == NULL) return n;
-    if (fscanf(f, "%ld %ld", &quota, &period) == 2 && quota > 0 && period > 0) {
-        const long whole = quota / period > 0 ? quota / period : 1;
-        if (whole < n) n = (int)whole;
-    }
-    fclose(f);
-    return n;
-}
-
 bool cpu_open(Device *dev, int threads, Err *err) {
     if (threads < 0 || threads > CPU_THREADS_MAX)
         return err_set(err, ERR_USAGE, "%d threads: expected 0 (all) to %d", threads,
                        CPU_THREADS_MAX);
-    const int all = processors();
+    const int all = cores_all();
     Cpu *cpu = calloc(1, sizeof *cpu);
     if (cpu == NULL) return err_set(err, ERR_FAILED, "no memory for a CPU device");
     cpu->dnnl = dnnl_gemm_open();
@@ -74,6 +56,7 @@ bool cpu_open(Device *dev, int threads, Err *err) {
         cpu->dnnl && dnnl_gemm_bf16(cpu->dnnl) && small_gemm_agrees(cpu->dnnl, DT_BF16);
     *dev = (Device){.ops = &cpu_ops, .kind = "cpu", .impl = cpu};
     dev->threads = threads ? threads : all < CPU_THREADS_MAX ? all : CPU_THREADS_MAX;
+    cores_use(dev->threads);
     return true;
 }
 
@@ -129,7 +112,7 @@ void cpu_describe(Device *dev, void (*line)(void *ctx, const char *name, const c
     char text[256];
     cpu_model(text, sizeof text);
     line(ctx, "CPU", text);
-    snprintf(text, sizeof text, "%d of %d", dev->threads, processors());
+    snprintf(text, sizeof text, "%d of %d", dev->threads, cores_all());
     line(ctx, "threads", text);
     line(ctx, "OpenBLAS core", openblas_get_corename());
     line(ctx, "oneDNN kernels", cpu->dnnl ? dnnl_gemm_name(cpu->dnnl) : "none for this CPU");

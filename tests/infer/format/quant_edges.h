@@ -11,8 +11,12 @@
 
 enum { EDGE_KINDS = 14 };
 
-static inline float edge_normal(uint64_t i) {
-    return rng_normal(11, RNG_INIT, 39, i);
+static inline float edge_normal(uint64_t i) { // out of 4099 numbers: drawing more takes long
+    enum { POOL = 4099 };
+    static float pool[POOL];
+    if (pool[0] == 0.0f)
+        for (int k = 0; k < POOL; k++) pool[k] = rng_normal(11, RNG_TEST, 39, (uint64_t)k);
+    return pool[i * 0x9e3779b97f4a7c15u % POOL];
 }
 static inline const char *edge_name(int kind) {
     static const char *const NAME[EDGE_KINDS] = {
@@ -71,6 +75,26 @@ static inline float edge_value(int kind, int64_t row, int64_t i) {
         break;
     }
     return round_bf16(v);
+}
+
+// Element i of many random groups: normal, at a size of its group of 32 between 2^-6 and 2^5, three
+// in four groups with one value in eight far out.
+static inline float edge_random(uint64_t i) {
+    const uint64_t group = i / 32 * 0xbf58476d1ce4e5b9u;
+    const float size = ldexpf(1.0f, (int)(group >> 40 & 11) - 6);
+    const bool far = (group >> 50 & 3) != 0 && (i ^ i >> 7) % 8 == 0;
+    return round_bf16(size * edge_normal(i) * (far ? 10.0f : 1.0f));
+}
+
+// Bytes without a pattern; pass 0: all ones.
+static inline void edge_bytes(void *out, size_t n, int pass) {
+    uint64_t v = 0x9e3779b97f4a7c15u * (uint64_t)(pass + 1);
+    for (size_t i = 0; i < n; i++) {
+        v ^= v << 13;
+        v ^= v >> 7;
+        v ^= v << 17;
+        ((uint8_t *)out)[i] = pass == 0 ? 255 : (uint8_t)(v >> 32);
+    }
 }
 
 #endif
