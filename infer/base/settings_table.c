@@ -182,7 +182,8 @@ const Field settings_fields[] = {
     STR("export.requant", export_.requant, "auto", "auto|never|always",
         "MLX codes chosen for the scale as it is stored: less error than mx.quantize, other bytes; "
         "auto: at 8 bits"),
-    STR("export.mix", export_.mix, "", NULL, "file that says how mlx:mixed stores each module"),
+    STR("export.mix", export_.mix, "", NULL,
+        "file that says how mlx:mixed stores each module; empty: eval/mix-mlx.json"),
     STR("export.gguf_mix", export_.gguf_mix, "", NULL, "the same for gguf:mixed"),
     STR("export.imatrix", export_.imatrix, "", NULL,
         "importance of columns that GGUF encoders mind: eval/imatrix.gguf, or a .dat"),
@@ -190,7 +191,8 @@ const Field settings_fields[] = {
         "in names of GGUF files: mtp-NAME-TYPE.gguf; empty: the adapter's or the target's"),
     STR("export.archive", export_.archive, "", NULL,
         "x.tar or x.zip: everything exported in one file, the same bytes every time"),
-    STR("export.target_mix", export_.target_mix, "", NULL, "the same for target-mlx:mixed"),
+    STR("export.target_mix", export_.target_mix, "", NULL,
+        "the same for target-mlx:mixed; empty: eval/mix-target.json"),
 
     STR("generate.prompt", generate.prompt, "", NULL, "a user turn"),
     INT("generate.max_new_tokens", generate.max_new_tokens, "256", 1, 1 << 20,

@@ -35,6 +35,35 @@ bool carry_json(const char *from_dir, const char *dir, const char *name, const j
     return ok;
 }
 
+// Sets in `flat` what `text` says by layer only; false: nothing was missing.
+static bool flat_keys(json_t *flat, const json_t *text, const TextConfig *c) {
+    if (!json_is_object(json_object_get(text, "per_layer_config"))) return false;
+    if (json_object_get(text, "global_head_dim") == NULL)
+        json_object_set_new(flat, "global_head_dim", json_integer((json_int_t)c->global_head_dim));
+    if (json_object_get(text, "num_global_key_value_heads") == NULL)
+        json_object_set_new(flat, "num_global_key_value_heads",
+                            c->k_eq_v ? json_integer((json_int_t)c->global_kv_heads) : json_null());
+    return json_object_size(flat) > 0;
+}
+
+bool carry_config(const char *from_dir, const char *dir, const TextConfig *text, json_t *members,
+                  Err *err) {
+    char path[PATH_ROOM];
+    json_t *config = json_read_file(path_join(path, from_dir, "config.json"), CONFIG_LIMIT, err);
+    if (config == NULL) return false;
+    json_t *inner = json_object_get(config, "text_config"), *flat = json_object();
+    if (!json_is_object(inner)) {
+        flat_keys(flat, config, text);
+        json_object_update(members, flat);
+    } else if (flat_keys(flat, inner, text)) {
+        json_object_update(inner, flat);
+        json_object_set(members, "text_config", inner);
+    }
+    json_decref(flat);
+    json_decref(config);
+    return carry_json(from_dir, dir, "config.json", members, err);
+}
+
 bool carry_tokenizer(const char *from_dir, const char *dir, Err *err) {
     static const char *const NAMES[] = {"tokenizer.json",          "tokenizer_config.json",
                                         "special_tokens_map.json", "added_tokens.json",

@@ -51,19 +51,26 @@ static bool write_mlx(const ExportJob *j, const char *option, const char *dir, E
     return ok;
 }
 
-static bool identity_mlx(const ExportJob *j, const char *option, json_t *identity, Err *err) {
+static bool identity_of(const ExportJob *j, const char *option, bool target, json_t *identity,
+                        Err *err) {
     const Settings *s = j->s;
-    const char *const mix[] = {s->export_.mix, s->export_.target_mix};
+    Sha256 sha;
     json_object_set_new(identity, "group", json_integer((json_int_t)s->export_.group));
     json_object_set_new(identity, "heads", json_boolean(s->export_.heads));
     json_object_set_new(identity, "requant", json_string(s->export_.requant));
-    for (int i = 0; i < 2 && strcmp(option, "mixed") == 0; i++) {
-        Sha256 sha;
-        if (mix[i][0] == '\0') continue;
-        if (!sha256_file(&sha, mix[i], err)) return false;
-        json_object_set_new(identity, i == 0 ? "mix" : "target_mix", json_string(sha.hex));
-    }
+    if (strcmp(option, "mixed") != 0) return true;
+    if (!export_job_mix_sha(j, target, &sha, err)) return false;
+    json_object_set_new(identity, target ? "target_mix" : "mix", json_string(sha.hex));
     return true;
+}
+
+static bool identity_mlx(const ExportJob *j, const char *option, json_t *identity, Err *err) {
+    return identity_of(j, option, false, identity, err);
+}
+
+static bool identity_target_mlx(const ExportJob *j, const char *option, json_t *identity,
+                                Err *err) {
+    return identity_of(j, option, true, identity, err);
 }
 
 static bool write_target_hf(const ExportJob *j, const char *option, const char *dir, Err *err) {
@@ -105,10 +112,15 @@ static const ExportFormat FORMATS[] = {
     {"hf", NULL, true, false, NULL, write_hf, NULL},
     {"mlx", MLX_OPTIONS, true, false, check_mlx, write_mlx, identity_mlx},
     {"target-hf", NULL, false, true, NULL, write_target_hf, NULL},
+<<<<<<< HEAD
     {"target-mlx", MLX_OPTIONS, false, true, check_target_mlx, write_target_mlx, identity_mlx},
     {"gguf", GGUF_OPTIONS, true, false, export_gguf_check, export_gguf_write, export_gguf_identity},
     {"gguf-ik", GGUF_OPTIONS, true, false, export_gguf_check, export_gguf_ik_write,
      export_gguf_identity},
+=======
+    {"target-mlx", MLX_OPTIONS, false, true, check_target_mlx, write_target_mlx,
+     identity_target_mlx},
+>>>>>>> mlxpair
     {"mtplx", "quality|speed|bf16", true, true, mtplx_check_option, mtplx_write, mtplx_identity},
 };
 

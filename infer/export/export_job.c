@@ -163,27 +163,46 @@ RepoInputs export_job_repo(const ExportJob *j) {
                         .card = export_job_card(j, CARD_HF)};
 }
 
+// The file of a mixture: as set, else the one that `eval` leaves.
+static bool mix_path(const ExportJob *j, bool target, char path[PATH_ROOM], Err *err) {
+    const Settings *s = j->s;
+    const char *given = target ? s->export_.target_mix : s->export_.mix;
+    if (given[0] != '\0')
+        snprintf(path, PATH_ROOM, "%.4000s", given);
+    else if (!file_exists(path_join(path, s->output_dir,
+                                    target ? "eval/mix-target.json" : "eval/mix-mlx.json")))
+        return err_set(err, ERR_USAGE, "mixed: %s names no mixture and there is no %s",
+                       target ? "export.target_mix" : "export.mix", path);
+    return true;
+}
+
+static Requant requant_of(const char *text) {
+    return strcmp(text, "auto") == 0    ? REQUANT_AUTO
+           : strcmp(text, "never") == 0 ? REQUANT_NEVER
+                                        : REQUANT_ALWAYS;
+}
+
 bool export_job_recipe(const ExportJob *j, const char *option, const char *prefix, MlxRecipe *r,
                        Mix **mix, Err *err) {
+    char path[PATH_ROOM];
     const Settings *s = j->s;
-    const bool mixed = strcmp(option, "mixed") == 0;
-    const char *path = prefix[0] != '\0' ? s->export_.target_mix : s->export_.mix;
     *mix = NULL;
     *r = (MlxRecipe){0};
-    if (mixed && path[0] == '\0')
-        return err_set(err, ERR_USAGE, "mlx:mixed: %s names no mixture",
-                       prefix[0] != '\0' ? "export.target_mix" : "export.mix");
-    if (!mixed && !mlx_recipe_named(r, option[0] != '\0' ? option : "bf16", s->export_.group, err))
-        return false;
-    if (mixed && ((*mix = mix_read(path, err)) == NULL ||
-                  !(mlx_recipe_mix(r, *mix, prefix, err) || err_wrap(err, "%s", path)))) {
+    if (strcmp(option, "mixed") != 0) {
+        if (!mlx_recipe_named(r, option[0] != '\0' ? option : "bf16", s->export_.group, err))
+            return false;
+    } else if (!mix_path(j, prefix[0] != '\0', path, err) || (*mix = mix_read(path, err)) == NULL ||
+               !(mlx_recipe_mix(r, *mix, prefix, err) || err_wrap(err, "%s", path))) {
         mix_free(*mix);
         *mix = NULL;
         return false;
     }
     r->heads = s->export_.heads;
-    r->requant = strcmp(s->export_.requant, "auto") == 0    ? REQUANT_AUTO
-                 : strcmp(s->export_.requant, "never") == 0 ? REQUANT_NEVER
-                                                            : REQUANT_ALWAYS;
+    r->requant = requant_of(s->export_.requant);
     return true;
+}
+
+bool export_job_mix_sha(const ExportJob *j, bool target, Sha256 *sha, Err *err) {
+    char path[PATH_ROOM];
+    return mix_path(j, target, path, err) && sha256_file(sha, path, err);
 }

@@ -47,8 +47,10 @@ MUST_CHECK bool export_job_whole(const ExportJob *j, Err *err);
 RepoInputs export_job_repo(const ExportJob *j);
 CardFacts export_job_card(const ExportJob *j, CardKind kind);
 // The recipe of an MLX export by the option of its item ("" = bf16) and the settings; `mixed` reads
-// export.mix, whose mixture is *mix's to free. target: names get the target's prefix.
+// export.mix (eval/mix-mlx.json), or with a prefix, which its names get, export.target_mix
+// (eval/mix-target.json): *mix is the caller's to free.
 MUST_CHECK bool export_job_recipe(const ExportJob *j, const char *option, const char *prefix,
                                   MlxRecipe *r, Mix **mix, Err *err);
+MUST_CHECK bool export_job_mix_sha(const ExportJob *j, bool target, Sha256 *sha, Err *err);
 
 #endif

@@ -131,7 +131,8 @@ static bool target_rows(void *ctx, int i, int64_t first, int64_t n, void *out, E
 }
 
 // Members that say that towers are there go: null reads as "none" everywhere.
-static bool write_config(const char *dir, const char *out_dir, const MlxRules *rules, Err *err) {
+static bool write_config(const char *dir, const char *out_dir, const TextConfig *text,
+                         const MlxRules *rules, Err *err) {
     static const char *const TOWERS[] = {"vision_config", "audio_config"};
     char path[PATH_ROOM];
     json_t *config = json_read_file(path_join(path, dir, "config.json"), CONFIG_LIMIT, err);
@@ -145,7 +146,7 @@ static bool write_config(const char *dir, const char *out_dir, const MlxRules *r
     if (vocab != NULL && json_object_get(config, "vocab_size") == NULL)
         json_object_set(members, "vocab_size", vocab);
     mlx_rules_put(rules, members);
-    const bool ok = carry_json(dir, out_dir, "config.json", members, err);
+    const bool ok = carry_config(dir, out_dir, text, members, err);
     json_decref(members);
     json_decref(config);
     return ok;
@@ -180,8 +181,8 @@ bool mlx_target_write(const char *dir, const char *adapter, const char *out_dir,
                  (double)plan.bytes * 1e-9, plan.shards, plan.shards == 1 ? "" : "s");
         mlx_rules_text(&plan.rules, encoding);
         ok = mlx_write_planned(out_dir, in, &plan, &src, err) &&
-             write_config(dir, out_dir, &plan.rules, err) && carry_tokenizer(dir, out_dir, err) &&
-             carry_generation(dir, out_dir, 0, err);
+             write_config(dir, out_dir, &target_merged_config(m)->text, &plan.rules, err) &&
+             carry_tokenizer(dir, out_dir, err) && carry_generation(dir, out_dir, 0, err);
     }
     mlx_plan_free(&plan);
     free(in);

@@ -26,9 +26,11 @@ static bool fill_hf(const RepoInputs *in, const char *dir, char encoding[256], E
 
 // MLX runtimes take the draft length from config.json: block_size = k + 1.
 static bool mlx_config(const RepoInputs *in, const char *dir, const MlxRules *rules, Err *err) {
+    AssistantConfig config;
+    if (!assistant_config_load(&config, in->stock_dir, err)) return false;
     json_t *members = json_pack("{s:I}", "block_size", (json_int_t)in->card.draft_tokens + 1);
     mlx_rules_put(rules, members);
-    const bool ok = carry_json(in->stock_dir, dir, "config.json", members, err);
+    const bool ok = carry_config(in->stock_dir, dir, &config.text, members, err);
     json_decref(members);
     return ok;
 }

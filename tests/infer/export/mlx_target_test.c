@@ -229,6 +229,28 @@ static void a_flat_configuration_keeps_its_short_names(void **state) {
     mlx_model_close(m);
 }
 
+// transformers since 5.22 writes sizes by layer and drops the flat keys, which MLX runtimes read.
+static void sizes_by_layer_get_their_flat_keys_back(void **state) {
+    (void)state;
+    char dir[PATH_ROOM], out[PATH_ROOM], path[PATH_ROOM];
+    Err err = {0};
+    synthetic(dir, &MOE);
+    json_t *c = json_read_file(path_join(path, dir, "config.json"), 1 << 20, &err),
+           *text = json_object_get(c, "text_config");
+    json_object_del(text, "global_head_dim");
+    json_object_del(text, "num_global_key_value_heads");
+    json_object_set_new(text, "per_layer_config",
+                        json_pack("{s:{s:i, s:i}}", "2", "head_dim", 64, "num_key_value_heads", 1));
+    assert_ok(json_write_file(path, c, &err), err);
+    json_decref(c);
+    export_as(dir, NULL, fresh(out), "q8", MLX_SHARD_BYTES);
+    c = json_read_file(path_join(path, out, "config.json"), 1 << 20, &err);
+    text = json_object_get(c, "text_config");
+    assert_int_equal(json_integer_value(json_object_get(text, "global_head_dim")), 64);
+    assert_int_equal(json_integer_value(json_object_get(text, "num_global_key_value_heads")), 1);
+    json_decref(c);
+}
+
 static void shards_hold_what_the_index_says(void **state) {
     (void)state;
     char dir[PATH_ROOM], out[PATH_ROOM], again[PATH_ROOM], path[PATH_ROOM];
@@ -282,6 +304,7 @@ int main(void) {
         cmocka_unit_test(a_flat_configuration_keeps_its_short_names),
         cmocka_unit_test(shards_hold_what_the_index_says),
         cmocka_unit_test(an_adapter_for_another_model_is_refused),
+        cmocka_unit_test(sizes_by_layer_get_their_flat_keys_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
