@@ -112,15 +112,11 @@ static const ExportFormat FORMATS[] = {
     {"hf", NULL, true, false, NULL, write_hf, NULL},
     {"mlx", MLX_OPTIONS, true, false, check_mlx, write_mlx, identity_mlx},
     {"target-hf", NULL, false, true, NULL, write_target_hf, NULL},
-<<<<<<< HEAD
-    {"target-mlx", MLX_OPTIONS, false, true, check_target_mlx, write_target_mlx, identity_mlx},
+    {"target-mlx", MLX_OPTIONS, false, true, check_target_mlx, write_target_mlx,
+     identity_target_mlx},
     {"gguf", GGUF_OPTIONS, true, false, export_gguf_check, export_gguf_write, export_gguf_identity},
     {"gguf-ik", GGUF_OPTIONS, true, false, export_gguf_check, export_gguf_ik_write,
      export_gguf_identity},
-=======
-    {"target-mlx", MLX_OPTIONS, false, true, check_target_mlx, write_target_mlx,
-     identity_target_mlx},
->>>>>>> mlxpair
     {"mtplx", "quality|speed|bf16", true, true, mtplx_check_option, mtplx_write, mtplx_identity},
 };
 
