@@ -143,7 +143,7 @@ const Field settings_fields[] = {
     INT("eval.audit_draws", eval.audit_draws, "1000", 0, MANY,
         "answers that audit draws with and without drafts, 0 = none"),
     STR("eval.drafter", eval.drafter, "", NULL,
-        "folder of a trained drafter for eval alone; empty: the best checkpoint"),
+        "folder or .gguf file of a trained drafter for eval alone; empty: the best checkpoint"),
     STR("eval.cost", eval.cost, "measure", NULL,
         "what a round costs: measure it here, none, or the JSON file of another device"),
     INT("eval.cost_context", eval.cost_context, "512", 1, 1 << 20,
