@@ -33,8 +33,9 @@ Assistant *drafter_open(const OpenTarget *t, const Settings *s, const char *dir,
 bool drafter_trained_path(const Settings *s, char out[PATH_ROOM], Err *err) {
     out[0] = '\0';
     if (s->eval.drafter[0] != '\0') {
-        if (!dir_exists(s->eval.drafter))
-            return err_set(err, ERR_USAGE, "eval.drafter: no folder %s", s->eval.drafter);
+        if (!weight_source_is(s->eval.drafter))
+            return err_set(err, ERR_USAGE, "eval.drafter: no folder nor a drafter's file: %s",
+                           s->eval.drafter);
         snprintf(out, PATH_ROOM, "%s", s->eval.drafter);
         return true;
     }

@@ -9,6 +9,7 @@
 #include "data/workspace.h"
 #include "infer/base/log.h"
 #include "infer/base/stage.h"
+#include "infer/model/weight_source.h"
 
 enum {
     GROUPS_OF_BATCH = 8
@@ -233,9 +234,11 @@ static bool regenerate_split(Work *w, json_t *all, Err *err) {
 static bool regenerate_run(const Cli *cli, Err *err) {
     const Settings *s = &cli->s;
     Work w = {.cli = cli, .s = s};
-    if (drafts(s) && !dir_exists(drafter_folder(s)))
-        return err_set(err, ERR_USAGE, "regenerate.drafter: no folder %s (none, stock or a folder)",
-                       drafter_folder(s));
+    if (drafts(s) && !weight_source_is(drafter_folder(s)))
+        return err_set(
+            err, ERR_USAGE,
+            "regenerate.drafter: no folder %s (none, stock, a folder or a drafter's file)",
+            drafter_folder(s));
     json_t *all = json_object();
     bool ok = identify_target(&w.model, s, err);
     for (int i = 0; i < SPLIT_COUNT && ok; i++) {

@@ -8,8 +8,8 @@
 
 #include "data/held_out.h"
 #include "eval/cost/recommend.h"
+#include "eval/count/quantmatrix.h"
 #include "eval/eval_parts.h"
-#include "eval/quant/quantmatrix.h"
 #include "eval/report/report.h"
 #include "infer/base/hash_cache.h"
 #include "infer/base/json.h"
@@ -215,8 +215,6 @@ static bool print_report(const Cli *cli, const json_t *report, Err *err) {
     if (cli->json) return json_print(report, err);
     acceptance_markdown(stdout, report, false);
     if (!recommendations_markdown(stdout, report, false, err)) return false;
-    const json_t *matrix = json_object_get(report, "quant_matrix");
-    if (matrix != NULL) quantmatrix_markdown(stdout, matrix);
     if (json_object_get(report, "paired") == NULL) print_hint(report);
     const json_t *audit = json_object_get(report, "audit");
     if (audit != NULL) audit_markdown(stdout, audit);
@@ -325,14 +323,17 @@ end:
 const Verb eval_verb = {
     .name = "eval",
     .summary = "tokens per target step of the stock and the trained drafter on held-out text",
-    .usage = "  draftsmith eval -c configs/demo.json                    the best checkpoint beside "
-             "the stock\n"
-             "  draftsmith eval -c configs/demo.json eval.drafter=DIR   another drafter, or none "
-             "yet: the stock alone\n"
-             "  draftsmith eval -c configs/demo.json eval.drafters=q8=DIR,q4=DIR   any number of "
-             "drafters beside them\n"
-             "  draftsmith eval ... regenerate.held_out=sampled regenerate.temperature=1   "
-             "sampled text, exact rejection sampling",
+    .usage =
+        "  draftsmith eval -c configs/demo.json                    the best checkpoint beside "
+        "the stock\n"
+        "  draftsmith eval -c configs/demo.json eval.drafter=DIR   another drafter, or none "
+        "yet: the stock alone\n"
+        "  draftsmith eval -c configs/demo.json eval.drafters=q8=DIR,q4=x.gguf   any number of "
+        "drafters beside them\n"
+        "  draftsmith eval -c configs/demo.json eval.imatrix=true eval.sensitivity=mlx,gguf   "
+        "what exporters quantise by\n"
+        "  draftsmith eval ... regenerate.held_out=sampled regenerate.temperature=1   "
+        "sampled text, exact rejection sampling",
     .run = eval_run,
     .stops = true,
 };

@@ -6,13 +6,14 @@
 #include "eval/eval_parts.h"
 #include "eval/quant/imatrix.h"
 #include "eval/quant/sensitivity_json.h"
+#include "eval/quant/target_sensitivity.h"
 #include "infer/base/hash_cache.h"
 #include "infer/base/json.h"
 #include "infer/base/log.h"
 #include "infer/base/stage.h"
 #include "infer/model/weight_source.h"
 
-enum { QUANT_ANCHORS = 512, QUANT_TOKENS = 4096, REPORT_LIMIT = 64 << 20 };
+enum { QUANT_ANCHORS = 512, QUANT_TOKENS = 4096, TARGET_TOKENS = 512, REPORT_LIMIT = 64 << 20 };
 
 static bool wants(const Settings *s, const char *what) {
     for (int i = 0; i < s->eval.sensitivity.n; i++)
@@ -45,6 +46,10 @@ static SensitivityOptions options(const Eval *e, MixFormat format, const Imatrix
                                 .pack_tokens = QUANT_TOKENS};
 }
 
+static TargetSensitivityOptions target_options(const Eval *e) {
+    return (TargetSensitivityOptions){.max_tokens = TARGET_TOKENS, .max_rows = e->rows};
+}
+
 size_t eval_quant_bytes(const Eval *e) {
     if (!eval_quant_wanted(e)) return 0;
     const SensitivityOptions o = options(e, MIX_GGUF, NULL);
@@ -53,7 +58,11 @@ size_t eval_quant_bytes(const Eval *e) {
     const Assistant *a = subject(e)->assistant;
     const size_t one = imatrix_collect_bytes(a, tc, &e->calibration.source, &im),
                  two = sensitivity_bytes(a, tc, &e->calibration.source, &o);
-    return one > two ? one : two;
+    const TargetSensitivityOptions to = target_options(e);
+    const size_t three = wants(e->s, "target")
+                             ? target_sensitivity_bytes(e->open.target, &e->calibration.source, &to)
+                             : 0;
+    return one > two ? (one > three ? one : three) : (two > three ? two : three);
 }
 
 static char *in_eval(char out[PATH_ROOM], const Eval *e, const char *name) {
@@ -156,7 +165,23 @@ static bool make_imatrix(Eval *e, bool overwrite, Err *err) {
 
 // --- sensitivity and mixture
 
-static json_t *measured(Eval *e, MixFormat format, const json_t *identity, Err *err) {
+static json_t *measured_target(Eval *e, Err *err) {
+    const TargetSensitivityOptions o = target_options(e);
+    const double start = now_s();
+    int n;
+    if (!eval_open(e, err)) return NULL;
+    TargetModuleSensitivity *m =
+        target_sensitivity(e->open.target, &e->calibration.source, &o, &n, err);
+    if (m == NULL) return NULL;
+    log_info("eval: %d modules of the target, %.1f s", n, now_s() - start);
+    json_t *report = target_sensitivity_json(e->open.target, m, n);
+    json_object_set_new(report, "target", json_string(e->open.fingerprint.hex));
+    json_object_set_new(report, "calibration", calibration_json(e));
+    free(m);
+    return report;
+}
+
+static json_t *measured_drafter(Eval *e, MixFormat format, const json_t *identity, Err *err) {
     char path[PATH_ROOM];
     Imatrix importance = {0};
     const bool weigh = format == MIX_GGUF && e->s->eval.imatrix;
@@ -171,31 +196,36 @@ static json_t *measured(Eval *e, MixFormat format, const json_t *identity, Err *
     if (s == NULL) return NULL;
     log_info("eval: %d modules in %s types, tau(%d) %.3f, %.1f s", s->n, mix_format_name(format),
              s->k, s->tau, now_s() - start);
-    json_t *o_ = sensitivity_json(s);
+    json_t *report = sensitivity_json(s);
     free(s);
-    json_object_set_new(o_, "drafter", drafter_json(e, identity));
-    json_object_set_new(o_, "calibration", calibration_json(e));
-    json_object_set_new(o_, "imatrix", json_boolean(weigh));
-    return o_;
+    json_object_set_new(report, "drafter", drafter_json(e, identity));
+    json_object_set_new(report, "calibration", calibration_json(e));
+    json_object_set_new(report, "imatrix", json_boolean(weigh));
+    return report;
 }
 
-// The report of a format: read where it is there for this identity, else measured and written.
-static json_t *sensitivity_report(Eval *e, MixFormat format, bool overwrite, Err *err) {
+static json_t *measured(Eval *e, const char *what, const json_t *identity, Err *err) {
+    if (strcmp(what, "target") == 0) return measured_target(e, err);
+    return measured_drafter(e, strcmp(what, "gguf") == 0 ? MIX_GGUF : MIX_MLX, identity, err);
+}
+
+// The report of "mlx", "gguf" or "target": read where it is there for this identity, else measured
+// and written.
+static json_t *sensitivity_report(Eval *e, const char *what, bool overwrite, Err *err) {
     char stage[PATH_ROOM], path[PATH_ROOM], name[64], importance[65] = "";
     Sha256 hash;
     json_t *report = NULL, *identity, *outputs = json_object();
-    snprintf(name, sizeof name, "sensitivity-%s.json", mix_format_name(format));
+    snprintf(name, sizeof name, "sensitivity-%s.json", what);
     in_eval(path, e, name);
-    if (format == MIX_GGUF && e->s->eval.imatrix) {
+    if (strcmp(what, "gguf") == 0 && e->s->eval.imatrix) {
         if (!sha256_file(&hash, in_eval(stage, e, "imatrix.dat"), err)) goto end;
         memcpy(importance, hash.hex, sizeof importance);
     }
-    snprintf(stage, sizeof stage, "%s/eval/sensitivity-%s.stage.json", e->s->output_dir,
-             mix_format_name(format));
+    snprintf(stage, sizeof stage, "%s/eval/sensitivity-%s.stage.json", e->s->output_dir, what);
     if ((identity = identity_of(e, name, importance, err)) == NULL) goto end;
     if (is_done(stage, identity, overwrite)) {
         report = json_read_file(path, REPORT_LIMIT, err);
-    } else if (stage_clear(stage, err) && (report = measured(e, format, identity, err)) != NULL) {
+    } else if (stage_clear(stage, err) && (report = measured(e, what, identity, err)) != NULL) {
         if (!json_write_file(path, report, err) || !stage_note_output(outputs, stage, name, err) ||
             !stage_publish_outputs(stage, identity, NULL, outputs, err)) {
             json_decref(report);
@@ -208,14 +238,18 @@ end:
     return report;
 }
 
-static bool make_mix(Eval *e, MixFormat format, bool overwrite, Err *err) {
+static bool make_mix(Eval *e, const char *what, bool overwrite, Err *err) {
     char path[PATH_ROOM], name[64];
-    const MixWish wish = {.method = e->s->eval.mix_method, .bpw = e->s->eval.mix_bpw};
-    json_t *report = sensitivity_report(e, format, overwrite, err);
+    const bool target = strcmp(what, "target") == 0; // KL is all that there is of one
+    const MixWish wish = {.method = target ? "optiq" : e->s->eval.mix_method,
+                          .bpw = e->s->eval.mix_bpw};
+    json_t *report = sensitivity_report(e, what, overwrite, err);
     Mix *m = report != NULL ? mix_of_sensitivity(report, &wish, err) : NULL;
-    const char *sha =
-        json_string_value(json_object_get(json_object_get(report, "drafter"), "sha256"));
-    snprintf(name, sizeof name, "mix-%s.json", mix_format_name(format));
+    const json_t *subject_sha = target
+                                    ? json_object_get(report, "target")
+                                    : json_object_get(json_object_get(report, "drafter"), "sha256");
+    const char *sha = json_string_value(subject_sha);
+    snprintf(name, sizeof name, "mix-%s.json", what);
     if (m != NULL && sha != NULL) snprintf(m->weights, sizeof m->weights, "%.64s", sha);
     const bool ok = m != NULL && mix_write(in_eval(path, e, name), m, err);
     if (ok)
@@ -228,6 +262,8 @@ static bool make_mix(Eval *e, MixFormat format, bool overwrite, Err *err) {
 
 bool eval_quant(Eval *e, bool overwrite, Err *err) {
     if (e->s->eval.imatrix && !make_imatrix(e, overwrite, err)) return false;
-    if (wants(e->s, "mlx") && !make_mix(e, MIX_MLX, overwrite, err)) return false;
-    return !wants(e->s, "gguf") || make_mix(e, MIX_GGUF, overwrite, err);
+    static const char *const what[] = {"mlx", "gguf", "target"};
+    for (int i = 0; i < 3; i++)
+        if (wants(e->s, what[i]) && !make_mix(e, what[i], overwrite, err)) return false;
+    return true;
 }

@@ -2,11 +2,13 @@
 # tests/clients.sh - exported files in the programs that users load them in. Not part of check: it
 # needs their interpreters and builds.
 #
-# CLIENTS=DIR PYTHON=python3 [LLAMA_SERVER=llama-server LLAMA_CONVERT=convert_hf_to_gguf.py]
-#     [RUN=runs/demo] [DRAFTSMITH=./draftsmith] [TYPES="BF16 Q8_0 ..."] tests/clients.sh
+# CLIENTS=DIR PYTHON=python3 [LLAMA_QUANTIZE=llama-quantize] [LLAMA_SERVER=llama-server
+#     LLAMA_CONVERT=convert_hf_to_gguf.py] [RUN=runs/demo] [DRAFTSMITH=./draftsmith]
+#     [TYPES="BF16 Q8_0 ..."] tests/clients.sh
 # CLIENTS holds load_gguf.py (PYTHON has the gguf package) and run_llama.sh. RUN is a finished run:
 # its drafter is exported into a folder of its own, in every type and both dialects, and each file
-# is loaded. With LLAMA_SERVER and LLAMA_CONVERT the merged target is converted by llama.cpp's own
+# is loaded. With LLAMA_QUANTIZE every type that it knows is made from our BF16 file and compared with
+# ours byte for byte. With LLAMA_SERVER and LLAMA_CONVERT the merged target is converted by llama.cpp's own
 # converter, and each file drafts for it there: greedy text must be that without a drafter.
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -58,6 +60,34 @@ for type in $types; do
 done
 load gguf-MXFP4_MOE MXFP4_MOE MXFP4_MOE
 load gguf-Q4_K_M-head4 Q4_K_M-head4 ''
+
+same_bytes() { # OURS THEIRS: every tensor, type and data
+    "$python" - "$1" "$2" <<'PY'
+import sys
+import gguf
+import numpy as np
+ours, theirs = ({t.name: t for t in gguf.GGUFReader(f).tensors} for f in sys.argv[1:3])
+bad = sorted(set(ours) ^ set(theirs))
+total = 0
+for name in set(ours) & set(theirs):
+    a, b = ours[name], theirs[name]
+    total += a.data.nbytes
+    if a.tensor_type != b.tensor_type or not np.array_equal(a.data.view(np.uint8), b.data.view(np.uint8)):
+        bad.append(name)
+print(f"{total} bytes compared, {len(bad)} tensors differ {bad[:4]}")
+sys.exit(bool(bad))
+PY
+}
+if [ -n "${LLAMA_QUANTIZE:-}" ]; then
+    for type in $types; do
+        case $type in BF16 | MXFP4) continue ;; esac
+        "$LLAMA_QUANTIZE" "$work/run/export/gguf-all/mtp-drafter-BF16.gguf" "$work/theirs.gguf" "$type" 1 >/dev/null 2>&1
+        out=$(same_bytes "$work/run/export/gguf-all/mtp-drafter-$type.gguf" "$work/theirs.gguf" 2>&1)
+        verdict "llama-quantize $type" $? "$out"
+    done
+else
+    skip 'no LLAMA_QUANTIZE: bytes are not compared'
+fi
 
 if [ -z "${LLAMA_SERVER:-}" ] || [ -z "${LLAMA_CONVERT:-}" ]; then
     skip 'no LLAMA_SERVER and LLAMA_CONVERT: nothing drafts in llama.cpp'

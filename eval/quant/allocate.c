@@ -177,6 +177,30 @@ void allocate_optiq(const Component *c, int n, const OptiqRules *r, int *width) 
 
 // --- lost tokens per byte
 
+static bool is_noisy(const Component *c, int w) {
+    return c->se[w] > 0.0 && isfinite(c->se[w]) && isfinite(c->kl[w]);
+}
+
+void expected_loss(const Component *c, int n, double (*loss)[ALLOCATE_WIDTHS]) {
+    double both = 0.0, squares = 0.0;
+    for (int i = 0; i < n; i++)
+        for (int w = 0; w < c[i].widths; w++) {
+            if (!is_noisy(&c[i], w)) continue;
+            const double weight = 1.0 / (c[i].se[w] * c[i].se[w]);
+            both += weight * c[i].kl[w] * c[i].lost[w];
+            squares += weight * c[i].kl[w] * c[i].kl[w];
+        }
+    const double slope = squares > 0.0 ? fmax(both / squares, 0.0) : 0.0;
+    for (int i = 0; i < n; i++)
+        for (int w = 0; w < c[i].widths; w++) {
+            loss[i][w] = c[i].lost[w];
+            if (!is_noisy(&c[i], w)) continue;
+            const double said = slope * c[i].kl[w], trust = said * said,
+                         noise = c[i].se[w] * c[i].se[w];
+            loss[i][w] = (trust * c[i].lost[w] + noise * said) / (trust + noise);
+        }
+}
+
 // Non-increasing and never below 0: neighbours that are not are averaged.
 static void monotone(double *x, int n) {
     double mean[ALLOCATE_WIDTHS];
@@ -236,10 +260,10 @@ static void spend(const Component *c, int n, double (*loss)[ALLOCATE_WIDTHS], in
 void allocate_tokens(const Component *c, int n, int64_t bytes, int *width) {
     double(*loss)[ALLOCATE_WIDTHS] = calloc((size_t)n + 1, sizeof *loss);
     CHECK_MEMORY(loss);
+    expected_loss(c, n, loss);
     for (int i = 0; i < n; i++) {
         CHECK(c[i].widths >= 1 && c[i].widths <= ALLOCATE_WIDTHS);
         width[i] = 0;
-        memcpy(loss[i], c[i].lost, sizeof loss[i]);
         monotone(loss[i], c[i].widths);
     }
     spend(c, n, loss, bytes, width);

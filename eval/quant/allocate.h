@@ -15,6 +15,7 @@ typedef struct {
     int64_t bytes[ALLOCATE_WIDTHS]; // all that is stored
     double kl[ALLOCATE_WIDTHS];     // NaN: not measured
     double lost[ALLOCATE_WIDTHS];   // tokens per step
+    double se[ALLOCATE_WIDTHS];     // standard error of that; NaN or 0: none known, taken as it is
 } Component;
 
 // The greedy knapsack of mlx-optiq (spec export-formats E2): from the smallest width up, by KL won
@@ -29,10 +30,15 @@ static const OptiqRules OPTIQ_RULES = {.target_bpw = 5.0, .floor = 2, .protect =
 // width (n): the number of each component's width.
 void allocate_optiq(const Component *c, int n, const OptiqRules *r, int *width);
 
-// Lost tokens per step won per byte, within `bytes`: what is lost is made non-increasing in the
-// width (measured on finite text, it need not be), and steps are those of its lower hull, so that a
-// width that wins little is passed over for the next one. What room is left goes by KL per byte.
+// Lost tokens per step won per byte, within `bytes`. What is lost is taken as expected_loss() has
+// it and made non-increasing in the width; steps are those of its lower hull, so that a width that
+// wins little is passed over for the next one. What room is left goes by KL per byte.
 void allocate_tokens(const Component *c, int n, int64_t bytes, int *width);
+
+// What each component is expected to lose at each width: the measured loss l and, where noise hides
+// it, what its KL says. The KL predicts b * kl, b fitted over all of them by weighted least squares
+// (not below 0), wrong by about as much as it is: l is weighed by (b kl)^2, the prediction by se^2.
+void expected_loss(const Component *c, int n, double (*loss)[ALLOCATE_WIDTHS]);
 
 double allocation_bpw(const Component *c, int n, const int *width);
 int64_t allocation_bytes(const Component *c, int n, const int *width);

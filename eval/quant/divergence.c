@@ -4,14 +4,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "eval/quant/row_kl.h"
+
 enum { LOGIT_BYTES = 128 << 20 }; // of both heads' logits
 
 // Device tensors; logits of whole rows, so that one tile holds a distribution.
 typedef struct {
     StepActs acts;
     Tensor y[1 + DIVERGENCE_MAX]; // (K * max, H): of the drafter, of every variant
-    Tensor z[2], lse, psum;       // (block, V) twice, (block, 2)
-    Tensor stat, row;             // F64 (block, 4), I32 (1, block)
+    RowKl kl;
 } Room;
 
 struct Divergence {
@@ -20,7 +21,7 @@ struct Divergence {
     int64_t max_anchors, block;
     void *memory;
     Room r;
-    double *stat; // host (block, 4)
+    double *row; // (block): KL of the rows at hand
     // A run
     const Assistant *a, *const *variant;
     Walk *walk;
@@ -29,21 +30,12 @@ struct Divergence {
     Tensor into;       // y of the rollout at hand
 };
 
-static int64_t block_rows(const Assistant *a, int K, int64_t max_anchors) {
-    const int64_t fit = LOGIT_BYTES / 8 / a->cfg.text.vocab, all = K * max_anchors;
-    return fit < 1 ? 1 : fit < all ? fit : all;
-}
-
 static void take_room(const Assistant *a, int K, int64_t max_anchors, Room *r, Arena *arena) {
-    const int64_t block = block_rows(a, K, max_anchors), V = a->cfg.text.vocab;
+    const int64_t V = a->cfg.text.vocab, block = row_kl_rows(V, K * max_anchors, LOGIT_BYTES);
     assistant_acts_take(a, &r->acts, max_anchors, false, arena);
     for (int i = 0; i <= DIVERGENCE_MAX; i++)
         r->y[i] = tensor_take(arena, a->dtype, K * max_anchors, a->cfg.text.hidden);
-    for (int i = 0; i < 2; i++) r->z[i] = tensor_take(arena, DT_F32, block, V);
-    r->lse = tensor_take(arena, DT_F32, block, 2);
-    r->psum = tensor_take(arena, DT_F64, block, 2);
-    r->stat = tensor_take(arena, DT_F64, block, 4);
-    r->row = tensor_take(arena, DT_I32, 1, block);
+    row_kl_take(&r->kl, block, V, arena);
 }
 
 size_t divergence_bytes(const Assistant *a, int K, int64_t max_anchors) {
@@ -54,32 +46,22 @@ size_t divergence_bytes(const Assistant *a, int K, int64_t max_anchors) {
     return plan.peak;
 }
 
-static bool number_rows(Divergence *d, Err *err) {
-    int32_t *row = malloc((size_t)d->block * sizeof *row);
-    CHECK_MEMORY(row);
-    for (int64_t i = 0; i < d->block; i++) row[i] = (int32_t)i;
-    dev_upload(d->dev, d->r.row, row);
-    const bool ok = dev_sync(d->dev, err);
-    free(row);
-    return ok;
-}
-
 Divergence *divergence_open(const Assistant *a, int K, int64_t max_anchors, Err *err) {
     const size_t bytes = divergence_bytes(a, K, max_anchors);
     Divergence *d = calloc(1, sizeof *d);
     CHECK_MEMORY(d);
-    *d = (Divergence){
-        .dev = a->dev, .K = K, .max_anchors = max_anchors, .block = block_rows(a, K, max_anchors)};
-    d->stat = malloc((size_t)d->block * 4 * sizeof *d->stat);
+    *d = (Divergence){.dev = a->dev, .K = K, .max_anchors = max_anchors};
     d->rows = calloc((size_t)K, sizeof *d->rows);
-    CHECK_MEMORY(d->stat);
     CHECK_MEMORY(d->rows);
-    if ((d->memory = dev_alloc(a->dev, bytes, err)) != NULL) {
-        Arena arena;
-        arena_open(&arena, d->memory, bytes);
-        take_room(a, K, max_anchors, &d->r, &arena);
-        if (number_rows(d, err)) return d;
-    }
+    if ((d->memory = dev_alloc(a->dev, bytes, err)) == NULL) goto fail;
+    Arena arena;
+    arena_open(&arena, d->memory, bytes);
+    take_room(a, K, max_anchors, &d->r, &arena);
+    d->block = d->r.kl.rows;
+    d->row = malloc((size_t)d->block * sizeof *d->row);
+    CHECK_MEMORY(d->row);
+    if (row_kl_open(&d->r.kl, a->dev, err)) return d;
+fail:
     divergence_close(d);
     return NULL;
 }
@@ -87,7 +69,8 @@ Divergence *divergence_open(const Assistant *a, int K, int64_t max_anchors, Err 
 void divergence_close(Divergence *d) {
     if (d == NULL) return;
     if (d->memory != NULL) dev_free(d->dev, d->memory);
-    free(d->stat);
+    row_kl_close(&d->r.kl);
+    free(d->row);
     free(d->rows);
     free(d);
 }
@@ -115,34 +98,14 @@ static bool roll(Divergence *d, const Assistant *a, const WalkChunk *c, Tensor i
     return walk_roll(d->walk, a, c, &acts, keep_step, d, err);
 }
 
-// p of the drafter for n rows of y.
-static Tensor teacher_rows(const Divergence *d, int64_t first, int64_t n) {
-    const Tensor z = tensor_rows(d->r.z[0], 0, n), lse = tensor_rows(d->r.lse, 0, n);
-    op_matmul_nt(d->dev, z, tensor_rows(d->r.y[0], first, n), d->a->w.table, 0.0f);
-    op_lse_tile(d->dev, lse, NO_TENSOR, NO_TENSOR, z, 0.0f, 1.0f, 0);
-    op_prob_tile(d->dev, z, tensor_rows(d->r.psum, 0, n), z, lse, 0.0f, 1.0f);
-    return z;
-}
-
-// Variant v against p for n rows from `first` on.
-static bool compare_rows(Divergence *d, int v, Tensor p, const uint8_t *valid, int64_t first,
+// Variant v against the drafter for n rows from `first` on.
+static bool compare_rows(Divergence *d, int v, const uint8_t *valid, int64_t first, int64_t n,
                          int64_t rows, Err *err) {
-    const int64_t n = p.rows;
-    const Tensor z = tensor_rows(d->r.z[1], 0, n), lse = tensor_rows(d->r.lse, 0, n),
-                 stat = tensor_rows(d->r.stat, 0, n);
-    const LossArgs args = {.p = p,
-                           .psum = tensor_rows(d->r.psum, 0, n),
-                           .trow = tensor_cols(d->r.row, 0, n),
-                           .kind = LOSS_FKL,
-                           .temp = 1.0f,
-                           .parts = LOSS_STATS};
-    op_matmul_nt(d->dev, z, tensor_rows(d->r.y[1 + v], first, n), d->variant[v]->w.table, 0.0f);
-    op_lse_tile(d->dev, lse, NO_TENSOR, NO_TENSOR, z, 0.0f, 1.0f, 0);
-    op_loss_tile(d->dev, stat, NO_TENSOR, z, lse, &args, 0);
-    dev_download(d->dev, d->stat, stat);
-    if (!dev_sync(d->dev, err)) return false;
+    op_matmul_nt(d->dev, tensor_rows(d->r.kl.z[1], 0, n), tensor_rows(d->r.y[1 + v], first, n),
+                 d->variant[v]->w.table, 0.0f);
+    if (!row_kl_student(&d->r.kl, n, d->row, err)) return false;
     for (int64_t i = 0; i < n; i++)
-        if (valid[first + i]) d->kl[v * d->K + (first + i) / rows] += d->stat[4 * i];
+        if (valid[first + i]) d->kl[v * d->K + (first + i) / rows] += d->row[i];
     return true;
 }
 
@@ -153,9 +116,12 @@ static bool compare_chunk(void *ctx, const WalkChunk *c, Err *err) {
     for (int v = -1; v < d->n; v++)
         if (!roll(d, v < 0 ? d->a : d->variant[v], c, d->r.y[1 + v], err)) return false;
     for (int64_t at = 0; at < all; at += d->block) {
-        const Tensor p = teacher_rows(d, at, all - at < d->block ? all - at : d->block);
+        const int64_t n = all - at < d->block ? all - at : d->block;
+        op_matmul_nt(d->dev, tensor_rows(d->r.kl.z[0], 0, n), tensor_rows(d->r.y[0], at, n),
+                     d->a->w.table, 0.0f);
+        row_kl_teacher(&d->r.kl, n);
         for (int v = 0; v < d->n; v++)
-            if (!compare_rows(d, v, p, c->valid, at, c->rows, err)) return false;
+            if (!compare_rows(d, v, c->valid, at, n, c->rows, err)) return false;
     }
     return true;
 }

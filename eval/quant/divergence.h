@@ -2,7 +2,7 @@
 #ifndef EVAL_DIVERGENCE_H
 #define EVAL_DIVERGENCE_H
 
-#include "eval/quant/walk.h"
+#include "eval/quant/step_walk.h"
 
 enum { DIVERGENCE_MAX = 8 }; // variants of one run
 

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "eval/quant/walk.h"
+#include "eval/quant/step_walk.h"
 #include "infer/base/cores.h"
 #include "infer/model/gguf_names.h"
 

@@ -3,6 +3,7 @@
 #include "eval/quant/sensitivity.h"
 
 #include <fnmatch.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,7 @@
 #include "eval/quant/divergence.h"
 #include "eval/quant/imatrix.h"
 #include "eval/quant/variant.h"
+#include "infer/base/cli.h"
 #include "infer/base/log.h"
 
 enum { KL_EVERY = 4 }; // of the anchors: a KL is far less noisy than a count of tokens
@@ -23,6 +25,7 @@ typedef struct {
     Measurer *measurer;
     Walk *walk;
     Divergence *divergence;
+    StepCount *base;    // (sequences): of the drafter itself at k
     Measured *counts;   // (ROUNDTRIP_TYPES, sequences)
     MeasuredPool *pool; // (ROUNDTRIP_TYPES)
     Variant variant[ROUNDTRIP_TYPES];
@@ -63,6 +66,7 @@ static void close_work(Work *w) {
     divergence_close(w->divergence);
     walk_close(w->walk);
     measurer_close(w->measurer);
+    free(w->base);
     free(w->counts);
     free(w->pool);
 }
@@ -77,25 +81,49 @@ static bool open_measurer(Work *w, const TargetConfig *tc, const SeqSource *src,
     w->sequences = src->count;
     w->counts = calloc((size_t)(n * src->count) + 1, sizeof *w->counts);
     w->pool = calloc((size_t)n, sizeof *w->pool);
-    if (w->counts == NULL || w->pool == NULL)
+    w->base = calloc((size_t)src->count + 1, sizeof *w->base);
+    if (w->counts == NULL || w->pool == NULL || w->base == NULL)
         return err_set(err, ERR_FAILED, "no memory for %lld sequences", (long long)src->count);
     bool ok = (w->measurer = measurer_open(w->a, tc, src, &m, err)) != NULL;
     for (int i = 1; ok && i < n; i++) ok = measurer_add(w->measurer, w->a, err);
     return ok;
 }
 
-// tau(k) over the walk, and 1 + the mean accepted drafts of all anchors.
-static bool count(Work *w, const Assistant *const *a, int n, double *tau, double *all, Err *err) {
+static StepCount counted(const Work *w, int i, int64_t seq) {
+    return w->counts[i * w->sequences + seq].k[w->rule][w->head][w->opt->k];
+}
+
+// tau(k) of n drafters.
+static bool count(Work *w, const Assistant *const *a, int n, double *tau, Err *err) {
     MeasureTask task[ROUNDTRIP_TYPES] = {0};
-    const int k = w->opt->k;
     for (int i = 0; i < n; i++)
         task[i] = (MeasureTask){a[i], w->counts + i * w->sequences, &w->pool[i]};
     if (!measurer_run_all(w->measurer, task, n, err)) return false;
-    for (int i = 0; i < n; i++) {
-        tau[i] = acceptance_tau(&w->pool[i].k[w->rule][w->head][k]);
-        all[i] = biased_uniform_anchors(&w->pool[i].all[w->rule][w->head], k);
-    }
+    for (int i = 0; i < n; i++) tau[i] = acceptance_tau(&w->pool[i].k[w->rule][w->head][w->opt->k]);
     return true;
+}
+
+static bool count_base(Work *w, double *tau, Err *err) {
+    if (!count(w, &w->a, 1, tau, err)) return false;
+    for (int64_t i = 0; i < w->sequences; i++) w->base[i] = counted(w, 0, i);
+    return true;
+}
+
+// Of tau's change: tokens are the same, so it is (tokens / rounds^2) times that of the rounds,
+// whose changes differ by sequence. At least what one round makes: no change seen is not none.
+static double error_of(const Work *w, int i) {
+    double tokens = 0.0, rounds = 0.0, sum = 0.0, squares = 0.0;
+    const double n = (double)w->sequences;
+    for (int64_t s = 0; s < w->sequences; s++) {
+        const StepCount now = counted(w, i, s);
+        const double change = now.rounds - w->base[s].rounds;
+        tokens += now.tokens;
+        rounds += now.rounds;
+        sum += change;
+        squares += change * change;
+    }
+    const double variance = n > 1 ? n / (n - 1) * fmax(squares - sum * sum / n, 0.0) : 0.0;
+    return tokens / (rounds * rounds) * fmax(sqrt(variance), 1.0);
 }
 
 static void put_reach(double *reach, const Work *w) {
@@ -107,8 +135,8 @@ static void put_reach(double *reach, const Work *w) {
 bool measure_reach(double *reach, const Assistant *a, const TargetConfig *tc, const SeqSource *src,
                    const SensitivityOptions *opt, Err *err) {
     Work w = {.a = a, .opt = opt};
-    double tau, all;
-    const bool ok = open_measurer(&w, tc, src, 1, err) && count(&w, &a, 1, &tau, &all, err);
+    double tau;
+    const bool ok = open_measurer(&w, tc, src, 1, err) && count_base(&w, &tau, err);
     if (ok) put_reach(reach, &w);
     close_work(&w);
     return ok;
@@ -133,7 +161,7 @@ static const float *importance_of(const Work *w, const char *key, int64_t cols) 
 static bool measure_module(Work *w, const Sensitivity *s, ModuleSensitivity *m, int param,
                            const AssistantParam *p, Err *err) {
     const Assistant *list[ROUNDTRIP_TYPES];
-    double kl[ROUNDTRIP_TYPES * DRAFT_MAX], tau[ROUNDTRIP_TYPES], all[ROUNDTRIP_TYPES];
+    double kl[ROUNDTRIP_TYPES * DRAFT_MAX], tau[ROUNDTRIP_TYPES];
     const float *importance = importance_of(w, p->name, p->tensor->cols);
     for (int i = 0; i < m->widths; i++) {
         if (!variant_open(&w->variant[i], w->a, param, &m->type[i], importance, err)) return false;
@@ -141,12 +169,12 @@ static bool measure_module(Work *w, const Sensitivity *s, ModuleSensitivity *m, 
         list[i] = &w->variant[i].a;
     }
     if (!divergence_run(w->divergence, w->walk, w->a, list, m->widths, kl, err) ||
-        !count(w, list, m->widths, tau, all, err))
+        !count(w, list, m->widths, tau, err))
         return false;
     for (int i = 0; i < m->widths; i++) {
         m->kl[i] = divergence_mean(kl + i * s->k, s->reach, s->k);
         m->lost[i] = s->tau - tau[i];
-        m->lost_all[i] = s->all - all[i];
+        m->se[i] = error_of(w, i);
     }
     close_variants(w);
     return true;
@@ -181,6 +209,7 @@ static bool measure_all(Work *w, Sensitivity *s, Err *err) {
                      (long long)m->cols);
             continue;
         }
+        if (stop_requested()) return err_set(err, ERR_STOPPED, "stopped");
         if (!measure_module(w, s, m, i, &p[i], err)) return false;
         tell(m);
         s->n++;
@@ -195,8 +224,7 @@ Sensitivity *sensitivity_measure(const Assistant *a, const TargetConfig *tc, con
     CHECK_MEMORY(s);
     CHECK(opt->k >= 1 && opt->k <= DRAFT_MAX);
     *s = (Sensitivity){.format = opt->format, .k = opt->k, .head = head_of(a, opt->format)};
-    bool ok =
-        open_measurer(&w, tc, src, ROUNDTRIP_TYPES, err) && count(&w, &a, 1, &s->tau, &s->all, err);
+    bool ok = open_measurer(&w, tc, src, ROUNDTRIP_TYPES, err) && count_base(&w, &s->tau, err);
     if (ok) put_reach(s->reach, &w);
     ok = ok && (w.walk = walk_open(a, tc, src, opt->k, opt->max_anchors, KL_EVERY, err)) != NULL &&
          (w.divergence = divergence_open(a, opt->k, opt->max_anchors, err)) != NULL &&

@@ -26,9 +26,7 @@ typedef struct {
     MixType type[ROUNDTRIP_TYPES];
     double kl[ROUNDTRIP_TYPES];   // mean over the steps, by how likely each is reached
     double lost[ROUNDTRIP_TYPES]; // tau(k) of the drafter less that with the module in this type
-    // The same of 1 + the accepted drafts of every anchor, whether decoding begins a round there or
-    // not: several times as many rounds, so less noise.
-    double lost_all[ROUNDTRIP_TYPES];
+    double se[ROUNDTRIP_TYPES];   // standard error of that, over the sequences
 } ModuleSensitivity;
 
 typedef struct {

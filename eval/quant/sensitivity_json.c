@@ -8,6 +8,8 @@
 #include "eval/quant/allocate.h"
 #include "infer/base/json.h"
 
+enum { OTHERS_MAX = 4 }; // modules that are named without having been measured
+
 // {TYPE: value} of every width of a module.
 static json_t *by_type(const ModuleSensitivity *m, const double *value) {
     json_t *o = json_object();
@@ -33,18 +35,18 @@ static json_t *module_json(const ModuleSensitivity *m) {
     return json_pack("{ss so sI s{s[II] so so so}}", "layer_name", m->module, "sensitivities",
                      by_type(m, m->kl), "param_count", (json_int_t)(m->rows * m->cols), "metadata",
                      "shape", (json_int_t)m->rows, (json_int_t)m->cols, "lost_tokens",
-                     by_type(m, m->lost), "lost_tokens_all_anchors", by_type(m, m->lost_all),
-                     "bytes", bytes_by_type(m));
+                     by_type(m, m->lost), "lost_tokens_se", by_type(m, m->se), "bytes",
+                     bytes_by_type(m));
 }
 
 json_t *sensitivity_json(const Sensitivity *s) {
     json_t *reach = json_array(), *layers = json_array();
     for (int j = 0; j < s->k; j++) json_array_append_new(reach, json_real(s->reach[j]));
     for (int i = 0; i < s->n; i++) json_array_append_new(layers, module_json(&s->module[i]));
-    json_t *o = json_pack("{ss ss ss si ss sf sf so so}", "kind", "sensitivity", "model",
-                          "assistant", "format", mix_format_name(s->format), "k", s->k, "head",
-                          s->head == HEAD_CENTROID ? "centroid" : "dense", "tau", s->tau,
-                          "tau_all_anchors", s->all, "reach", reach, "layers", layers);
+    json_t *o = json_pack("{ss ss ss si ss sf so so}", "kind", "sensitivity", "model", "assistant",
+                          "format", mix_format_name(s->format), "k", s->k, "head",
+                          s->head == HEAD_CENTROID ? "centroid" : "dense", "tau", s->tau, "reach",
+                          reach, "layers", layers);
     CHECK_MEMORY(o);
     return o;
 }
@@ -53,7 +55,6 @@ json_t *sensitivity_json(const Sensitivity *s) {
 typedef struct {
     Component c;
     MixType type[ALLOCATE_WIDTHS];
-    double tokens[ALLOCATE_WIDTHS]; // lost by the walk, where c.lost is of all anchors
 } Row;
 
 static bool type_named(MixType *t, MixFormat format, const char *name) {
@@ -91,8 +92,8 @@ static bool read_width(Row *one, const json_t *layer, const char *name, MixForma
     one->c.bits[0] =
         format == MIX_MLX ? one->type[0].mlx.bits : 8.0 * (double)one->c.bytes[0] / (double)params;
     one->c.kl[0] = value_of(json_object_get(layer, "sensitivities"), name);
-    one->c.lost[0] = value_of(json_object_get(meta, "lost_tokens_all_anchors"), name);
-    one->tokens[0] = value_of(json_object_get(meta, "lost_tokens"), name);
+    one->c.lost[0] = value_of(json_object_get(meta, "lost_tokens"), name);
+    one->c.se[0] = value_of(json_object_get(meta, "lost_tokens_se"), name);
     return true;
 }
 
@@ -122,7 +123,7 @@ static bool read_row(Row *row, const json_t *layer, MixFormat format, Err *err) 
         row->c.bytes[i] = one[i].c.bytes[0];
         row->c.kl[i] = one[i].c.kl[0];
         row->c.lost[i] = one[i].c.lost[0];
-        row->tokens[i] = one[i].tokens[0];
+        row->c.se[i] = one[i].c.se[0];
         if (i > 0 &&
             (row->c.bytes[i] == row->c.bytes[i - 1] || row->c.bits[i] <= row->c.bits[i - 1]))
             return err_set(err, ERR_INPUT, "%s: two types of one size", row->c.name);
@@ -155,29 +156,43 @@ static bool grant(const Component *c, int n, bool target, const MixWish *wish, i
     return true;
 }
 
-// What is chosen of every row. A drafter with centroids keeps its table and them in bf16 (MLX).
-static Mix *mix_of(const Row *row, const Component *c, const int *width, int n, MixFormat format,
-                   bool keep_head) {
+static void name_more(Mix *m, const char *module, MixType type) {
+    MixModule *to = &m->module[m->n++];
+    *to = (MixModule){.type = type, .kl = NAN, .lost = NAN};
+    snprintf(to->module, sizeof to->module, "%s", module);
+}
+
+// Modules that are not measured. A drafter with centroids keeps its table and them in bf16 (MLX);
+// the embeddings of a target get the largest width (mlx-optiq).
+static void name_others(Mix *m, bool keep_head, const json_t *embeddings, const MixType *widest) {
+    size_t i;
+    json_t *name;
+    if (keep_head) {
+        name_more(m, "masked_embedding.centroids", mix_mlx(16, 64));
+        name_more(m, "model.embed_tokens", mix_mlx(16, 64));
+    }
+    json_array_foreach(embeddings, i, name) {
+        if (i < OTHERS_MAX && json_is_string(name)) name_more(m, json_string_value(name), *widest);
+    }
+}
+
+// What is chosen of every row.
+static Mix *mix_of(const Row *row, const Component *c, const int *width, int n, MixFormat format) {
     Mix *m = calloc(1, sizeof *m);
     CHECK_MEMORY(m);
     m->format = format;
-    m->module = calloc((size_t)n + 2, sizeof *m->module);
+    m->module = calloc((size_t)n + OTHERS_MAX, sizeof *m->module);
     CHECK_MEMORY(m->module);
     for (int i = 0; i < n; i++) {
         MixModule *to = &m->module[m->n++];
         const int w = width[i];
-        *to = (MixModule){.type = row[i].type[w], .kl = c[i].kl[w], .lost = row[i].tokens[w]};
+        *to = (MixModule){.type = row[i].type[w], .kl = c[i].kl[w], .lost = c[i].lost[w]};
         strncpy(to->module, c[i].name, sizeof to->module - 1);
         m->high += w == c[i].widths - 1;
         m->low += w == 0;
     }
     m->bytes = allocation_bytes(c, n, width);
     m->achieved_bpw = allocation_bpw(c, n, width);
-    for (int i = 0; keep_head && i < 2; i++) {
-        MixModule *to = &m->module[m->n++];
-        *to = (MixModule){.type = mix_mlx(16, 64), .kl = NAN, .lost = NAN};
-        strcpy(to->module, i == 0 ? "masked_embedding.centroids" : "model.embed_tokens");
-    }
     return m;
 }
 
@@ -203,8 +218,11 @@ static Mix *make(const json_t *report, MixFormat format, const MixWish *wish, Er
         params += (double)c[i].params;
     }
     if (ok && grant(c, n, target, wish, width, err)) {
-        m = mix_of(row, c, width, n, format, centroid && format == MIX_MLX);
+        m = mix_of(row, c, width, n, format);
         m->target = target;
+        name_others(m, centroid && format == MIX_MLX && !target,
+                    target ? json_object_get(report, "embeddings") : NULL,
+                    &row[0].type[row[0].c.widths - 1]);
         m->target_bpw = wish->bpw;
         m->bits_per_weight = 8.0 * (double)m->bytes / params;
         if (strcmp(wish->method, "tokens") == 0) m->achieved_bpw = m->bits_per_weight;

@@ -1,11 +1,11 @@
 // eval/quant/sensitivity_json.h - what was measured of every module, as a file, and the mixture
 // that follows from it.
 //
-// {"kind": "sensitivity", "model", "format", "k", "head", "tau", "tau_all_anchors", "reach": [..],
+// {"kind": "sensitivity", "model", "format", "k", "head", "tau", "reach": [..],
 //  "layers": [{"layer_name", "sensitivities": {TYPE: KL, ..}, "param_count", "metadata": {"shape",
-//  "lost_tokens": {TYPE: x}, "lost_tokens_all_anchors": {..}, "bytes": {..}}}, ..]}: layers in the
+//  "lost_tokens": {TYPE: x}, "lost_tokens_se": {..}, "bytes": {..}}}, ..]}: layers in the
 // form of mlx-optiq's checkpoint of sensitivities. TYPE: "4" bits of MLX, "Q4_K" of ggml. Of a
-// target the lost tokens are absent.
+// target the lost tokens are absent. se: standard error over the sequences.
 #ifndef EVAL_SENSITIVITY_JSON_H
 #define EVAL_SENSITIVITY_JSON_H
 

@@ -57,16 +57,14 @@ static bool put_sampling(GgufWriter *w, const json_t *generation, Err *err) {
 }
 
 static void put_base_model(GgufWriter *w, const char *base) {
-    char name[256], url[320];
+    char name[256];
     const char *slash = strchr(base, '/');
     if (base[0] == '\0') return;
     gguf_put_u32(w, "general.base_model.count", 1);
     gguf_put_string(w, "general.base_model.0.name", slash ? slash + 1 : base);
     if (slash == NULL) return;
     snprintf(name, sizeof name, "%.*s", slash - base > 200 ? 200 : (int)(slash - base), base);
-    snprintf(url, sizeof url, "https://huggingface.co/%.250s", base);
     gguf_put_string(w, "general.base_model.0.organization", name);
-    gguf_put_string(w, "general.base_model.0.repo_url", url);
 }
 
 static void put_texts(GgufWriter *w, const char *key, const char *const *text, int n) {

@@ -168,6 +168,32 @@ static void model_specs(const TextConfig *c, const TargetWeights *w, SpecList *l
     add_spec(list, -1, "per_layer_projection_norm", 1, w->ple_norm);
 }
 
+// The specs that are modules to quantise, behind those that are there.
+static int add_modules(const SpecList *list, TargetModule *out, int n) {
+    for (int i = 0; i < list->n; i++) {
+        const Spec *s = &list->spec[i];
+        if (s->rank < 2 || strstr(s->name, "embed_tokens") || strstr(s->name, "router.")) continue;
+        if (out != NULL) {
+            out[n] = (TargetModule){.first = s->to, .experts = s->experts, .stride = s->stride};
+            snprintf(out[n].name, sizeof out[n].name, "%.*s",
+                     (int)(strlen(s->name) - strlen(".weight")), s->name);
+        }
+        n++;
+    }
+    return n;
+}
+
+int target_modules(const Target *t, TargetModule *out) {
+    SpecList list;
+    int n = 0;
+    for (int l = 0; l < t->cfg.text.layers; l++) {
+        layer_specs(&t->cfg.text, l, &t->w.layer[l], true, &list);
+        n = add_modules(&list, out, n);
+    }
+    model_specs(&t->cfg.text, &t->w, &list);
+    return add_modules(&list, out, n);
+}
+
 bool target_source_open(TargetSource *s, const char *dir, const char *adapter, Err *err) {
     return (s->file = st_open(dir, err)) != NULL &&
            (s->map = weight_map_open(s->file, err)) != NULL &&

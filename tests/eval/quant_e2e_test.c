@@ -40,8 +40,8 @@ static void calibration_makes_its_files_once(void **state) {
     (void)state;
     Err err = {0};
     Imatrix dat, gguf;
-    assert_status(run("eval " SMALL QUANT "output_dir=%s eval.imatrix=true eval.sensitivity=mlx "
-                      "eval.mix_bpw=6",
+    assert_status(run("eval " SMALL QUANT "output_dir=%s eval.imatrix=true "
+                      "eval.sensitivity=mlx,gguf eval.mix_bpw=6",
                       work),
                   0);
     assert_ok(imatrix_read(&dat, in_work("eval/imatrix.dat"), &err), err);
@@ -56,14 +56,18 @@ static void calibration_makes_its_files_once(void **state) {
     assert_int_equal(json_array_size(at(o, "layers")), 22);
     assert_int_equal(json_integer_value(at(o, "k")), 2);
     json_decref(o);
+    o = read_json(work, "eval/sensitivity-gguf.json");
+    assert_int_equal(json_array_size(at(o, "layers")), 23); // the head, too
+    assert_string_equal(json_string_value(at(o, "head")), "dense");
+    json_decref(o);
     Mix *wide = mix_read(in_work("eval/mix-mlx.json"), &err);
     assert_ok(wide, err);
     assert_true(wide->bits_per_weight <= 6 && wide->bits_per_weight > 5);
     assert_int_equal(strlen(wide->weights), 64);
     // another wish: the measurement stays, the mixture changes
     const struct timespec before = made("eval/sensitivity-mlx.json");
-    assert_status(run("eval " SMALL QUANT "output_dir=%s eval.imatrix=true eval.sensitivity=mlx "
-                      "eval.mix_bpw=4 eval.mix_method=optiq",
+    assert_status(run("eval " SMALL QUANT "output_dir=%s eval.imatrix=true "
+                      "eval.sensitivity=mlx,gguf eval.mix_bpw=4 eval.mix_method=optiq",
                       work),
                   0);
     const struct timespec after = made("eval/sensitivity-mlx.json");
@@ -92,6 +96,15 @@ static void what_cannot_be_is_refused_in_one_line(void **state) {
         assert_status(s, cases[i].status);
         if (strstr(s.err, cases[i].message) == NULL) fail_msg("%s: %s", cases[i].settings, s.err);
     }
+}
+
+static const char *file_text(const char *name) {
+    Err err = {0};
+    size_t size;
+    static char *text;
+    free(text);
+    assert_ok((text = file_read(in_work(name), 1 << 26, &size, &err)) != NULL, err);
+    return text;
 }
 
 static double cell(const json_t *o, const char *key, size_t k) {
@@ -148,10 +161,12 @@ static void every_kind_of_artifact_is_read_back(void **state) {
         assert_true(fabs(cell(row(o, "g16"), "tau", k) - dense) < 0.06 * dense);
         assert_true(cell(row(o, "trained"), "change", k) == 0);
     }
-    if (getenv("SHOW")) fputs(s.out, stderr);
     assert_non_null(strstr(s.out, "| g4 | GGUF "));
     assert_non_null(
         strstr(s.out, "| artifact | stored as | head | bits/weight | MB | 1 | 2 | 3 |"));
+    const char *page = file_text("eval/report.html");
+    assert_non_null(strstr(page, "What is stored, and tau by draft length"));
+    assert_non_null(strstr(page, "/quant_matrix/artifacts/6/tau/2"));
     json_decref(o);
     json_decref(all);
 }

@@ -12,9 +12,9 @@ enum { MOST = 64 };
 
 typedef struct {
     Component c[MOST];
-    char name[MOST][64];
     int n;
 } Table;
+static char names[MOST][64]; // of the table at hand
 
 static uint32_t state;
 static uint32_t next(void) {
@@ -23,8 +23,8 @@ static uint32_t next(void) {
 
 static void add(Table *t, const char *name, int64_t params, double base, const int *bits, int n) {
     Component *c = &t->c[t->n];
-    snprintf(t->name[t->n], sizeof t->name[0], "%s", name);
-    *c = (Component){.name = t->name[t->n], .params = params, .widths = n};
+    snprintf(names[t->n], sizeof names[0], "%s", name);
+    *c = (Component){.name = names[t->n], .params = params, .widths = n};
     for (int i = 0; i < n; i++) {
         c->bits[i] = bits[i];
         c->bytes[i] = params * bits[i] / 8;
@@ -143,6 +143,43 @@ static void what_is_left_goes_by_divergence(void **state_) {
     expect_tokens(&t, 1250, 0, 2);
 }
 
+// Two widths of two modules; the second one's loss drowns in its error.
+static void noise_is_read_by_divergence(void **state_) {
+    (void)state_;
+    static const int bits[] = {4, 5, 6};
+    Table t = {0};
+    double loss[2][ALLOCATE_WIDTHS];
+    add(&t, "a", 1000, 1, bits, 2);
+    add(&t, "b", 1000, 1, bits, 2);
+    const double kl[2][2] = {{0.1, 0.05}, {0.2, 0.01}}, lost[2][2] = {{0.3, 0.1}, {-0.5, 0.4}},
+                 se[2][2] = {{0.1, 0.1}, {1.0, 1.0}};
+    double both = 0, squares = 0;
+    for (int i = 0; i < 2; i++)
+        for (int w = 0; w < 2; w++) {
+            t.c[i].kl[w] = kl[i][w], t.c[i].lost[w] = lost[i][w], t.c[i].se[w] = se[i][w];
+            both += kl[i][w] * lost[i][w] / (se[i][w] * se[i][w]);
+            squares += kl[i][w] * kl[i][w] / (se[i][w] * se[i][w]);
+        }
+    const double b = both / squares;
+    expected_loss(t.c, 2, loss);
+    assert_true(b > 2 && b < 4);
+    for (int i = 0; i < 2; i++)
+        for (int w = 0; w < 2; w++) {
+            const double said = b * kl[i][w],
+                         share = said * said / (said * said + se[i][w] * se[i][w]);
+            assert_true(fabs(loss[i][w] - (share * lost[i][w] + (1 - share) * said)) < 1e-12);
+        }
+    assert_true(loss[1][0] > 0.1); // not -0.5
+    t.c[1].se[0] = 0;              // exact
+    expected_loss(t.c, 2, loss);
+    assert_true(loss[1][0] == -0.5);
+    // losses that fall as the KL grows: nothing is predicted
+    for (int i = 0; i < 2; i++)
+        for (int w = 0; w < 2; w++) t.c[i].lost[w] = -1, t.c[i].se[w] = 1;
+    expected_loss(t.c, 2, loss);
+    assert_true(loss[0][0] == 0 && loss[1][1] == 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(optiq_rules_are_reproduced),
@@ -150,6 +187,7 @@ int main(void) {
         cmocka_unit_test(a_width_that_wins_nothing_is_passed_over),
         cmocka_unit_test(noise_does_not_buy_bytes),
         cmocka_unit_test(what_is_left_goes_by_divergence),
+        cmocka_unit_test(noise_is_read_by_divergence),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -148,7 +148,7 @@ static const char *written_with(const char *module, const MixType *t, const floa
     return dir;
 }
 
-static double tau_of(const Assistant *a, Head head, double *all) {
+static double tau_of(const Assistant *a, Head head, double rounds[SEQS]) {
     Err err = {0};
     Measured counts[SEQS];
     MeasuredPool *pool = calloc(1, sizeof *pool);
@@ -162,7 +162,7 @@ static double tau_of(const Assistant *a, Head head, double *all) {
     assert_ok(measurer_run(m, a, counts, pool, &err), err);
     measurer_close(m);
     const double tau = acceptance_tau(&pool->k[RULE_GREEDY][head][K]);
-    *all = biased_uniform_anchors(&pool->all[RULE_GREEDY][head], K);
+    for (int i = 0; i < SEQS; i++) rounds[i] = counts[i].k[RULE_GREEDY][head][K].rounds;
     free(pool);
     return tau;
 }
@@ -176,16 +176,19 @@ static const ModuleSensitivity *module(const Sensitivity *s, const char *name) {
 
 static void expect_direct(const Sensitivity *s, const char *name, int width,
                           const float *importance) {
-    double all, base_all;
+    double now[SEQS], was[SEQS];
     const ModuleSensitivity *m = module(s, name);
     Assistant *a = drafter(written_with(name, &m->type[width], importance));
-    const double tau = tau_of(a, s->head, &all), base = tau_of(pair.assistant, s->head, &base_all);
+    const double tau = tau_of(a, s->head, now), base = tau_of(pair.assistant, s->head, was);
     assistant_close(a);
     assert_true(base > 1.05); // the text is the target's: drafts stand now and then
     assert_true(fabs(s->tau - base) < 1e-12);
-    if (fabs(m->lost[width] - (base - tau)) > 1e-12 ||
-        fabs(m->lost_all[width] - (base_all - all)) > 1e-12)
+    if (fabs(m->lost[width] - (base - tau)) > 1e-12)
         fail_msg("%s: lost %.12g, directly %.12g", name, m->lost[width], base - tau);
+    // of two values the standard deviation is their distance / sqrt 2, of their sum the distance
+    const double apart = fabs((now[0] - was[0]) - (now[1] - was[1])), rounds = now[0] + now[1],
+                 se = tau / rounds * fmax(apart, 1.0);
+    assert_true(fabs(m->se[width] - se) < 1e-9);
 }
 
 static void lost_tokens_are_those_of_a_drafter_written_so(void **state) {
@@ -205,29 +208,26 @@ static void lost_tokens_are_those_of_a_drafter_written_so(void **state) {
     free(s);
 }
 
-static void gguf_types_count_the_head_and_importance(void **state) {
+static void gguf_types_use_the_importance(void **state) {
     (void)state;
     Err err = {0};
     double mean[256];
     ImatrixEntry e;
     for (int i = 0; i < 256; i++) mean[i] = i % 16 == 3 ? 100.0 : 0.01;
-    assert_ok(imatrix_set(&e, "token_embd.weight", mean, 256, 10, &err), err);
+    assert_ok(imatrix_set(&e, "blk.1.attn_q.weight", mean, 256, 10, &err), err);
     const Imatrix importance = {.n = 1, .entry = &e};
-    Sensitivity *s = measured(MIX_GGUF, &importance, "*embed_tokens"),
-                *plain = measured(MIX_GGUF, NULL, "*embed_tokens"),
-                *q = measured(MIX_GGUF, NULL, "*.q_proj");
+    Sensitivity *s = measured(MIX_GGUF, &importance, "*.[01].*q_proj"),
+                *plain = measured(MIX_GGUF, NULL, "*.[01].*q_proj");
     assert_int_equal(s->head, HEAD_DENSE);
-    assert_int_equal(s->n, 1);
-    assert_int_equal(q->n, 4);
+    assert_int_equal(s->n, 2);
     char name[32];
     mix_type_name(name, &s->module[0].type[0]);
     assert_string_equal(name, "Q3_K");
-    expect_direct(s, "model.embed_tokens", 0, e.iw);
-    expect_direct(q, "model.layers.0.self_attn.q_proj", 0, NULL);
-    assert_true(module(plain, "model.embed_tokens")->kl[0] !=
-                module(s, "model.embed_tokens")->kl[0]);
+    expect_direct(s, "model.layers.1.self_attn.q_proj", 0, e.iw);
+    expect_direct(plain, "model.layers.1.self_attn.q_proj", 0, NULL);
+    assert_true(plain->module[0].kl[0] == s->module[0].kl[0]); // layer 0 has no entry
+    assert_true(plain->module[1].kl[0] != s->module[1].kl[0]);
     free(plain);
-    free(q);
     free(s);
     free(e.iw);
 }
@@ -293,7 +293,7 @@ static void mixtures_keep_to_their_size(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(lost_tokens_are_those_of_a_drafter_written_so),
-        cmocka_unit_test(gguf_types_count_the_head_and_importance),
+        cmocka_unit_test(gguf_types_use_the_importance),
         cmocka_unit_test(mixtures_keep_to_their_size),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);

@@ -117,7 +117,6 @@ static const Key COMMON[] = {
     {"general.base_model.count", "u32 1"},
     {"general.base_model.0.name", "text stock-assistant"},
     {"general.base_model.0.organization", "text org"},
-    {"general.base_model.0.repo_url", "text https://huggingface.co/org/stock-assistant"},
     {"general.file_type", "u32 7"},
     {"general.quantization_version", "u32 2"},
     {"general.alignment", "absent"},

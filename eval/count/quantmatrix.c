@@ -1,5 +1,5 @@
-// eval/quant/quantmatrix.c - sizes beside acceptance.
-#include "eval/quant/quantmatrix.h"
+// eval/count/quantmatrix.c - sizes beside acceptance.
+#include "eval/count/quantmatrix.h"
 
 #include <string.h>
 

@@ -1,4 +1,4 @@
-// eval/quant/quantmatrix.h - tau by draft length of every artifact of a drafter, beside its size
+// eval/count/quantmatrix.h - tau by draft length of every artifact of a drafter, beside its size
 // and beside the drafter before it was quantised.
 #ifndef EVAL_QUANTMATRIX_H
 #define EVAL_QUANTMATRIX_H

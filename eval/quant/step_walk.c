@@ -1,5 +1,6 @@
-// eval/quant/walk.c - sequences are packed, their anchors cut into calls, steps rolled one by one.
-#include "eval/quant/walk.h"
+// eval/quant/step_walk.c - sequences are packed, their anchors cut into calls, steps rolled one by
+// one.
+#include "eval/quant/step_walk.h"
 
 #include <stdlib.h>
 

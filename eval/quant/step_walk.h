@@ -1,10 +1,10 @@
-// eval/quant/walk.h - every draft step of captured sequences, shown to who wants to look at them:
-// the inputs of the matrices (imatrix), the states before the head (divergence).
+// eval/quant/step_walk.h - every draft step of captured sequences, shown to who wants to look at
+// them: the inputs of the matrices (imatrix), the states before the head (divergence).
 //
 // Anchors, tokens and features are those of the simulator: step j of the anchor T is fed x_{T+j}
 // and the rolled feature, position T, rows 0..T-1 visible.
-#ifndef EVAL_WALK_H
-#define EVAL_WALK_H
+#ifndef EVAL_STEP_WALK_H
+#define EVAL_STEP_WALK_H
 
 #include "data/batch.h"
 #include "infer/model/features.h"
