@@ -272,8 +272,38 @@ static void memory_grows_with_what_is_asked(void **state) {
     assert_true(measurer_bytes(pair.assistant, tc, &source, &full) < b);
 }
 
+// A drafter without centroids (out of a GGUF file) beside one with them, in one reading.
+static void a_drafter_without_centroids_counts_its_dense_head(void **state) {
+    (void)state;
+    Err err = {0};
+    Assistant dense = *pair.assistant;
+    dense.cfg.ordered = 0;
+    static Measured out[2][SEQS];
+    static MeasuredPool pool[2];
+    const Sampler samplers[] = {{.top_p = 1}, {.temperature = 0.7, .top_p = 0.9}};
+    for (int i = 0; i < 2; i++) {
+        const MeasureOptions o = options(&samplers[i], 33, 80);
+        AcceptRule rule[RULE_COUNT];
+        const int rules = measure_rules(&samplers[i], rule);
+        Measurer *m = measurer_open(pair.assistant, target_config(pair.target), &source, &o, &err);
+        assert_ok(m, err);
+        assert_ok(measurer_add(m, &dense, &err), err);
+        const MeasureTask task[] = {{pair.assistant, out[0], &pool[0]}, {&dense, out[1], &pool[1]}};
+        assert_ok(measurer_run_all(m, task, 2, &err), err);
+        measurer_close(m);
+        for (int r = 0; r < rules; r++)
+            for (int k = 0; k <= K; k++) {
+                assert_memory_equal(&pool[0].k[rule[r]][HEAD_DENSE][k],
+                                    &pool[1].k[rule[r]][HEAD_DENSE][k], sizeof(Acceptance));
+                assert_true(pool[0].k[rule[r]][HEAD_CENTROID][k].rounds > 0);
+                assert_true(pool[1].k[rule[r]][HEAD_CENTROID][k].rounds == 0);
+            }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_drafter_without_centroids_counts_its_dense_head),
         cmocka_unit_test(greedy_text_is_counted_by_the_greedy_rule),
         cmocka_unit_test(sampled_text_is_counted_by_three_rules),
         cmocka_unit_test(recall_bounds_the_centroid_head),
