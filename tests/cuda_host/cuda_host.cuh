@@ -148,21 +148,31 @@ void __syncthreads();
 int __syncthreads_or(int v);
 int __syncthreads_count(int v);
 void __syncwarp(unsigned mask = 0xffffffffu);
-// Every lane of mask leaves `size` (at most 64) bytes; returns the table of 32 x 64 bytes that is
-// complete, valid until this thread's next collective.
-const unsigned char *host_exchange(unsigned mask, const void *mine, size_t size);
 unsigned host_lane();
 
-template <typename T> static inline T host_take(const unsigned char *table, unsigned lane) {
+// What the lanes of a mask left for each other; valid until this thread's next collective.
+struct HostTable {
+    alignas(64) unsigned char slot[32 * 64];
+    unsigned step;                    // bytes from lane to lane
+    unsigned there;                   // lanes that came
+    alignas(8) unsigned char made[8]; // by the last of them
+};
+// Every lane of mask leaves `size` (at most 64) bytes and goes on when all have. last: this lane
+// came last, and no other has seen the table yet.
+HostTable *host_exchange(unsigned mask, const void *mine, size_t size, bool *last = nullptr);
+[[noreturn]] void host_no_lane(unsigned lane, unsigned there);
+
+template <typename T> static inline T host_take(const HostTable *table, unsigned lane) {
     T v;
-    memcpy(&v, table + (lane & 31u) * 64, sizeof v);
+    if (!(table->there >> lane & 1)) host_no_lane(lane, table->there);
+    memcpy(&v, table->slot + lane * table->step, sizeof v);
     return v;
 }
 template <typename T>
 static inline T __shfl_xor_sync(unsigned mask, T v, int lanes, int width = 32) {
     const unsigned from = host_lane() ^ (unsigned)lanes;
-    const T got = host_take<T>(host_exchange(mask, &v, sizeof v), from);
-    return from / (unsigned)width == host_lane() / (unsigned)width ? got : v;
+    const HostTable *table = host_exchange(mask, &v, sizeof v);
+    return from / (unsigned)width == host_lane() / (unsigned)width ? host_take<T>(table, from) : v;
 }
 template <typename T> static inline T __shfl_sync(unsigned mask, T v, int lane, int width = 32) {
     const unsigned w = (unsigned)width, from = host_lane() / w * w + (unsigned)lane % w;
@@ -171,14 +181,28 @@ template <typename T> static inline T __shfl_sync(unsigned mask, T v, int lane, 
 template <typename T>
 static inline T __shfl_down_sync(unsigned mask, T v, unsigned by, int width = 32) {
     const unsigned w = (unsigned)width, from = host_lane() + by;
-    const T got = host_take<T>(host_exchange(mask, &v, sizeof v), from);
-    return from / w == host_lane() / w ? got : v;
+    const HostTable *table = host_exchange(mask, &v, sizeof v);
+    return from / w == host_lane() / w ? host_take<T>(table, from) : v;
 }
 template <typename T>
 static inline T __shfl_up_sync(unsigned mask, T v, unsigned by, int width = 32) {
     const unsigned w = (unsigned)width, lane = host_lane();
-    const T got = host_take<T>(host_exchange(mask, &v, sizeof v), lane - by);
-    return lane % w >= by ? got : v;
+    const HostTable *table = host_exchange(mask, &v, sizeof v);
+    return lane % w >= by ? host_take<T>(table, lane - by) : v;
+}
+// The butterfly of a whole warp in one step, in the order of its five.
+template <typename T, typename Op> static inline T host_butterfly(T v, Op op) {
+    bool last = false;
+    HostTable *table = host_exchange(0xffffffffu, &v, sizeof v, &last);
+    if (last) {
+        T x[32];
+        for (unsigned i = 0; i < 32; i++) x[i] = host_take<T>(table, i);
+        for (unsigned step = 16; step > 0; step /= 2)
+            for (unsigned i = 0; i < step; i++) x[i] = op(x[i], x[i + step]);
+        memcpy(table->made, x, sizeof v);
+    }
+    memcpy(&v, table->made, sizeof v);
+    return v;
 }
 unsigned __ballot_sync(unsigned mask, int v);
 static inline int __any_sync(unsigned mask, int v) {

@@ -4,6 +4,7 @@
 // switch. A thread that waits keeps its fiber; the scheduler goes on with another one.
 #include <sys/mman.h>
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -72,7 +73,7 @@ struct Fiber {
 struct Meeting {
     unsigned mask, came;
     int turn;
-    alignas(64) unsigned char table[2][WARP * 64];
+    HostTable table[2];
 };
 
 // Lanes as bits. A live lane is in one of the first three, in a meeting, or running.
@@ -98,38 +99,52 @@ void *scheduler;
 unsigned current; // thread
 alignas(128) unsigned char shared_memory[HOST_SHARED_MAX];
 
+dim3 place[MOST]; // threadIdx of every thread
+dim3 placed;      // for this block
+
 void set_thread(unsigned t) {
     current = t;
-    threadIdx = dim3(t % blockDim.x, t / blockDim.x % blockDim.y, t / (blockDim.x * blockDim.y));
+    threadIdx = place[t];
+}
+
+void place_threads() {
+    if (placed.x == blockDim.x && placed.y == blockDim.y && placed.z == blockDim.z) return;
+    for (unsigned t = 0; t < run.threads; t++)
+        place[t] = dim3(t % blockDim.x, t / blockDim.x % blockDim.y, t / (blockDim.x * blockDim.y));
+    placed = blockDim;
 }
 
 #if defined(__SANITIZE_ADDRESS__)
-const void *main_stack;
-size_t main_stack_size;
-#endif
+struct Stack {
+    const void *low;
+    size_t size;
+} main_stack;
 
-void enter(Fiber *f) {
-#if defined(__SANITIZE_ADDRESS__)
+// Saves where it is in *leave and goes on at `enter`; a sanitizer has to know the stack entered.
+void switch_to(void **leave, void *enter, Stack to) {
     void *fake = nullptr;
-    __sanitizer_start_switch_fiber(&fake, f->stack, STACK);
-    host_switch(&scheduler, f->sp);
+    __sanitizer_start_switch_fiber(&fake, to.low, to.size);
+    host_switch(leave, enter);
     __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
-#else
-    host_switch(&scheduler, f->sp);
-#endif
 }
-
-void leave(Fiber *f) { // to the scheduler; returns when it enters this fiber again
-#if defined(__SANITIZE_ADDRESS__)
-    void *fake = nullptr;
-    __sanitizer_start_switch_fiber(&fake, main_stack, main_stack_size);
-    host_switch(&f->sp, scheduler);
-    __sanitizer_finish_switch_fiber(fake, &main_stack, &main_stack_size);
-#else
-    host_switch(&f->sp, scheduler);
-#endif
-    set_thread(f->thread);
+#define STACK_OF(f) (Stack{(f)->stack, STACK})
+void find_main_stack() {
+    pthread_attr_t attr;
+    void *low;
+    size_t size;
+    if (pthread_getattr_np(pthread_self(), &attr) != 0) abort();
+    pthread_attr_getstack(&attr, &low, &size);
+    pthread_attr_destroy(&attr);
+    main_stack = {low, size};
 }
+#else
+int main_stack;
+#define STACK_OF(f) 0
+void switch_to(void **leave, void *enter, int) {
+    host_switch(leave, enter);
+}
+void find_main_stack() {}
+#endif
 
 WarpState &warp_of(unsigned t) {
     return run.warp[t / WARP];
@@ -175,11 +190,36 @@ void finish_thread(unsigned t) {
     release_barrier();
 }
 
-Fiber *made;
+Fiber *entered; // by a switch
+
+Fiber *fiber_for(unsigned t);
+
+// The fiber of the thread of warp w that comes next; NULL where all wait.
+Fiber *next_fiber(unsigned w) {
+    const unsigned t = next_in_warp(w);
+    if (t == MOST) return nullptr;
+    WarpState &warp = run.warp[w];
+    const bool fresh = warp.fresh & bit_of(t);
+    warp.fresh &= ~bit_of(t);
+    warp.ready &= ~bit_of(t);
+    return entered = fresh ? fiber_for(t) : run.fiber[t];
+}
+
+// This fiber waits: another thread of its warp goes on, else the scheduler. Returns when this one
+// is entered again.
+void leave(Fiber *f) {
+    Fiber *next = next_fiber(f->thread / WARP);
+    if (next != nullptr)
+        switch_to(&f->sp, next->sp, STACK_OF(next));
+    else
+        switch_to(&f->sp, scheduler, main_stack);
+    set_thread(f->thread);
+}
+
 [[noreturn]] void fiber_main() {
-    Fiber *f = made;
+    Fiber *f = entered;
 #if defined(__SANITIZE_ADDRESS__)
-    __sanitizer_finish_switch_fiber(nullptr, &main_stack, &main_stack_size);
+    __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
 #endif
     for (;;) {
         set_thread(f->thread);
@@ -221,16 +261,9 @@ Fiber *fiber_for(unsigned t) {
 }
 
 bool run_warp(unsigned w) {
-    WarpState &warp = run.warp[w];
     bool ran = false;
-    for (unsigned t; (t = next_in_warp(w)) != MOST; ran = true) {
-        const bool fresh = warp.fresh & bit_of(t);
-        warp.fresh &= ~bit_of(t);
-        warp.ready &= ~bit_of(t);
-        Fiber *f = fresh ? fiber_for(t) : run.fiber[t];
-        made = f;
-        enter(f);
-    }
+    for (Fiber *f; (f = next_fiber(w)) != nullptr; ran = true)
+        switch_to(&scheduler, f->sp, STACK_OF(f));
     return ran;
 }
 
@@ -294,6 +327,8 @@ void run_grid(dim3 grid, dim3 block, size_t shared, bool turned,
     run.threads = block.x * block.y * block.z;
     run.warps = (run.threads + WARP - 1) / WARP;
     run.turned = turned;
+    place_threads();
+    find_main_stack();
     if (run.warp == nullptr) run.warp = new WarpState[MOST / WARP];
     const uint64_t blocks = (uint64_t)grid.x * grid.y * grid.z;
     for (uint64_t i = 0; i < blocks; i++) {
@@ -312,20 +347,29 @@ unsigned char *host_shared_memory() {
     return shared_memory;
 }
 
-const unsigned char *host_exchange(unsigned mask, const void *mine, size_t size) {
+void host_no_lane(unsigned lane, unsigned there) {
+    fprintf(stderr, "a lane reads from lane %u, there are %08x\n", lane, there);
+    abort();
+}
+
+HostTable *host_exchange(unsigned mask, const void *mine, size_t size, bool *last) {
     const unsigned lane = host_lane();
     if (size > 64 || !(mask >> lane & 1)) {
         fprintf(stderr, "lane %u is not in the mask %08x of its collective\n", lane, mask);
         abort();
     }
     Meeting *m = meeting_of(mask);
-    unsigned char *table = m->table[m->turn];
-    memcpy(table + lane * 64, mine, size);
+    HostTable *table = &m->table[m->turn];
     WarpState &w = warp_of(current);
+    if (m->came == 0) table->there = 0;
+    table->step = size <= 8 ? 8 : 64;
+    memcpy(table->slot + lane * table->step, mine, size);
     m->came |= 1u << lane;
-    if (complete(w, m))
+    table->there |= 1u << lane;
+    if (complete(w, m)) {
         w.ready &= ~(1u << lane); // this lane runs
-    else
+        if (last != nullptr) *last = true;
+    } else
         leave(run.fiber[current]);
     return table;
 }
@@ -336,13 +380,11 @@ void __syncwarp(unsigned mask) {
 }
 
 unsigned __ballot_sync(unsigned mask, int v) {
-    // lanes that are not there or ended leave an old table: their votes are cleared
     const unsigned char mine = v != 0;
-    const unsigned there = mask & warp_of(current).live;
-    const unsigned char *table = host_exchange(mask, &mine, 1);
+    const HostTable *table = host_exchange(mask, &mine, 1);
     unsigned votes = 0;
     for (unsigned l = 0; l < WARP; l++)
-        if (there >> l & 1 && table[l * 64] == 1) votes |= 1u << l;
+        if (table->there >> l & 1 && host_take<unsigned char>(table, l)) votes |= 1u << l;
     return votes;
 }
 
@@ -379,7 +421,7 @@ void host_mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]
     } mine;
     memcpy(mine.a, a, sizeof mine.a);
     memcpy(mine.b, b, sizeof mine.b);
-    const unsigned char *table = host_exchange(ALL_LANES, &mine, sizeof mine);
+    const HostTable *table = host_exchange(ALL_LANES, &mine, sizeof mine);
     const unsigned g = host_lane() / 4, t = host_lane() % 4;
     for (int half = 0; half < 2; half++) // k 0..7 and 8..15
         for (unsigned pair = 0; pair < 4; pair++) {
@@ -403,7 +445,7 @@ void host_ldmatrix(uint32_t (&r)[4], const void *row, bool turned) {
         fprintf(stderr, "ldmatrix takes aligned rows of dynamic shared memory\n");
         abort();
     }
-    const unsigned char *table = host_exchange(ALL_LANES, &row, sizeof row);
+    const HostTable *table = host_exchange(ALL_LANES, &row, sizeof row);
     const unsigned lane = host_lane();
     for (unsigned m = 0; m < 4; m++) {
         if (!turned) {

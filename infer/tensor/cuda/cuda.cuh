@@ -275,16 +275,24 @@ template <typename... T> int vector_width(int widest, T... tensor) {
 constexpr int WARP = 32;
 #define ALL_LANES 0xffffffffu
 
-template <typename T> DEVICE_FN T warp_sum(T v) { // float or double
+template <typename T> DEVICE_FN T warp_sum(T v) { // float, double or int
+#ifdef __CUDACC__
 #pragma unroll
     for (int step = WARP / 2; step > 0; step /= 2) v += __shfl_xor_sync(ALL_LANES, v, step);
     return v;
+#else
+    return host_butterfly(v, [](T a, T b) { return a + b; });
+#endif
 }
 DEVICE_FN float warp_max(float v) { // a NaN is passed over
+#ifdef __CUDACC__
 #pragma unroll
     for (int step = WARP / 2; step > 0; step /= 2)
         v = fmaxf(v, __shfl_xor_sync(ALL_LANES, v, step));
     return v;
+#else
+    return host_butterfly(v, [](float a, float b) { return fmaxf(a, b); });
+#endif
 }
 
 // Over a block of (n * 32, 1, 1) threads. Every thread calls it; it may be called again at once.
