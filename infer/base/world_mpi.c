@@ -187,7 +187,7 @@ void world_mpi_name(char out[128]) {
     int n = 0;
     MPI_Get_library_version(text, &n);
     text[strcspn(text, ",\n")] = '\0';
-    snprintf(out, 128, "%s", text);
+    snprintf(out, 128, "%.127s", text);
 }
 
 const WorldLink *world_mpi_open(const WorldPlace *place, Err *err) {
