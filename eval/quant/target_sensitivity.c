@@ -2,6 +2,7 @@
 // compared over the calibration text.
 #include "eval/quant/target_sensitivity.h"
 
+#include <fnmatch.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -236,6 +237,7 @@ TargetModuleSensitivity *target_sensitivity(Target *t, const SeqSource *src,
     *n = 0;
     bool ok = open_work(&w, largest(m, modules), err) && run(&w, NULL, err);
     for (int i = 0; ok && i < modules; i++) {
+        if (opt->only != NULL && fnmatch(opt->only, m[i].name, 0) != 0) continue;
         if (m[i].first.cols % 64 != 0) {
             log_info("%s: rows of %lld weights are no multiple of the group; it stays as it is",
                      m[i].name, (long long)m[i].first.cols);

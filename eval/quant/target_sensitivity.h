@@ -14,6 +14,7 @@ enum { TARGET_WIDTHS = 2 }; // 4 and 8 bits, group 64: mlx-optiq's candidates
 typedef struct {
     int64_t max_tokens; // of a sequence, the rest is cut off (mlx-optiq: 512)
     int64_t max_rows;   // of a forward call: at most the target's
+    const char *only;   // NULL, or a pattern of module names (fnmatch)
 } TargetSensitivityOptions;
 
 typedef struct {

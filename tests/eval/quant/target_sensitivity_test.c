@@ -10,7 +10,7 @@
 #include "eval/quant/sensitivity_json.h"
 #include "tests/testing.h"
 
-enum { SEQS = 2, LENGTH = 20, CUT = 14, ROWS = 8 };
+enum { SEQS = 2, LENGTH = 14, CUT = 8, ROWS = 5 };
 
 static Target *target;
 
@@ -34,7 +34,7 @@ static int32_t id_at(int64_t seq, int64_t t) {
 
 static int64_t length_of(void *ctx, int64_t i) {
     (void)ctx;
-    return LENGTH - 9 * i;
+    return LENGTH - 10 * i;
 }
 
 static bool read_seq(void *ctx, int64_t i, CapturedSeq *out, Err *err) {
@@ -45,7 +45,8 @@ static bool read_seq(void *ctx, int64_t i, CapturedSeq *out, Err *err) {
     return true;
 }
 static const SeqSource source = {.count = SEQS, .length = length_of, .read = read_seq};
-static const TargetSensitivityOptions options = {.max_tokens = CUT, .max_rows = ROWS};
+static const TargetSensitivityOptions options = {
+    .max_tokens = CUT, .max_rows = ROWS, .only = "layers.[01].[mp]*"};
 
 // Logits of all positions that count: (rows, V).
 static float *logits(int64_t *rows) {
@@ -124,13 +125,13 @@ static void every_module_is_measured_and_put_back(void **state) {
     assert_memory_equal(before, after, (size_t)(rows * V) * sizeof *before);
     free(before);
     free(after);
-    assert_int_equal(n, target_modules(target, NULL) - 8); // per_layer_projection: rows of 32
+    assert_int_equal(n, 2 * 4); // per_layer_projection has rows of 32: it stays as it is
     int found = 0;
     for (int i = 0; i < n; i++) {
         assert_true(m[i].kl[0] > m[i].kl[1] && m[i].kl[1] >= 0);
         assert_int_equal(m[i].bytes[0], m[i].params / 2 + m[i].params / 64 * 4);
         if (strcmp(m[i].module, "layers.0.mlp.down_proj") != 0 &&
-            strcmp(m[i].module, "layers.1.self_attn.k_proj") != 0)
+            strcmp(m[i].module, "layers.1.per_layer_input_gate") != 0)
             continue;
         const double want = direct(m[i].module, 4);
         if (fabs(m[i].kl[0] - want) > 1e-3 * want)
