@@ -320,7 +320,7 @@ static void ten_steps_of(const char *family) {
     for (int i = 0; i < o.n; i++) {
         char key[160];
         snprintf(key, sizeof key, "adamw_final.%.95s", o.w[i].name);
-        const Tensor t = *o.w[i].tensor;
+        const Tensor t = test_host(*o.w[i].tensor);
         float *want = pair_read(&c.pair, c.f, key, tensor_count(t));
         if (want == NULL) continue;
         for (int64_t k = 0; k < tensor_count(t); k++)

@@ -37,5 +37,7 @@ EMULATED  := $(CU_host:%.cu=$(BUILD)/%.cu.o) $(BUILD)/infer/tensor/device.cuda.o
 $(foreach t,$(ALL_TESTS),$(if $(filter twins_%,$(notdir $t)),$t)): $(EMULATED)
 $(BUILD)/tests/%_on_cuda_test: $(BUILD)/tests/%_test.o $(BUILD)/tests/testing.o $(EMULATED) $(LIB)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) -lcmocka $(LDLIBS) -lstdc++
+$(BUILD)/draftsmith_on_cuda: $(BUILD)/main.o $(EMULATED) $(LIB) # the program with the emulated device
+	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LDLIBS) -lstdc++
 TESTS     += $(ON_CUDA:%=$(BUILD)/tests/%_on_cuda_test)
 endif

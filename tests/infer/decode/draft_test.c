@@ -82,6 +82,12 @@ static Jobs run(Item *item, const GenerateOptions *opt) {
     return j;
 }
 
+// On the CPU a row's bits do not depend on the rows beside it. On a GPU keys are split by the number
+// of rows.
+static double margin_noise(void) {
+    return strcmp(test_env()->dev->kind, "cpu") == 0 ? 0.0 : 1e-4;
+}
+
 static int differing(const Item *a, const Item *b) {
     int n = 0;
     for (int i = 0; i < JOBS; i++)
@@ -118,7 +124,8 @@ static void greedy_text_is_that_of_the_target_alone(void **state) {
         int64_t tokens = 0;
         for (int k = 0; k < JOBS; k++) {
             tokens += fast[k].len - (fast[k].len > 0);
-            if (fast[k].len > 0) assert_true(fast[k].min_margin == plain[k].min_margin);
+            if (fast[k].len > 0)
+                assert_true(fabs(fast[k].min_margin - plain[k].min_margin) <= margin_noise());
         }
         assert_int_equal(j.count.tokens, tokens);
     }

@@ -94,14 +94,17 @@ static void what_lies_past_the_text_is_marked(void **state) {
 static void a_drafter_with_nan_weights_is_an_error(void **state) {
     (void)state;
     Err err = {0};
-    float *w = pair.assistant->w.norm.data, saved = w[0];
+    const Tensor first_weight = tensor_cols(pair.assistant->w.norm, 0, 1);
+    const float nan = __builtin_nanf("");
+    float saved;
+    dev_download(test_env()->dev, &saved, first_weight);
     int32_t drafts[LONGEST * K];
     Simulator *sim = simulator_open(pair.assistant, 64, K, &err);
     assert_ok(sim, err);
-    w[0] = __builtin_nanf("");
+    dev_upload(test_env()->dev, first_weight, &nan);
     assert_false(simulator_drafts(sim, pair.assistant, &pack, 0, ids[0], length[0], first[0],
                                   HEAD_DENSE, drafts, NULL, &err));
-    w[0] = saved;
+    dev_upload(test_env()->dev, first_weight, &saved);
     assert_int_equal(err.code, ERR_FAILED);
     simulator_close(sim);
 }
