@@ -5,7 +5,7 @@
 #include "infer/decode/score_parts.h"
 
 // p and id of a survivor. What p of a whole call may take: else it is worked through in blocks.
-enum { DIST_BYTES = 12, ROWS_MOST = 256 };
+enum { DIST_BYTES = 12, ROWS_MOST = 128 };
 #define AHEAD_BYTES ((int64_t)128 << 20)
 
 static int64_t at_least_1(int64_t x) {

@@ -1,39 +1,9 @@
 // infer/decode/simulate.c - teacher-forced rollout of all anchors, the two best tokens of every
 // step.
-#include "infer/decode/simulate.h"
-
 #include <math.h>
 #include <stdlib.h>
 
-#include "infer/decode/score.h"
-
-// Device tensors of one call, for `rows` anchors.
-typedef struct {
-    Tensor row_index, tokens, best, id, lse, clusters;
-    StepActs acts;
-} Buffers;
-
-struct Simulator {
-    Device *dev;
-    int K;
-    int64_t max_anchors;
-    void *block; // the arena's
-    Arena arena;
-    AttnSeg seg[2][PACK_SEQS_MAX];
-    size_t behind;                          // the arena's mark behind the feature
-    Tensor feature;                         // (max_anchors, B): what the next step is fed
-    int32_t *T, *seq_of, *job, *token, *id; // host (max_anchors); id (max_anchors, 2)
-    int32_t *place;                         // of the scorer
-    int64_t *anchor;                        // host (max_anchors): number inside its job
-    uint8_t *dead;                          // host (max_anchors): no later draft can stand
-    float *best, *lse;                      // host (max_anchors, 2)
-    // Scores; NULL where not wanted
-    Scorer *scorer;
-    int32_t *cluster_of, *chosen; // host (V); (K, rows, cluster_topk)
-    int32_t *target_best;         // host (K, rows)
-    int64_t impossible;
-    bool reached; // SimulatorOptions
-};
+#include "infer/decode/simulate_parts.h"
 
 static void buffers_take(const Assistant *a, Buffers *b, int64_t rows, Arena *arena) {
     b->row_index = tensor_take(arena, DT_I32, 1, rows);
@@ -178,25 +148,6 @@ static bool chosen_has(const int32_t *chosen, int64_t n, int32_t cluster) {
     return false;
 }
 
-// What any of the jobs asks for.
-typedef struct {
-    bool head[2], top[2], recall, sampled;
-} Wanted;
-
-// The anchors of one call, described by T, seq_of, job, anchor of the simulator; rows get fewer.
-typedef struct {
-    Simulator *s;
-    const Assistant *a;
-    const FeaturePack *pack;
-    const SimulateJob *job;
-    const Wanted *want;
-    int64_t rows;
-    bool ahead; // drafts are scored as they are made
-    Buffers b;
-    AnchorSet set;
-    AnchorPlan plan;
-} Call;
-
 // Of all steps of the call; greedy text is the target's best token itself.
 static void keep_recall(const Call *c) {
     const Simulator *s = c->s;
@@ -259,83 +210,10 @@ static bool score_anchors(const Call *c, Err *err) {
     return dev_sync(s->dev, err);
 }
 
-static void lay_out(Call *c) {
+void simulate_lay_out(Call *c) {
     Simulator *s = c->s;
     arena_reset(&s->arena, s->behind);
     buffers_take(c->a, &c->b, c->rows, &s->arena);
-}
-
-// Whether a draft behind step j can count: text is left, and draft j may stand by a rule.
-static bool stands(const Simulator *s, const SimulateJob *o, int64_t r, int j) {
-    const int64_t at = s->anchor[r] * s->K + j;
-    bool may = false;
-    if (s->dead[r] || s->T[r] + 2 + j >= o->n) return false;
-    for (int h = 0; h < 2; h++) {
-        const DraftScores *score = &o->score[h];
-        bool scored = false;
-        for (int rule = 0; rule < RULE_COUNT; rule++) {
-            scored |= score->keep[rule] != NULL;
-            may |= score->keep[rule] != NULL && score->keep[rule][at] > 0.0;
-        }
-        may |= !scored && o->drafts[h] != NULL && o->drafts[h][at] == o->ids[s->T[r] + 1 + j];
-    }
-    return may;
-}
-
-// The drafts behind step j of an anchor are not made: none stands.
-static void leave_rest(const Simulator *s, const SimulateJob *o, int64_t r, int j) {
-    for (int64_t at = s->anchor[r] * s->K + j + 1; at < (s->anchor[r] + 1) * s->K; at++)
-        for (int h = 0; h < 2; h++) {
-            const DraftScores *score = &o->score[h];
-            double *const value[] = {score->top, score->drawn};
-            if (o->drafts[h] != NULL) o->drafts[h][at] = -1;
-            if (o->margin[h] != NULL) o->margin[h][at] = 0.0f;
-            for (int i = 0; i < 2; i++)
-                if (value[i] != NULL) value[i][at] = 0.0;
-            for (int rule = 0; rule < RULE_COUNT; rule++) {
-                if (score->keep[rule] != NULL) score->keep[rule][at] = 0.0;
-                if (score->alpha[rule] != NULL) score->alpha[rule][at] = 0.0;
-            }
-        }
-}
-
-static void move_row(const Simulator *s, int64_t to, int64_t from) {
-    s->T[to] = s->T[from];
-    s->seq_of[to] = s->seq_of[from];
-    s->job[to] = s->job[from];
-    s->place[to] = s->place[from];
-    s->anchor[to] = s->anchor[from];
-    s->dead[to] = s->dead[from];
-}
-
-// Anchors whose later drafts cannot stand go, once they are enough to pay for moving the others.
-// true: their features lie in s->feature.
-static bool drop_rows(Call *c, int j) {
-    Simulator *s = c->s;
-    int64_t left = 0, kept = 0;
-    for (int64_t r = 0; r < c->rows; r++) {
-        s->dead[r] = !stands(s, &c->job[s->job[r]], r, j);
-        left += !s->dead[r];
-    }
-    if (8 * left > 7 * c->rows) return false;
-    for (int64_t r = 0; r < c->rows; r++) {
-        if (s->dead[r]) {
-            leave_rest(s, &c->job[s->job[r]], r, j);
-            continue;
-        }
-        s->token[kept] = (int32_t)r;
-        move_row(s, kept++, r);
-    }
-    c->rows = kept;
-    if (kept == 0) return true;
-    const Tensor row = tensor_cols(c->b.row_index, 0, kept);
-    dev_upload(s->dev, row, s->token);
-    op_gather(s->dev, tensor_rows(s->feature, 0, kept), c->b.acts.f, row, 1.0f);
-    lay_out(c);
-    features_set(c->pack, s->T, s->seq_of, kept, &c->set, s->seg[LAYER_SLIDING],
-                 s->seg[LAYER_FULL]);
-    anchor_plan(c->a, &c->set, &c->plan, &s->arena);
-    return true;
 }
 
 static void upload_tokens(const Call *c, int j) {
@@ -349,7 +227,7 @@ static void upload_tokens(const Call *c, int j) {
 
 static bool begin(Call *c, Err *err) {
     Simulator *s = c->s;
-    lay_out(c);
+    simulate_lay_out(c);
     features_anchors(c->pack, s->dev, c->a, s->T, s->seq_of, c->rows, &c->set,
                      s->seg[LAYER_SLIDING], s->seg[LAYER_FULL], c->b.row_index,
                      tensor_rows(s->feature, 0, c->rows));
@@ -376,7 +254,7 @@ static bool run_anchors(Simulator *s, const Assistant *a, const FeaturePack *pac
         for (int head = HEAD_DENSE; head <= HEAD_CENTROID; head++)
             if (want->head[head] && !head_of_step(&c, (Head)head, j, err)) return false;
         keep_state(&c, j);
-        moved = drops && j + 1 < s->K && drop_rows(&c, j);
+        moved = drops && j + 1 < s->K && simulate_drop(&c, j);
     }
     return score_anchors(&c, err);
 }

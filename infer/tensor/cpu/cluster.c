@@ -121,36 +121,50 @@ typedef struct {
     Tensor z, token, y, table, ordering, idx;
 } Clusters;
 
-// Token j of a cluster for the row and slot `pair` / `pair` % k.
-static void put_logit(const Clusters *c, int64_t pair, int64_t j, int32_t v, float z) {
-    const int64_t k = c->idx.cols, at = pair % k * c->ordering.cols + j;
-    *i32_at(c->token, pair / k, at) = v;
-    *f32_at(c->z, pair / k, at) = z;
-}
-
 static int32_t token_of(const Clusters *c, int64_t cluster, int64_t j) {
     const int32_t v = *i32_at(c->ordering, cluster, j);
     CHECK(v >= 0 && v < c->table.rows, "(token %d of %lld)", v, (long long)c->table.rows);
     return v;
 }
 
-// All tokens of a cluster for n rows that chose it: a token's row is read once for DOTS of them.
-static void cluster_pairs(const Clusters *c, int64_t cluster, const int32_t *pair, int64_t n) {
-    for (int64_t i = 0; i < n; i += DOTS)
-        for (int64_t j = 0; j < c->ordering.cols; j++) {
-            const int32_t v = token_of(c, cluster, j);
-            float sum[DOTS] = {0}, part[DOTS], buf[DOTS + 1][SPAN];
-            for (int64_t at = 0; at < c->y.cols; at += SPAN) {
-                const int64_t cols = span_size(c->y.cols, at);
-                const float *b = span_read(c->table, v, at, cols, buf[DOTS]), *a[DOTS];
-                for (int d = 0; d < DOTS; d++) // the last row stands in for those that are missing
-                    a[d] = span_read(c->y, pair[i + d < n ? i + d : n - 1] / c->idx.cols, at, cols,
-                                     buf[d]);
-                span_dots(part, a, b, cols);
-                for (int d = 0; d < DOTS; d++) sum[d] += part[d];
-            }
-            for (int d = 0; d < DOTS && i + d < n; d++) put_logit(c, pair[i + d], j, v, sum[d]);
+// One token for up to DOTS rows, whose logits go to z and ids to id; the first stands in for those
+// that are missing.
+static void token_logits(const Clusters *c, int32_t v, const int64_t *row, int n, float *const *z,
+                         int32_t *const *id) {
+    float sum[DOTS] = {0}, part[DOTS], buf[DOTS + 1][SPAN];
+    for (int64_t at = 0; at < c->y.cols; at += SPAN) {
+        const int64_t cols = span_size(c->y.cols, at);
+        const float *a[DOTS] = {0};
+        for (int d = 0; d < DOTS; d++)
+            a[d] = d < n ? span_read(c->y, row[d], at, cols, buf[d]) : a[0];
+        span_dots(part, a, span_read(c->table, v, at, cols, buf[DOTS]), cols);
+        for (int d = 0; d < DOTS; d++) sum[d] += part[d];
+    }
+    for (int d = 0; d < n; d++) {
+        *z[d] = sum[d];
+        *id[d] = v;
+    }
+}
+
+// All tokens of a cluster for the rows that chose it, given by row and slot: a token's row of the
+// table is read once for DOTS of them.
+static void cluster_rows(const Clusters *c, int64_t cluster, const int32_t *pair, int64_t pairs) {
+    const int64_t k = c->idx.cols, per = c->ordering.cols;
+    for (int64_t i = 0; i < pairs; i += DOTS) {
+        const int n = pairs - i < DOTS ? (int)(pairs - i) : DOTS;
+        int64_t row[DOTS];
+        float *z[DOTS];
+        int32_t *id[DOTS];
+        for (int d = 0; d < n; d++) {
+            row[d] = pair[i + d] / k;
+            z[d] = f32_at(c->z, row[d], pair[i + d] % k * per);
+            id[d] = i32_at(c->token, row[d], pair[i + d] % k * per);
         }
+        for (int64_t j = 0; j < per; j++) {
+            token_logits(c, token_of(c, cluster, j), row, n, z, id);
+            for (int d = 0; d < n; d++) z[d]++, id[d]++;
+        }
+    }
 }
 
 // Rows and slots by cluster: those of cluster c are pair[start[c]] .. pair[start[c + 1] - 1].
@@ -188,7 +202,8 @@ void cpu_cluster_logits(Device *dev, Tensor z, Tensor token, Tensor y, Tensor ta
         for (int64_t i = 0; i < y.rows * k; i++)
             for (int64_t j = 0; j < per; j++) {
                 const int32_t v = token_of(&all, *i32_at(idx, i / k, i % k), j);
-                put_logit(&all, i, j, v, dot_rows(y, i / k, table, v));
+                *i32_at(token, i / k, i % k * per + j) = v;
+                *f32_at(z, i / k, i % k * per + j) = dot_rows(y, i / k, table, v);
             }
         return;
     }
@@ -196,5 +211,5 @@ void cpu_cluster_logits(Device *dev, Tensor z, Tensor token, Tensor y, Tensor ta
     const int32_t *pair = pairs_by_cluster(dev, &all, &start);
 #pragma omp parallel for schedule(dynamic, 4) num_threads(threads)
     for (int64_t c = 0; c < ordering.rows; c++)
-        cluster_pairs(&all, c, pair + start[c], start[c + 1] - start[c]);
+        cluster_rows(&all, c, pair + start[c], start[c + 1] - start[c]);
 }

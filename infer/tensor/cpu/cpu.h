@@ -69,7 +69,7 @@ enum { MAX_BLOCK = 128 };
 void block_max(float *max, const float *x, int64_t n);
 float span_dot(const float *a, const float *b, int64_t n);
 enum { DOTS = 4 };
-// span_dot of each a with the same b, to the bit.
+// span_dot of each a with b, to the bit.
 void span_dots(float out[DOTS], const float *const a[DOTS], const float *b, int64_t n);
 void span_softcap(float *z, float cap, int64_t n); // in place
 
