@@ -48,13 +48,19 @@ static int64_t short_slots(const CapturePlan *p) {
     return p->widest > 0 ? p->widest : 1;
 }
 
+// Of a sequence that shares a call with others.
+static int64_t short_rows(const CapturePlan *p, int64_t chunk) {
+    return p->longest > 0 && p->longest < chunk ? p->longest : chunk;
+}
+
 size_t capturer_bytes(const Target *t, const CapturePlan *p, int64_t chunk, DType kv_dtype) {
     const TextConfig *text = &target_config(t)->text;
     Capturer c = {.target = (Target *)t, .plan = p, .chunk = chunk};
     Arena count;
     arena_open(&count, NULL, 0);
     lay_out(&c, &count);
-    int64_t bytes = kv_bytes(text, (int)short_slots(p), chunk, chunk, false, kv_dtype);
+    const int64_t rows = short_rows(p, chunk);
+    int64_t bytes = kv_bytes(text, (int)short_slots(p), rows, rows, false, kv_dtype);
     if (p->longest > chunk) bytes += kv_bytes(text, 1, p->longest, chunk, false, kv_dtype);
     return count.peak + (size_t)bytes;
 }
@@ -74,7 +80,8 @@ Capturer *capturer_open(Target *t, const CapturePlan *p, int64_t chunk, DType kv
     if (!c->block) goto fail;
     arena_open(&arena, c->block, arena.peak);
     lay_out(c, &arena);
-    c->kv = kv_open(c->dev, text, (int)short_slots(p), chunk, chunk, false, kv_dtype, err);
+    const int64_t rows = short_rows(p, chunk);
+    c->kv = kv_open(c->dev, text, (int)short_slots(p), rows, rows, false, kv_dtype, err);
     if (!c->kv) goto fail;
     if (p->longest > chunk) {
         c->long_kv = kv_open(c->dev, text, 1, p->longest, chunk, false, kv_dtype, err);
