@@ -34,7 +34,7 @@ CU_LIB    := $(CU_host)
 LDLIBS    += -lstdc++
 else
 EMULATED  := $(CU_host:%.cu=$(BUILD)/%.cu.o) $(BUILD)/infer/tensor/device.cuda.o
-$(filter $(BUILD)/tests/infer/tensor/twins_%,$(ALL_TESTS)): $(EMULATED)
+$(foreach t,$(ALL_TESTS),$(if $(filter twins_%,$(notdir $t)),$t)): $(EMULATED)
 $(BUILD)/tests/%_on_cuda_test: $(BUILD)/tests/%_test.o $(BUILD)/tests/testing.o $(EMULATED) $(LIB)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) -lcmocka $(LDLIBS) -lstdc++
 $(BUILD)/draftsmith_on_cuda: $(BUILD)/main.o $(EMULATED) $(LIB) # the program with the emulated device

@@ -41,10 +41,17 @@ static inline size_t head_ring_bytes(int64_t width, bool resident) {
     const int slices = resident ? HEAD_RING + head_slices(width) : 2 * HEAD_RING;
     return (size_t)slices * SLICE * sizeof(uint4);
 }
-// Splits that fill the device twice with as few tokens idle at the end as possible.
+// Splits of the tokens that end soonest: full rounds of two blocks a multiprocessor, each as long
+// as its longest split, and a start that costs half a tile.
 static inline int head_splits(const Cuda *cu, int64_t rows, int64_t tokens) {
-    const int64_t blocks = ceil_div(rows, HEAD_ROWS), room = 2 * (int64_t)cu->sms / blocks;
-    return (int)least64(room < 1 ? 1 : room, ceil_div(tokens, HEAD_COLS));
+    const int64_t blocks = ceil_div(rows, HEAD_ROWS), tiles = ceil_div(tokens, HEAD_COLS),
+                  room = 2 * (int64_t)cu->sms, most = least64(tiles, room);
+    int64_t best = 1, least = INT64_MAX;
+    for (int64_t s = 1; s <= most; s++) {
+        const int64_t time = ceil_div(blocks * s, room) * (2 * ceil_div(tiles, s) + 1);
+        if (time < least) best = s, least = time;
+    }
+    return (int)best;
 }
 
 // Columns 32 k .. of rows first .. first+127 of x; zeros beyond `rows` of them.
