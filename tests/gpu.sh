@@ -6,14 +6,15 @@
 #   demo      the pipeline; the same texts captured and measured on the CPU: every tau(k) within 1 %
 #   memcheck, racecheck   compute-sanitizer over the twins      bench    rates, shares, memory, the peers beside them
 # Logs lie in $OUT (build/gpu where it is unset). Last line: N passed, N failed, N skipped. GPU_DEVICE names another
-# device, cuda:1 for example; GPU_KIND=host rehearses all this on the emulated device of the tests.
+# device, cuda:1 for example. GPU_KIND=host rehearses all this on the emulated device of the tests; GPU_SET="section.field=value
+# ..." and GPU_STEPS=3 make the runs smaller for that.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 [ $# -ge 1 ] || { echo "usage: tests/gpu.sh CARRY [PART...]" >&2; exit 2; }
 carry=$1
 shift
 parts=${*:-build twins parity repeat demo memcheck racecheck bench}
-logs=${OUT:-build/gpu} device=${GPU_DEVICE:-cuda} kind=${GPU_KIND:-cuda} seconds=${GPU_SECONDS:-540}
+logs=${OUT:-build/gpu} device=${GPU_DEVICE:-cuda} kind=${GPU_KIND:-cuda} seconds=${GPU_SECONDS:-540} steps=${GPU_STEPS:-200}
 here=$PWD/build/carry build=build/release-$kind program=./build/release-$kind/draftsmith
 passed=0 failed=0 skipped=0 begun=$(date +%s)
 mkdir -p "$logs" build
@@ -64,7 +65,7 @@ tests_of() { # twins | parity
 config() { # OUTPUT OVERRIDE...: a small run of the demo pair
     local to=$1
     shift
-    echo -c tests/smoke.json output_dir="$to" runtime.device="$device" "$@"
+    echo -c tests/smoke.json output_dir="$to" runtime.device="$device" ${GPU_SET:-} "$@"
 }
 train_twice() {
     local run=$logs/repeat
@@ -72,7 +73,7 @@ train_twice() {
     "$program" run $(config "$run" train.steps=1 train.save_every=1 train.dev_every=1 eval.select_k=3) || return
     for turn in first second; do
         rm -rf "$run/ckpt"
-        "$program" train --overwrite $(config "$run" train.steps=200 train.save_every=100 train.dev_every=100) || return
+        "$program" train --overwrite $(config "$run" train.steps="$steps" train.save_every="$steps" train.dev_every="$steps") || return
         (cd "$run/ckpt" && find . -name '*.safetensors' -print0 | sort -z | xargs -0 sha256sum) >"$logs/repeat.$turn" || return
     done
     cat "$logs/repeat.first"
@@ -117,7 +118,7 @@ sanitize() { # TOOL
     return $ok
 }
 
-export carry logs device kind here build program
+export carry logs steps device kind here build program
 export -f unpack compile tests_of config train_twice taus demo_pair
 echo "== $(date -u +%FT%TZ) $(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null | head -n 1)" |
     tee -a "$logs/summary.txt"
@@ -128,7 +129,7 @@ for part in $parts; do
     build) step build "$kind" 300 compile || break ;;
     twins) step twins 'operators against their CPU bodies' 120 tests/run.sh $(tests_of twins) ;;
     parity) DEVICE=$device step parity 'goldens and models' 150 tests/run.sh $(tests_of parity) ;;
-    repeat) step repeat '200 steps, twice' 100 train_twice ;;
+    repeat) step repeat "$steps steps, twice" 100 train_twice ;;
     demo) step demo 'tau on GPU and CPU' 120 demo_pair ;;
     memcheck | racecheck) sanitize "$part" 60 ;;
     bench) step bench 'E4B shapes' 240 "$program" bench runtime.device="$device" bench.shapes=e4b bench.seq=2048 \
