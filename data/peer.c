@@ -53,19 +53,21 @@ bool peer_run(const Settings *s, const PeerJob *job, RunTime *out, Err *err) {
     if (!file_exists(path))
         return err_set(err, ERR_USAGE, "bench.peer_path: %s is not there", path);
     snprintf(arguments, sizeof arguments,
-             "'%s' --shape %s --device cpu --threads %lld --batch %lld --seq %lld --dtype %s %s",
-             path, job->shape, (long long)threads, (long long)job->batch, (long long)job->seq,
-             job->dtype == DT_F32 ? "f32" : "bf16", job->extra);
+             "'%s' --shape %s --device %s --threads %lld --batch %lld --seq %lld --dtype %s %s",
+             path, job->shape, job->device, (long long)threads, (long long)job->batch,
+             (long long)job->seq, job->dtype == DT_F32 ? "f32" : "bf16", job->extra);
     snprintf(mean, sizeof mean, "ms_per_%s", job->unit);
     snprintf(best, sizeof best, "best_ms_per_%s", job->unit);
-    const char *const field[2] = {mean, best};
-    double ms[2];
-    if (!peer_call(s, arguments, field, 2, ms, err)) return false;
-    *out = (RunTime){.mean = ms[0], .best = ms[1]};
+    const char *const field[3] = {mean, best, "peak_memory_bytes"};
+    double ms[3];
+    if (!peer_call(s, arguments, field, 3, ms, err)) return false;
+    *out = (RunTime){.mean = ms[0], .best = ms[1], .memory = ms[2]};
     return true;
 }
 
 void peer_print(RunTime peer, RunTime ours) {
     printf("   peer %.1f ms: %.2fx (best %.1f ms: %.2fx)", peer.mean, peer.mean / ours.mean,
            peer.best, peer.best / ours.best);
+    if (ours.memory > 0.0)
+        printf(", memory %.2f of %.2f GiB", ours.memory / (1 << 30), peer.memory / (1 << 30));
 }

@@ -9,6 +9,7 @@
 // passes tell what two programs can do, the means what they did.
 typedef struct {
     double mean, best;
+    double memory; // bytes at the most, 0 = unknown
 } RunTime;
 
 typedef struct {
@@ -18,11 +19,13 @@ typedef struct {
     const char *shape;
     DType dtype;
     int64_t batch, seq;
+    const char *device; // "cpu" or "cuda"
 } PeerJob;
 
 // Runs the job with bench.python.
 MUST_CHECK bool peer_run(const Settings *s, const PeerJob *job, RunTime *out, Err *err);
-// "   peer 10.0 ms: 2.00x (best 9.0 ms: 2.10x)" beside our own time.
+// "   peer 10.0 ms: 2.00x (best 9.0 ms: 2.10x)" beside our own time, and where our memory is known
+// ", memory 1.0 of 2.5 GiB".
 void peer_print(RunTime peer, RunTime ours);
 
 enum { PEER_ABSENT = 77 }; // a script's exit status: what it would measure is not installed

@@ -52,6 +52,9 @@ static bool run(const Cli *cli, Err *err) {
     }
     printf("ceiling  GEMM, best shape: f32 %.1f GFLOP/s, bf16 %.1f GFLOP/s (%s, %d threads)\n",
            device_gemm_peak(dev, DT_F32), device_gemm_peak(dev, DT_BF16), dev->kind, dev->threads);
+    if (strcmp(dev->kind, "cpu") != 0)
+        printf("ceiling  copy inside the device: %.1f GB/s, read and written\n",
+               device_copy_ceiling(dev, (size_t)2 << 30) / 1e9);
     fflush(stdout);
     const bool ok =
         run_shape(cli, dev, "demo", 4, 512, err) &&

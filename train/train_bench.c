@@ -34,15 +34,18 @@ static double step_flop(const Bench *b, const BenchCase *c) {
 static bool measure(const BenchCase *c, const Cli *cli, const char *dir, Err *err) {
     Bench b = {0};
     double best = 1e30, sum = 0.0, s;
-    bool ok = (b.dev = dev_open(cli->s.runtime.device, (int)cli->s.runtime.threads, err)) &&
-              bench_open(&b, c, dir, err) && bench_step(&b, NULL, 1, &s, err); // warm-up
+    b.dev = dev_open(cli->s.runtime.device, (int)cli->s.runtime.threads, err);
+    const size_t before = b.dev ? device_memory_free(b.dev) : 0;
+    bool ok = b.dev && bench_open(&b, c, dir, err) && bench_step(&b, NULL, 1, &s, err); // warm-up
     for (int i = 0; ok && i < c->repeat; i++) {
         ok = bench_step(&b, NULL, i + 2, &s, err);
         sum += s;
         best = fmin(best, s);
     }
     if (ok) {
-        const RunTime ours = {.mean = 1e3 * sum / c->repeat, .best = 1e3 * best};
+        const RunTime ours = {.mean = 1e3 * sum / c->repeat,
+                              .best = 1e3 * best,
+                              .memory = device_memory_taken(b.dev, before)};
         const double rate = step_flop(&b, c) / ours.mean / 1e6;
         const double ceiling = device_gemm_peak(b.dev, c->dtype);
         printf("train    %-5s %-5s %lld x %lld, K %d   %9.1f ms (best %.1f)   %8.1f GFLOP/s   "
@@ -54,8 +57,8 @@ static bool measure(const BenchCase *c, const Cli *cli, const char *dir, Err *er
             RunTime peer = {0};
             char k[32];
             snprintf(k, sizeof k, "--k %d", c->K);
-            const PeerJob job = {"rollout_torch.py", "step",   k,     c->shape->name,
-                                 c->dtype,           c->batch, c->seq};
+            const PeerJob job = {"rollout_torch.py", "step",   k,      c->shape->name,
+                                 c->dtype,           c->batch, c->seq, b.dev->kind};
             ok = peer_run(&cli->s, &job, &peer, err);
             if (ok) peer_print(peer, ours);
         }

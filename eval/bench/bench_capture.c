@@ -24,6 +24,7 @@ typedef struct {
     int32_t *ids;
     int64_t batch, seq;
     DType dtype;
+    size_t free_before; // memory of the device
 } Bench;
 
 static void bench_close(Bench *b, Device *dev) {
@@ -141,7 +142,9 @@ static bool print_capture(const Settings *s, Device *dev, Bench *b, const PairSh
         sum += t;
         best = fmin(best, t);
     }
-    const RunTime ours = {.mean = 1e3 * sum / (double)s->bench.repeat, .best = 1e3 * best};
+    const RunTime ours = {.mean = 1e3 * sum / (double)s->bench.repeat,
+                          .best = 1e3 * best,
+                          .memory = device_memory_taken(dev, b->free_before)};
     const double rows = (double)(b->batch * b->seq);
     const double flop =
         rows * (row_flop(&target_config(b->t)->text, &weights, &attn, b->seq) + attn);
@@ -156,8 +159,8 @@ static bool print_capture(const Settings *s, Device *dev, Bench *b, const PairSh
         RunTime peer;
         snprintf(extra, sizeof extra, "--layers %lld --vocab %lld", (long long)shape->layers,
                  (long long)shape->vocab);
-        const PeerJob job = {"capture_torch.py", "batch",  extra, shape->name,
-                             b->dtype,           b->batch, b->seq};
+        const PeerJob job = {"capture_torch.py", "batch",  extra,  shape->name,
+                             b->dtype,           b->batch, b->seq, dev->kind};
         if (!peer_run(s, &job, &peer, err)) return false;
         peer_print(peer, ours);
     }
@@ -178,6 +181,7 @@ bool bench_capture(const Settings *s, Device *dev, PairShape shape, DType dtype,
     char top[] = "/tmp/draftsmith-bench-XXXXXX";
     if (mkdtemp(top) == NULL) return err_errno(err, "temporary folder %s", top);
     Bench b = {.batch = batch, .seq = seq, .dtype = dtype};
+    b.free_before = device_memory_free(dev);
     const bool ok = synthetic_target(top, &shape, 1, err) &&
                     bench_open(&b, dev, top, &shape, err) && print_capture(s, dev, &b, &shape, err);
     bench_close(&b, dev);

@@ -106,3 +106,14 @@ double device_copy_ceiling(Device *dev, size_t bytes) {
     dev_free(dev, block);
     return seconds > 0.0 ? 2.0 * (double)tensor_bytes(c.from) / seconds : 0.0;
 }
+
+size_t device_memory_free(const Device *dev) {
+    size_t free_now = 0, total = 0;
+    if (strcmp(dev->kind, "cpu") != 0) dev_memory(dev, &free_now, &total);
+    return free_now;
+}
+
+double device_memory_taken(const Device *dev, size_t free_before) {
+    const size_t now = device_memory_free(dev);
+    return now < free_before ? (double)(free_before - now) : 0.0;
+}

@@ -14,5 +14,9 @@ double device_gemm_peak(Device *dev, DType dtype);
 // Bytes per second of a copy inside the device's memory, bytes read and written counted; bytes is
 // the size of what is copied. 0 when memory is out.
 double device_copy_ceiling(Device *dev, size_t bytes);
+// What a GPU has free, and what was taken of it since: planned blocks and scratch stay until the
+// end, so that is the most. 0 on a CPU, whose memory others use as well.
+size_t device_memory_free(const Device *dev);
+double device_memory_taken(const Device *dev, size_t free_before);
 
 #endif

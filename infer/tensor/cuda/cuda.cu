@@ -213,7 +213,11 @@ static const DeviceBody cuda_body = {
 };
 
 int cuda_count(char *why, size_t size) {
-    int n = 0;
+    int n = 0, driver = 0;
+    if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) {
+        snprintf(why, size, "no NVIDIA driver is loaded here");
+        return 0;
+    }
     const cudaError_t e = cudaGetDeviceCount(&n);
     cudaGetLastError();
     if (e != cudaSuccess) snprintf(why, size, "no GPU can be used here: %s", cudaGetErrorString(e));
