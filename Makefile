@@ -7,9 +7,10 @@ BUILD := build/$(MODE)-$(KIND)
 
 DEBS  := gcc make pkg-config libopenblas-openmp-dev libhdf5-dev libarchive-dev libjansson-dev \
          libxxhash-dev libssl-dev librandom123-dev libcmocka-dev
-DEBS_OPTIONAL := libdnnl-dev
+DEBS_OPTIONAL := libdnnl-dev libopenmpi-dev openmpi-bin
 PKGS  := hdf5-serial libarchive jansson libcrypto libxxhash
 DNNL  := $(shell test -f /usr/include/dnnl.h && echo 1)
+MPI   := $(shell pkg-config --exists ompi-c 2>/dev/null && echo ompi-c)
 
 OPT_release := -O3 -g1
 OPT_debug   := -O0 -g
@@ -19,8 +20,9 @@ OPT_fuzz    := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-
 # -fno-math-errno: nobody reads errno after sqrtf; without it no square root becomes a vector.
 CFLAGS  += -std=gnu11 -D_GNU_SOURCE $(OPT_$(MODE)) -ffp-contract=off -fno-math-errno -fopenmp -Wall -Wextra -Wshadow \
            -Wundef -Wvla -Wstrict-prototypes -Wmissing-prototypes -Wno-psabi $(if $(CI),-Werror) -I. \
-           $(shell pkg-config --cflags $(PKGS) 2>/dev/null) $(if $(DNNL),-DWITH_DNNL) $(if $(CUDA),-DWITH_CUDA)
-LDLIBS  += $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lopenblas $(if $(DNNL),-ldnnl) -lm -lpthread -ldl
+           $(shell pkg-config --cflags $(PKGS) 2>/dev/null) $(if $(DNNL),-DWITH_DNNL) \
+           $(if $(MPI),-DWITH_MPI $(patsubst -I%,-isystem %,$(shell pkg-config --cflags-only-I $(MPI)))) $(if $(CUDA),-DWITH_CUDA)
+LDLIBS  += $(shell pkg-config --libs $(PKGS) $(MPI) 2>/dev/null) -lopenblas $(if $(DNNL),-ldnnl) -lm -lpthread -ldl
 LINK_asan   := -fsanitize=address,undefined
 LINK_fuzz   := $(LINK_asan)
 LDFLAGS += -fopenmp $(LINK_$(MODE))
@@ -35,7 +37,7 @@ TESTS     := $(filter-out %_long_test,$(ALL_TESTS))
 GOLDENS   := $(filter %_golden_test,$(TESTS))
 QUANT     := $(filter %_quant_test,$(TESTS))
 UNITS     := $(filter-out %_golden_test %_e2e_test %_ids_test %_cases_test,$(TESTS))
-SCRIPTS   := $(wildcard tests/arrows.sh tests/invalid.sh tests/pipeline.sh tests/kill_*.sh tests/faults.sh)
+SCRIPTS   := $(wildcard tests/arrows.sh tests/invalid.sh tests/pipeline.sh tests/kill_*.sh tests/faults.sh tests/mpi.sh)
 export FAULT_SO := $(BUILD)/tests/fault/fault.so
 FUZZERS   := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/fuzz/*_fuzz.c))
 REPLAYS   := $(FUZZERS:_fuzz=_replay)
@@ -81,8 +83,8 @@ deps: ## install the Debian packages (as root or through sudo)
 	    echo "Not root and no sudo. Type as root:"; \
 	    echo "  apt-get update && apt-get install -y $(DEBS) $(DEBS_OPTIONAL)"; exit 1; fi; \
 	$$root apt-get update && $$root apt-get install -y --no-install-recommends $(DEBS) && \
-	{ $$root apt-get install -y --no-install-recommends $(DEBS_OPTIONAL) || \
-	  echo "no $(DEBS_OPTIONAL): built without oneDNN, bf16 will be slower"; }
+	for p in $(DEBS_OPTIONAL); do $$root apt-get install -y --no-install-recommends $$p || \
+	  echo "no $$p: built without it (oneDNN: bf16 is slower; Open MPI: CPU ranks by sockets only)"; done
 ensure:
 	@pkg-config --exists $(PKGS) && printf '#include <%s>\n' cblas.h Random123/philox.h setjmp.h stdarg.h \
 	    stddef.h stdint.h cmocka.h | $(CC) -E -x c - >/dev/null 2>&1 || $(MAKE) deps

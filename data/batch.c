@@ -47,8 +47,14 @@ SeqSource shards_source(ShardSet *s) {
                        .bytes_per_token = shard_bytes_per_token(shards_meta(s))};
 }
 
+// Sequences of a step, of all ranks.
+static int64_t per_step(const Batches *b) {
+    return b->opt.sequences * b->opt.ranks;
+}
+
 Batches *batches_open(const SeqSource *src, const BatchOptions *opt, Err *err) {
     CHECK(opt->K >= 1 && opt->K <= K_MAX && opt->anchors >= 0);
+    CHECK(opt->rank >= 0 && opt->rank < (opt->ranks ? opt->ranks : 1));
     if (src->count < 1) {
         err_set(err, ERR_INPUT, "no captured sequences to learn from");
         return NULL;
@@ -70,8 +76,9 @@ Batches *batches_open(const SeqSource *src, const BatchOptions *opt, Err *err) {
     }
     b->src = *src;
     b->opt = *opt;
+    if (opt->ranks == 0) b->opt.ranks = 1;
     b->epoch = -1;
-    b->per_epoch = (src->count + opt->sequences - 1) / opt->sequences;
+    b->per_epoch = (src->count + per_step(b) - 1) / per_step(b);
     return b;
 }
 
@@ -115,23 +122,32 @@ static int64_t *anchors_used(const Batches *b, Err *err) {
     return n;
 }
 
-bool batches_totals(const Batches *b, int64_t steps, BatchTotals *out, Err *err) {
-    *out = (BatchTotals){0};
-    int64_t *anchors = anchors_used(b, err), *order = malloc((size_t)b->src.count * sizeof *order);
-    const bool ok = anchors && (order || err_set(err, ERR_FAILED, "out of memory"));
-    for (int64_t step = 0; ok && step < steps; step++) {
-        const int64_t epoch = step / b->per_epoch, first = step % b->per_epoch * b->opt.sequences;
+// Of the sequences order[first ..] of a step.
+static void add_step(const Batches *b, const int64_t *anchors, const int64_t *order, int64_t first,
+                     BatchTotals *out) {
+    const int64_t left = b->src.count - first, n = left < per_step(b) ? left : per_step(b);
+    for (int rank = 0; rank < b->opt.ranks; rank++) {
         int64_t rows = 0, tokens = 0;
-        if (first == 0)
-            rng_permutation(b->opt.seed, RNG_SHUFFLE, (uint64_t)epoch, order, b->src.count);
-        for (int64_t i = first; i < first + b->opt.sequences && i < b->src.count; i++) {
-            rows += anchors[order[i]];
-            tokens += b->src.length(b->src.ctx, order[i]);
+        for (int64_t i = rank; i < n; i += b->opt.ranks) {
+            rows += anchors[order[first + i]];
+            tokens += b->src.length(b->src.ctx, order[first + i]);
         }
         if (rows > out->max_rows) out->max_rows = rows;
         if (tokens > out->max_tokens) out->max_tokens = tokens;
         out->all_rows += rows;
         out->all_tokens += tokens;
+    }
+}
+
+bool batches_totals(const Batches *b, int64_t steps, BatchTotals *out, Err *err) {
+    *out = (BatchTotals){0};
+    int64_t *anchors = anchors_used(b, err), *order = malloc((size_t)b->src.count * sizeof *order);
+    const bool ok = anchors && (order || err_set(err, ERR_FAILED, "out of memory"));
+    for (int64_t step = 0; ok && step < steps; step++) {
+        const int64_t epoch = step / b->per_epoch, first = step % b->per_epoch * per_step(b);
+        if (first == 0)
+            rng_permutation(b->opt.seed, RNG_SHUFFLE, (uint64_t)epoch, order, b->src.count);
+        add_step(b, anchors, order, first, out);
     }
     free(anchors);
     free(order);
@@ -226,12 +242,18 @@ static int64_t draw_by_odds(Batches *b, int64_t n, int64_t want, uint64_t visit)
     return m;
 }
 
+// Of the draws of a step's slots, so that no two share one.
+static uint64_t visit_of(const Batches *b, int64_t step, int slot) {
+    const int64_t slots = per_step(b) > PACK_SEQS_MAX ? per_step(b) : PACK_SEQS_MAX;
+    return (uint64_t)(step * slots + (int64_t)slot * b->opt.ranks + b->opt.rank);
+}
+
 // Positions T of one sequence into b->pick, ascending, and what each stands for into b->odds; their
 // number, or -1.
 static int64_t pick_anchors(Batches *b, const CapturedSeq *c, int64_t step, int slot, Err *err) {
     const Sample *s = &c->sample;
     const int64_t want = b->opt.anchors;
-    const uint64_t visit = (uint64_t)(step * PACK_SEQS_MAX + slot);
+    const uint64_t visit = visit_of(b, step, slot);
     int64_t n = 0;
     if (!pick_room(b, s->n, err)) return -1;
     for (int64_t t = 1; t + 1 < s->n; t++)
@@ -298,15 +320,17 @@ static bool add_anchors(Batches *b, Batch *out, int64_t step, int slot, Err *err
 
 bool batches_get(Batches *b, int64_t step, Batch *out, Err *err) {
     CHECK(step >= 0);
-    const int64_t epoch = step / b->per_epoch, first = step % b->per_epoch * b->opt.sequences;
+    const int64_t epoch = step / b->per_epoch, first = step % b->per_epoch * per_step(b);
     const int64_t left = b->src.count - first;
     drop_loose(b);
     memset(out, 0, sizeof *out);
     if (epoch != b->epoch)
         rng_permutation(b->opt.seed, RNG_SHUFFLE, (uint64_t)epoch, b->order, b->src.count);
     b->epoch = epoch;
-    for (int slot = 0; slot < b->opt.sequences && slot < left; slot++) {
-        out->seq_index[slot] = b->order[first + slot];
+    for (int slot = 0; slot < b->opt.sequences; slot++) {
+        const int64_t at = (int64_t)slot * b->opt.ranks + b->opt.rank;
+        if (at >= left) break;
+        out->seq_index[slot] = b->order[first + at];
         if (!take_sequence(b, out->seq_index[slot], &out->seq[slot], err)) return false;
         out->nseq++;
         if (!add_anchors(b, out, step, slot, err)) return false;

@@ -1,4 +1,7 @@
 // data/batch.h - which sequences and anchors a training step sees: a pure function of (seed, step).
+//
+// With several ranks a step has ranks x sequences: the same ones, with the same anchors, as with
+// one rank that takes as many.
 #ifndef DATA_BATCH_H
 #define DATA_BATCH_H
 
@@ -26,7 +29,8 @@ typedef struct {
 } AnchorOdds;
 
 typedef struct {
-    int64_t sequences; // per step
+    int64_t sequences; // per step, of this rank
+    int rank, ranks;   // of a step's sequences, dealt out one by one, this rank's; ranks 0: all
     int64_t anchors;   // per sequence, 0 = all
     int K;
     uint64_t seed;
@@ -62,8 +66,8 @@ MUST_CHECK bool batches_get(Batches *b, int64_t step, Batch *out,
 static inline double batch_share(const Batch *b, int64_t r) {
     return b->share ? b->share[r] : 1.0;
 }
-// What steps 0 .. steps-1 will be: rows and tokens of the largest one and of all. Exact; reads the
-// anchors of every sequence.
+// What steps 0 .. steps-1 will be: rows and tokens of the largest share of a rank, and of all steps
+// and ranks. Exact; reads the anchors of every sequence.
 typedef struct {
     int64_t max_rows, max_tokens, all_rows, all_tokens;
 } BatchTotals;

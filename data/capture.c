@@ -48,13 +48,19 @@ static int64_t short_slots(const CapturePlan *p) {
     return p->widest > 0 ? p->widest : 1;
 }
 
+// Of a sequence that shares a call with others.
+static int64_t short_rows(const CapturePlan *p, int64_t chunk) {
+    return p->longest > 0 && p->longest < chunk ? p->longest : chunk;
+}
+
 size_t capturer_bytes(const Target *t, const CapturePlan *p, int64_t chunk, DType kv_dtype) {
     const TextConfig *text = &target_config(t)->text;
     Capturer c = {.target = (Target *)t, .plan = p, .chunk = chunk};
     Arena count;
     arena_open(&count, NULL, 0);
     lay_out(&c, &count);
-    int64_t bytes = kv_bytes(text, (int)short_slots(p), chunk, chunk, false, kv_dtype);
+    const int64_t rows = short_rows(p, chunk);
+    int64_t bytes = kv_bytes(text, (int)short_slots(p), rows, rows, false, kv_dtype);
     if (p->longest > chunk) bytes += kv_bytes(text, 1, p->longest, chunk, false, kv_dtype);
     return count.peak + (size_t)bytes;
 }
@@ -74,7 +80,8 @@ Capturer *capturer_open(Target *t, const CapturePlan *p, int64_t chunk, DType kv
     if (!c->block) goto fail;
     arena_open(&arena, c->block, arena.peak);
     lay_out(c, &arena);
-    c->kv = kv_open(c->dev, text, (int)short_slots(p), chunk, chunk, false, kv_dtype, err);
+    const int64_t rows = short_rows(p, chunk);
+    c->kv = kv_open(c->dev, text, (int)short_slots(p), rows, rows, false, kv_dtype, err);
     if (!c->kv) goto fail;
     if (p->longest > chunk) {
         c->long_kv = kv_open(c->dev, text, 1, p->longest, chunk, false, kv_dtype, err);
@@ -106,7 +113,8 @@ static bool copy_sample(Sample *to, const Sample *from) {
 
 static bool room_for(const FeaturePack *p, const Sample *s, CapturedSeq *out, Err *err) {
     bool ok = copy_sample(&out->sample, s);
-    ok = ok && (out->hidden = malloc((size_t)(s->n * p->width) * sizeof(bf16)));
+    out->bare = sample_bare(s);
+    ok = ok && (out->hidden = malloc((size_t)((s->n - out->bare) * p->width) * sizeof(bf16)));
     for (int k = 0; k < 2 && ok; k++)
         ok = (out->k[k] = malloc((size_t)(s->n * p->kv_width[k]) * sizeof(bf16))) &&
              (out->v[k] = malloc((size_t)(s->n * p->kv_width[k]) * sizeof(bf16)));
@@ -120,8 +128,8 @@ static void rows_to(Device *dev, void *to, int64_t at, Tensor from, int64_t firs
 // Sequence i of the pack becomes rows at .. of out.
 static void download(const Capturer *c, int i, CapturedSeq *out, int64_t at) {
     const FeaturePack *p = &c->pack;
-    const int64_t first = p->start[i], n = p->start[i + 1] - first;
-    rows_to(c->dev, out->hidden, at, p->hidden, first, n);
+    const int64_t first = p->start[i], n = p->start[i + 1] - first, bare = p->bare[i];
+    rows_to(c->dev, out->hidden, at + bare - out->bare, p->hidden, first + bare, n - bare);
     for (int k = 0; k < 2; k++) {
         rows_to(c->dev, out->k[k], at, p->k[k], first, n);
         rows_to(c->dev, out->v[k], at, p->v[k], first, n);
@@ -131,26 +139,28 @@ static void download(const Capturer *c, int i, CapturedSeq *out, int64_t at) {
 // Several short sequences, one call.
 static bool run_short(Capturer *c, const Sample *const *seq, int n, CapturedSeq *out, Err *err) {
     TargetPiece piece[PACK_SEQS_MAX];
-    int64_t rows = 0;
+    int64_t rows = 0, states = 0;
     for (int i = 0; i < n; i++) rows += seq[i]->n;
     int32_t *ids = malloc((size_t)rows * sizeof *ids);
     if (!ids) return err_set(err, ERR_FAILED, "out of memory");
     rows = 0;
     for (int i = 0; i < n; i++) {
         memcpy(ids + rows, seq[i]->ids, (size_t)seq[i]->n * sizeof *ids);
-        piece[i] = (TargetPiece){.slot = i, .count = seq[i]->n};
+        piece[i] = (TargetPiece){.slot = i, .count = seq[i]->n, .skip = out[i].bare};
         kv_clear(c->kv, i);
         rows += seq[i]->n;
+        states += seq[i]->n - out[i].bare;
     }
-    target_forward(c->target, c->kv, piece, n, ids, tensor_rows(c->hidden, 0, rows), NULL);
-    rows = 0;
+    target_forward(c->target, c->kv, piece, n, ids, tensor_rows(c->hidden, 0, states), NULL);
+    states = 0;
     features_clear(&c->pack);
     for (int i = 0; i < n; i++) {
+        const int64_t have = seq[i]->n - out[i].bare;
         features_begin(&c->pack);
         features_append(&c->pack, c->dev, c->target, c->kv, i, 0, seq[i]->n,
-                        tensor_rows(c->hidden, rows, seq[i]->n));
+                        tensor_rows(c->hidden, states, have));
         download(c, i, &out[i], 0);
-        rows += seq[i]->n;
+        states += have;
     }
     free(ids);
     return true;
@@ -161,8 +171,9 @@ static void run_long(Capturer *c, const Sample *s, CapturedSeq *out) {
     kv_clear(c->long_kv, 0);
     for (int64_t at = 0; at < s->n; at += c->chunk) {
         const int64_t n = s->n - at < c->chunk ? s->n - at : c->chunk;
-        const TargetPiece piece = {.slot = 0, .count = n};
-        const Tensor hidden = tensor_rows(c->hidden, 0, n);
+        const int64_t left = out->bare > at ? out->bare - at : 0, skip = left < n ? left : n;
+        const TargetPiece piece = {.slot = 0, .count = n, .skip = skip};
+        const Tensor hidden = tensor_rows(c->hidden, 0, n - skip);
         target_forward(c->target, c->long_kv, &piece, 1, s->ids + at, hidden, NULL);
         features_clear(&c->pack);
         features_begin(&c->pack);
@@ -186,8 +197,9 @@ static int64_t bad_row(const bf16 *x, int64_t rows, int64_t width, bool zeros) {
 
 static bool check_rows(const CapturedSeq *c, const FeaturePack *p, Err *err) {
     const Sample *s = &c->sample;
-    int64_t r = bad_row(c->hidden, s->n, p->width, true);
+    int64_t r = bad_row(c->hidden, s->n - c->bare, p->width, true);
     const char *what = "hidden state is all zero or not finite";
+    if (r >= 0) r += c->bare;
     for (int k = 0; k < 2 && r < 0; k++) {
         what = "shared keys or values are not finite";
         r = bad_row(c->k[k], s->n, p->kv_width[k], false);

@@ -3,7 +3,8 @@
 //
 // Sequences are captured in groups that fill the rows of one target call; the numbers of a group
 // depend on nothing outside it. Shards and the stream use the same groups, so both see the same
-// bits.
+// bits. Rows whose hidden state nobody asks for (sample_bare: prompts but for their last row) end
+// in the last layer that owns K/V, and have none.
 #ifndef DATA_CAPTURE_H
 #define DATA_CAPTURE_H
 
@@ -15,15 +16,18 @@
 typedef struct {
     const Sample **seq; // (n), in order; borrowed
     int64_t n, tokens, longest, left_out;
+    int64_t states; // tokens that get a hidden state
     int64_t *group; // (groups + 1) first sequence of each
     int64_t groups;
     int64_t *shard; // (shards + 1) first group of each
     int shards;
     int64_t widest; // most sequences of a group
 } CapturePlan;
+// chunk: rows of a call. meta: what a shard of about `most` bytes is priced with; NULL: one shard.
 MUST_CHECK bool capture_plan(CapturePlan *p, const Sample *sample, int64_t n, int64_t chunk,
-                             int64_t shard_tokens, Err *err);
+                             const ShardMeta *meta, int64_t most, Err *err);
 void capture_plan_free(CapturePlan *p);
+int64_t capture_bytes(const Sample *s, const ShardMeta *meta); // of one sequence in a shard
 
 // No sequence may be longer than the target's positions (check_positions); names `what`.
 MUST_CHECK bool check_source(const OpenTarget *o, const SeqSource *src, const char *what, Err *err);

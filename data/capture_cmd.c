@@ -10,6 +10,7 @@
 #include "infer/base/log.h"
 #include "infer/base/memory.h"
 #include "infer/base/stage.h"
+#include "infer/base/world.h"
 
 typedef struct {
     const Cli *cli;
@@ -55,41 +56,68 @@ static bool fill_meta(Work *w, const json_t *identity, const Sample *sample, int
     return ok;
 }
 
-static bool room_on_disk(const Work *w, int64_t tokens, int shards, Err *err) {
+static bool room_on_disk(const Work *w, int64_t bytes, int shards, Err *err) {
     const int64_t padding = (int64_t)shards * (8 << 20); // the last chunk of every dataset
-    const int64_t need = tokens * shard_bytes_per_token(&w->meta) + padding;
+    const int64_t need = bytes + padding;
     const int64_t have = disk_free_bytes(w->s->output_dir);
     if (have < 0 || need <= have) return true;
     return err_set(err, ERR_FAILED, "%s: shards need %.1f MiB, the disk has %.1f MiB free", w->dir,
                    (double)need / (1 << 20), (double)have / (1 << 20));
 }
 
-static int64_t shard_tokens(const CapturePlan *p, int shard) {
+static int64_t all_bytes(const Work *w) {
+    return shard_bytes(&w->meta, w->plan.tokens, w->plan.states);
+}
+
+// Of one shard.
+static int64_t tokens_of(const CapturePlan *p, int shard) {
     int64_t n = 0;
     for (int64_t i = p->group[p->shard[shard]]; i < p->group[p->shard[shard + 1]]; i++)
         n += p->seq[i]->n;
     return n;
 }
 
-// One shard: its groups through the target, then to the disk as a whole.
-static bool capture_shard(Work *w, Capturer *c, ShardWriter *out, int shard, Progress *progress,
-                          int64_t *done, Err *err) {
+static int64_t bytes_of(const Work *w, int shard) {
     const CapturePlan *p = &w->plan;
-    const int64_t first = p->group[p->shard[shard]], n = p->group[p->shard[shard + 1]] - first;
-    CapturedSeq *seq = calloc((size_t)n, sizeof *seq);
-    const CapturedSeq **list = calloc((size_t)n, sizeof *list);
+    int64_t n = 0;
+    for (int64_t i = p->group[p->shard[shard]]; i < p->group[p->shard[shard + 1]]; i++)
+        n += capture_bytes(p->seq[i], &w->meta);
+    return n;
+}
+
+// The groups of a shard through the target; seq: zeroed, of all its sequences.
+static bool capture_groups(const Work *w, Capturer *c, int shard, CapturedSeq *seq,
+                           Progress *progress, int64_t done, int at_once, Err *err) {
+    const CapturePlan *p = &w->plan;
+    const int64_t first = p->group[p->shard[shard]];
+    for (int64_t g = p->shard[shard]; g < p->shard[shard + 1]; g++) {
+        if (stop_requested())
+            return err_set(err, ERR_STOPPED, "stopped; the next run goes on at shard %d", shard);
+        if (!capturer_run(c, g, seq + (p->group[g] - first), err)) return false;
+        for (int64_t i = p->group[g]; i < p->group[g + 1]; i++) done += at_once * p->seq[i]->n;
+        progress_at(progress, done < p->tokens ? done : p->tokens, "");
+    }
+    return true;
+}
+
+// A turn of all ranks: the next shards, one each, to the disk as a whole. A rank that is stopped or
+// fails takes the others along.
+static bool capture_turn(Work *w, Capturer *c, ShardWriter *out, Progress *progress, int64_t *done,
+                         Err *err) {
+    const CapturePlan *p = &w->plan;
+    const int next = shard_writer_next(out), shard = next + world_rank(), left = p->shards - next,
+              N = left < world_size() ? left : world_size();
+    int64_t n = 0;
+    if (shard < p->shards) n = p->group[p->shard[shard + 1]] - p->group[p->shard[shard]];
+    CapturedSeq *seq = calloc((size_t)n + 1, sizeof *seq);
+    const CapturedSeq **list = calloc((size_t)n + 1, sizeof *list);
     bool ok = seq && list;
     if (!ok) err_set(err, ERR_FAILED, "out of memory for %lld sequences", (long long)n);
-    for (int64_t g = p->shard[shard]; g < p->shard[shard + 1] && ok; g++) {
-        if (stop_requested())
-            ok = err_set(err, ERR_STOPPED, "stopped; the next run goes on at shard %d", shard);
-        ok = ok && capturer_run(c, g, seq + (p->group[g] - first), err);
-        for (int64_t i = p->group[g]; i < p->group[g + 1]; i++) *done += p->seq[i]->n;
-        if (ok) progress_at(progress, *done, "");
-    }
+    if (ok && n > 0) ok = capture_groups(w, c, shard, seq, progress, *done, N, err);
     for (int64_t i = 0; i < n && ok; i++) list[i] = &seq[i];
-    ok = ok && shard_write(out, list, (int)n, err);
+    ok = world_agree(ok, err) && shard_write(out, list, (int)n, err);
     for (int64_t i = 0; i < n && seq; i++) captured_free(&seq[i]);
+    for (int i = next; i < next + N; i++) *done += tokens_of(p, i);
     free(seq);
     free(list);
     return ok;
@@ -98,44 +126,56 @@ static bool capture_shard(Work *w, Capturer *c, ShardWriter *out, int shard, Pro
 static bool capture_missing(Work *w, ShardWriter *out, Err *err) {
     const CapturePlan *p = &w->plan;
     const int next = shard_writer_next(out);
-    int64_t done = 0;
+    int64_t done = 0, there = 0;
     char what[64];
     if (next > p->shards)
         return err_set(err, ERR_INPUT, "%s: %d shards where %d belong", w->dir, next, p->shards);
-    for (int i = 0; i < next; i++) done += shard_tokens(p, i);
+    for (int i = 0; i < next; i++) done += tokens_of(p, i), there += bytes_of(w, i);
     if (next)
         log_info("capture %s: %d of %d shards were there", split_name(w->split), next, p->shards);
-    if (!room_on_disk(w, p->tokens - done, p->shards - next, err)) return false;
-    Capturer *c = capturer_open(w->model.target, p, w->s->capture.chunk, w->model.dtype, err);
-    if (!c) return false;
+    bool ok = world_rank() > 0 || room_on_disk(w, all_bytes(w) - there, p->shards - next, err);
+    Capturer *c =
+        ok ? capturer_open(w->model.target, p, w->s->capture.chunk, w->model.dtype, err) : NULL;
+    if (!world_agree(c != NULL, err)) {
+        capturer_close(c);
+        return false;
+    }
     Progress progress;
     snprintf(what, sizeof what, "capture %s", split_name(w->split));
     progress_start(&progress, what, "tok", p->tokens);
-    bool ok = true;
-    for (int i = next; i < p->shards && ok; i++)
-        ok = capture_shard(w, c, out, i, &progress, &done, err);
+    progress_at(&progress, done, "");
+    while (ok && shard_writer_next(out) < p->shards)
+        ok = capture_turn(w, c, out, &progress, &done, err);
     if (ok) progress_end(&progress, done, "");
     capturer_close(c);
     return ok && shard_writer_finish(out, p->shards, err);
 }
 
+// Bytes of a token in the mean: only some have a hidden state.
+static int64_t bytes_each(const Work *w) {
+    const int64_t n = w->plan.tokens;
+    return n > 0 ? (all_bytes(w) + n / 2) / n : shard_bytes_per_token(&w->meta);
+}
+
 static json_t *result_of(const Work *w) {
-    const int64_t each = shard_bytes_per_token(&w->meta);
-    return json_pack("{s:I, s:I, s:i, s:I, s:I, s:I}", "sequences", (json_int_t)w->plan.n, "tokens",
-                     (json_int_t)w->plan.tokens, "shards", w->plan.shards, "bytes_per_token",
-                     (json_int_t)each, "bytes", (json_int_t)(each * w->plan.tokens), "left_out",
-                     (json_int_t)w->plan.left_out);
+    return json_pack("{s:I, s:I, s:I, s:i, s:I, s:I, s:I, s:I}", "sequences", (json_int_t)w->plan.n,
+                     "tokens", (json_int_t)w->plan.tokens, "states", (json_int_t)w->plan.states,
+                     "shards", w->plan.shards, "bytes_per_token", (json_int_t)bytes_each(w),
+                     "bytes_per_state", (json_int_t)shard_bytes_per_state(&w->meta), "bytes",
+                     (json_int_t)all_bytes(w), "left_out", (json_int_t)w->plan.left_out);
+}
+
+static long long whole(const json_t *o, const char *key) {
+    return (long long)json_integer_value(json_object_get(o, key));
 }
 
 static void print_result(Split split, const json_t *o) {
-    static const char *const keys[] = {"sequences", "tokens", "bytes_per_token",
-                                       "bytes",     "shards", "left_out"};
-    long long v[6];
-    for (int i = 0; i < 6; i++) v[i] = (long long)json_integer_value(json_object_get(o, keys[i]));
-    printf("%-6s %8lld sequences %10lld tokens x %lld bytes = %.1f MiB in %lld shards; %lld left "
-           "out (no answer of two "
-           "tokens)\n",
-           split_name(split), v[0], v[1], v[2], (double)v[3] / (1 << 20), v[4], v[5]);
+    const bool all = json_object_get(o, "states") == NULL; // a capture of an earlier version
+    printf("%-6s %8lld sequences %10lld tokens, %lld of them with a hidden state, %lld bytes each "
+           "in the mean = %.1f MiB in %lld shards; %lld left out (no answer of two tokens)\n",
+           split_name(split), whole(o, "sequences"), whole(o, "tokens"),
+           whole(o, all ? "tokens" : "states"), whole(o, "bytes_per_token"),
+           (double)whole(o, "bytes") / (1 << 20), whole(o, "shards"), whole(o, "left_out"));
 }
 
 static MemoryPlan memory_of(const Work *w, const Sample *sample, int64_t n) {
@@ -143,7 +183,7 @@ static MemoryPlan memory_of(const Work *w, const Sample *sample, int64_t n) {
     MemoryPlan m = w->base;
     int64_t most = 0, texts = n * (int64_t)sizeof *sample;
     for (int i = 0; i < p->shards; i++)
-        if (shard_tokens(p, i) > most) most = shard_tokens(p, i);
+        if (bytes_of(w, i) > most) most = bytes_of(w, i);
     for (int64_t i = 0; i < n; i++)
         texts += sample[i].n * (int64_t)(sizeof *sample[i].ids + sizeof *sample[i].kind);
     memory_add(&m, "target", (int64_t)target_bytes(w->model.target));
@@ -151,7 +191,7 @@ static MemoryPlan memory_of(const Work *w, const Sample *sample, int64_t n) {
     memory_add(&m, "texts", texts);
     memory_add(&m, "K/V and rows of a chunk",
                (int64_t)capturer_bytes(w->model.target, p, w->s->capture.chunk, w->model.dtype));
-    memory_add(&m, "shard under way", most * shard_bytes_per_token(&w->meta));
+    memory_add(&m, "shard under way", most);
     return m;
 }
 
@@ -189,11 +229,15 @@ static bool dry_run(Work *w, const MemoryPlan *memory, Err *err) {
 
 static bool write_shards(Work *w, Err *err) {
     char marker[PATH_ROOM];
-    if (w->cli->overwrite && !dir_remove(w->dir, err)) return false;
-    if (!dir_make(w->dir, err) || !stage_clear(path_join(marker, "", w->stage), err)) return false;
-    log_info("capture %s: %lld tokens, %lld bytes each, %.1f MiB", split_name(w->split),
-             (long long)w->plan.tokens, (long long)shard_bytes_per_token(&w->meta),
-             (double)(w->plan.tokens * shard_bytes_per_token(&w->meta)) / (1 << 20));
+    const bool first = world_rank() == 0;
+    const bool clear =
+        !first || ((!w->cli->overwrite || dir_remove(w->dir, err)) && dir_make(w->dir, err) &&
+                   stage_clear(path_join(marker, "", w->stage), err));
+    if (!world_agree(clear, err)) return false;
+    log_info("capture %s: %lld tokens, %lld with a hidden state, %lld bytes each in the mean, "
+             "%.1f MiB",
+             split_name(w->split), (long long)w->plan.tokens, (long long)w->plan.states,
+             (long long)bytes_each(w), (double)all_bytes(w) / (1 << 20));
     ShardWriter *out = shard_writer_open(w->dir, &w->meta, err);
     if (!out)
         return err && err->code == ERR_INPUT
@@ -224,13 +268,14 @@ static bool check_lengths(const Work *w, const Sample *sample, int64_t n, Err *e
 static bool plan_and_run(Work *w, const json_t *identity, json_t **result, Err *err) {
     Sample *sample;
     int64_t n;
-    if (!load_models(w, err)) return false;
-    bool ok = samples_load(w->samples, (int32_t)w->meta.vocab, &sample, &n, err);
-    if (!ok) return false;
-    const int64_t tokens = (w->s->capture.shard_mib << 20) / shard_bytes_per_token(&w->meta);
+    bool ok =
+        load_models(w, err) && samples_load(w->samples, (int32_t)w->meta.vocab, &sample, &n, err);
+    if (!world_agree(ok, err)) return false; // what another rank still holds goes with it
     MemoryPlan memory = {0};
     ok = check_lengths(w, sample, n, err) && fill_meta(w, identity, sample, n, err) &&
-         capture_plan(&w->plan, sample, n, w->s->capture.chunk, tokens > 0 ? tokens : 1, err);
+         capture_plan(&w->plan, sample, n, w->s->capture.chunk, &w->meta,
+                      w->s->capture.shard_mib << 20, err);
+    ok = world_agree(ok, err);
     if (ok) memory = memory_of(w, sample, n);
     if (memory_announced(&memory) > w->announced) w->announced = memory_announced(&memory);
     if (ok && w->cli->dry_run) {
@@ -238,11 +283,21 @@ static bool plan_and_run(Work *w, const json_t *identity, json_t **result, Err *
     } else if (ok) {
         ok = write_shards(w, err);
         *result = ok ? result_of(w) : NULL;
-        ok = ok && stage_publish(w->stage, identity, *result, err);
+        ok = ok && (world_rank() > 0 || stage_publish(w->stage, identity, *result, err));
+        ok = world_agree(ok, err);
     }
     capture_plan_free(&w->plan);
     samples_free(sample, n);
     return ok;
+}
+
+// Rank 0 looks, and every rank goes by what it has found.
+static bool look(const Work *w, const json_t *identity, bool *done, Err *err) {
+    StageState state = STAGE_ABSENT;
+    if (!w->cli->dry_run && world_rank() == 0)
+        state = stage_state(w->stage, identity, w->cli->overwrite, err);
+    *done = state == STAGE_DONE && shards_complete(w->dir);
+    return world_agree(state != STAGE_ERROR, err) && world_share(done, sizeof *done, err);
 }
 
 static bool capture_split(Work *w, json_t *all, Err *err) {
@@ -250,14 +305,12 @@ static bool capture_split(Work *w, json_t *all, Err *err) {
     split_path(w->dir, w->s, "shards", w->split, "");
     path_join(w->stage, w->dir, "capture.json");
     if (!file_exists(w->samples))
-        return err_set(err, ERR_INPUT, "%s: not there; `regenerate` makes it", w->samples);
+        return world_agree(
+            err_set(err, ERR_INPUT, "%s: not there; `regenerate` makes it", w->samples), err);
     w->meta = capture_meta(&w->model.config, &w->model.fingerprint);
     json_t *identity = identity_of(w, err), *result = NULL;
-    if (!identity) return false;
-    StageState state =
-        w->cli->dry_run ? STAGE_ABSENT : stage_state(w->stage, identity, w->cli->overwrite, err);
-    bool ok = state != STAGE_ERROR;
-    if (state == STAGE_DONE && shards_complete(w->dir)) {
+    bool done = false, ok = world_agree(identity != NULL, err) && look(w, identity, &done, err);
+    if (ok && done) {
         log_info("capture %s: done before (%s)", split_name(w->split), w->stage);
         ok = (result = stage_result(w->stage, err)) != NULL;
     } else if (ok) {
@@ -282,7 +335,8 @@ static bool capture_run(const Cli *cli, Err *err) {
         }
         ok = capture_split(&w, all, err);
     }
-    ok = ok && (cli->dry_run || memory_record(w.s->output_dir, "capture", w.announced, err));
+    ok = ok && (cli->dry_run || world_rank() > 0 ||
+                memory_record(w.s->output_dir, "capture", w.announced, err));
     if (ok && cli->json && !cli->dry_run) {
         json_dumpf(all, stdout, JSON_INDENT(2));
         putchar('\n');
@@ -305,4 +359,5 @@ const Verb capture_verb = {
              "captured by the trainer instead.",
     .run = capture_run,
     .stops = true,
+    .ranks = true,
 };

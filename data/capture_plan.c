@@ -13,6 +13,7 @@ static void plan_groups(CapturePlan *p, int64_t chunk) {
         if (opens) p->group[p->groups++] = i;
         rows = opens ? n : rows + n;
         p->tokens += n;
+        p->states += n - sample_bare(p->seq[i]);
         if (n > p->longest) p->longest = n;
     }
     p->group[p->groups] = p->n;
@@ -20,20 +21,25 @@ static void plan_groups(CapturePlan *p, int64_t chunk) {
         if (p->group[g + 1] - p->group[g] > p->widest) p->widest = p->group[g + 1] - p->group[g];
 }
 
-static void plan_shards(CapturePlan *p, int64_t shard_tokens) {
-    int64_t tokens = 0;
+int64_t capture_bytes(const Sample *s, const ShardMeta *meta) {
+    return shard_bytes(meta, s->n, s->n - sample_bare(s));
+}
+
+static void plan_shards(CapturePlan *p, const ShardMeta *meta, int64_t most) {
+    int64_t bytes = 0;
     for (int64_t g = 0; g < p->groups; g++) {
         int64_t n = 0;
-        for (int64_t i = p->group[g]; i < p->group[g + 1]; i++) n += p->seq[i]->n;
-        const bool opens = p->shards == 0 || tokens + n > shard_tokens;
+        for (int64_t i = p->group[g]; meta && i < p->group[g + 1]; i++)
+            n += capture_bytes(p->seq[i], meta);
+        const bool opens = p->shards == 0 || bytes + n > most;
         if (opens) p->shard[p->shards++] = g;
-        tokens = opens ? n : tokens + n;
+        bytes = opens ? n : bytes + n;
     }
     p->shard[p->shards] = p->groups;
 }
 
 bool capture_plan(CapturePlan *p, const Sample *sample, int64_t n, int64_t chunk,
-                  int64_t shard_tokens, Err *err) {
+                  const ShardMeta *meta, int64_t most, Err *err) {
     CHECK(chunk > 0 && n >= 0);
     *p = (CapturePlan){0};
     p->seq = malloc((size_t)(n + 1) * sizeof *p->seq);
@@ -50,7 +56,7 @@ bool capture_plan(CapturePlan *p, const Sample *sample, int64_t n, int64_t chunk
             p->left_out++;
     }
     plan_groups(p, chunk);
-    plan_shards(p, shard_tokens);
+    plan_shards(p, meta, most);
     return true;
 }
 

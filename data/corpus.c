@@ -9,6 +9,7 @@
 #include "data/corpus_pack.h"
 #include "infer/base/file.h"
 #include "infer/base/utf8.h"
+#include "infer/base/watchdog.h"
 #include "infer/text/chat_json.h"
 
 enum { OBJECT_LIMIT = 16 << 20 }; // bytes of a line, or of a member that is one object
@@ -184,6 +185,7 @@ static CorpusStep give_group(Corpus *c, CorpusLine *out) {
 
 static CorpusStep next_line(Corpus *c, CorpusLine *out, Err *err) {
     for (;;) {
+        watchdog_beat();
         c->number++;
         const int rc = gather(c, '\n', err);
         if (rc < 0) return CORPUS_BROKEN;

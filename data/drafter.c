@@ -3,22 +3,18 @@
 
 #include <stdio.h>
 
-// Whether the folder is a drafter by itself, not a checkpoint of one.
-static bool is_whole(const char *dir) {
-    char config[PATH_ROOM];
-    return file_exists(path_join(config, dir, "config.json"));
-}
+#include "infer/model/weight_source.h"
 
 bool drafter_price(Assistant *a, const OpenTarget *t, const Settings *s, const char *dir,
                    Err *err) {
     *a = (Assistant){.dtype = t->dtype, .window_extra = (int)s->model.window_extra};
-    return (assistant_config_load(&a->cfg, is_whole(dir) ? dir : s->model.assistant_path, err) &&
-            pair_check(&t->config, &a->cfg, err)) ||
+    const char *from = weight_source_whole(dir) ? dir : s->model.assistant_path;
+    return (weight_source_config(&a->cfg, from, err) && pair_check(&t->config, &a->cfg, err)) ||
            err_wrap(err, "drafter %s", dir);
 }
 
 Assistant *drafter_open(const OpenTarget *t, const Settings *s, const char *dir, Err *err) {
-    const bool whole = is_whole(dir);
+    const bool whole = weight_source_whole(dir);
     const AssistantOptions opt = {.dir = whole ? dir : s->model.assistant_path,
                                   .dtype = t->dtype,
                                   .target_table = target_embedding(t->target),
@@ -37,8 +33,9 @@ Assistant *drafter_open(const OpenTarget *t, const Settings *s, const char *dir,
 bool drafter_trained_path(const Settings *s, char out[PATH_ROOM], Err *err) {
     out[0] = '\0';
     if (s->eval.drafter[0] != '\0') {
-        if (!dir_exists(s->eval.drafter))
-            return err_set(err, ERR_USAGE, "eval.drafter: no folder %s", s->eval.drafter);
+        if (!weight_source_is(s->eval.drafter))
+            return err_set(err, ERR_USAGE, "eval.drafter: no folder nor a drafter's file: %s",
+                           s->eval.drafter);
         snprintf(out, PATH_ROOM, "%s", s->eval.drafter);
         return true;
     }

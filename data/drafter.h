@@ -5,8 +5,8 @@
 #include "data/workspace.h"
 #include "infer/model/assistant.h"
 
-// A drafter's folder, checked against the target. A folder without config.json (a checkpoint) takes
-// configuration and constants from the stock assistant's.
+// A drafter's artifact (weight_source.h), checked against the target. A folder without config.json
+// (a checkpoint) takes configuration and constants from the stock assistant's.
 MUST_CHECK Assistant *drafter_open(const OpenTarget *t, const Settings *s, const char *dir,
                                    Err *err);
 // No weights: what sizes are counted from (target not loaded). a->cfg and a->dtype only.

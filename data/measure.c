@@ -23,13 +23,17 @@ static int64_t anchors_at_once(const SeqSource *src, const MeasureOptions *opt) 
     return room < opt->max_anchors ? room : opt->max_anchors;
 }
 
-static SimulatorOptions simulator_options(const SeqSource *src, const MeasureOptions *opt) {
+// A drafter without centroids is measured with its dense head alone.
+static SimulatorOptions simulator_options(const Assistant *a, const SeqSource *src,
+                                          const MeasureOptions *opt) {
+    const bool centroid = opt->head[HEAD_CENTROID] && a->cfg.ordered;
     return (SimulatorOptions){.max_anchors = anchors_at_once(src, opt),
                               .K = opt->K,
-                              .head = {opt->head[HEAD_DENSE], opt->head[HEAD_CENTROID]},
-                              .recall = opt->recall && opt->head[HEAD_CENTROID],
+                              .head = {opt->head[HEAD_DENSE], centroid},
+                              .recall = opt->recall && centroid,
                               .sampler = opt->sampler,
-                              .target = opt->target};
+                              .target = opt->target,
+                              .reached = opt->reached};
 }
 
 // The scores that the counts need. Of the pointers those that are wanted are made not NULL, by
@@ -74,14 +78,14 @@ static int64_t host_bytes(const SeqSource *src, const MeasureOptions *opt) {
 
 size_t measurer_bytes(const Assistant *a, const TargetConfig *tc, const SeqSource *src,
                       const MeasureOptions *opt) {
-    const SimulatorOptions so = simulator_options(src, opt);
+    const SimulatorOptions so = simulator_options(a, src, opt);
     return simulator_scored_bytes(a, tc, &so) + features_bytes(tc, pack_room(src, opt), DT_BF16) +
            (size_t)host_bytes(src, opt);
 }
 
 size_t measurer_more_bytes(const Assistant *a, const TargetConfig *c, const SeqSource *src,
                            const MeasureOptions *opt) {
-    const SimulatorOptions so = simulator_options(src, opt);
+    const SimulatorOptions so = simulator_options(a, src, opt);
     return simulator_scored_bytes(a, c, &so);
 }
 
@@ -102,8 +106,9 @@ static bool take_host(Measurer *m, int64_t room) {
 }
 
 bool measurer_add(Measurer *m, const Assistant *a, Err *err) {
-    CHECK(m->sims < MEASURE_DRAFTERS_MAX);
-    m->sim[m->sims] = simulator_open_scored(a, &m->sim_options, err);
+    const SimulatorOptions so = simulator_options(a, &m->src, &m->opt);
+    CHECK(m->sims < MEASURE_DRAFTERS_MAX && (so.head[HEAD_DENSE] || so.head[HEAD_CENTROID]));
+    m->sim[m->sims] = simulator_open_scored(a, &so, err);
     return m->sim[m->sims] != NULL && ++m->sims;
 }
 
@@ -112,6 +117,7 @@ Measurer *measurer_open(const Assistant *a, const TargetConfig *tc, const SeqSou
     CHECK(opt->K >= 1 && opt->K <= DRAFT_MAX &&
           (opt->head[HEAD_DENSE] || opt->head[HEAD_CENTROID]));
     CHECK(opt->p_mins >= 0 && opt->p_mins <= P_MIN_MAX);
+    CHECK(!opt->reached || (opt->p_mins == 0 && !opt->recall));
     const int64_t room = pack_room(src, opt);
     const size_t bytes = features_bytes(tc, room, DT_BF16);
     Arena arena;
@@ -120,7 +126,6 @@ Measurer *measurer_open(const Assistant *a, const TargetConfig *tc, const SeqSou
     m->dev = a->dev;
     m->opt = *opt;
     m->src = *src;
-    m->sim_options = simulator_options(src, opt);
     if (!take_host(m, room)) goto memory;
     if (!measurer_add(m, a, err)) goto fail;
     if ((m->block = dev_alloc(m->dev, bytes, err)) == NULL) goto fail;
@@ -171,18 +176,28 @@ static bool load(Measurer *m, const CapturedSeq *c, Err *err) {
                        s->id, (long long)s->n, (long long)s->prompt,
                        (long long)(m->pack.room - m->pack.rows));
     features_begin(&m->pack);
-    features_load(&m->pack, m->dev, c->hidden, (const void *const *)c->k, (const void *const *)c->v,
-                  s->n);
+    features_load(&m->pack, m->dev, c->hidden, c->bare, (const void *const *)c->k,
+                  (const void *const *)c->v, s->n);
     return true;
+}
+
+// The jobs of the group for a drafter that has no centroids.
+static const SimulateJob *dense_jobs(Measurer *m) {
+    for (int i = 0; i < m->n; i++) {
+        m->dense[i] = m->job[i];
+        m->dense[i].drafts[HEAD_CENTROID] = NULL;
+        m->dense[i].score[HEAD_CENTROID] = (DraftScores){0};
+    }
+    return m->dense;
 }
 
 // Rolls the packed group out with every drafter and counts its sequences.
 static bool run_group(Measurer *m, const MeasureTask *task, int n, Err *err) {
     for (int t = 0; t < n && m->n > 0; t++) {
-        if (!simulator_run(m->sim[t], task[t].assistant, &m->pack, m->job, m->n, err)) return false;
+        const SimulateJob *job = task[t].assistant->cfg.ordered ? m->job : dense_jobs(m);
+        if (!simulator_run(m->sim[t], task[t].assistant, &m->pack, job, m->n, err)) return false;
         for (int i = 0; i < m->n; i++)
-            measure_count(m, &m->job[i], &m->seq[i].sample, &task[t].out[m->index[i]],
-                          task[t].pool);
+            measure_count(m, &job[i], &m->seq[i].sample, &task[t].out[m->index[i]], task[t].pool);
     }
     drop_group(m);
     return true;
@@ -230,6 +245,7 @@ bool measurer_run_all(Measurer *m, const MeasureTask *task, int n, Err *err) {
     CHECK(n >= 1 && n <= m->sims);
     drop_group(m);
     for (int t = 0; t < n; t++) {
+        CHECK(!m->opt.reached || task[t].pool == NULL);
         before[t] = simulator_impossible(m->sim[t]);
         if (task[t].pool != NULL) *task[t].pool = (MeasuredPool){0};
     }

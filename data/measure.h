@@ -14,7 +14,7 @@ enum { P_MIN_MAX = 12 };
 
 typedef struct {
     int K;               // largest draft length
-    bool head[2];        // by Head: which to measure; both cost one pass
+    bool head[2];        // by Head: which to measure, of a drafter that has it; one pass for both
     int64_t max_anchors; // anchors of one call
     int64_t pack_tokens; // tokens loaded at once (a longer sequence gets what it needs)
     // Temperature 0: the text is taken as greedy, RULE_GREEDY is counted. Else the text was drawn
@@ -23,7 +23,8 @@ typedef struct {
     const Target *target; // its head; NULL for greedy text, and where memory is priced
     int p_mins;           // p-min thresholds counted beside 0, each in (0, 1]
     double p_min[P_MIN_MAX];
-    bool recall; // of the clusters chosen by the centroid head
+    bool recall;  // of the clusters chosen by the centroid head
+    bool reached; // quicker, where no pool, p-min and recall are asked for: simulate.h
 } MeasureOptions;
 // Rules that are counted, the first is the one the tables are about; returns their number.
 int measure_rules(const Sampler *s, AcceptRule rule[RULE_COUNT]);

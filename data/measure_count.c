@@ -128,7 +128,7 @@ void measure_count(const Measurer *m, const SimulateJob *job, const Sample *s, M
         out->part_tokens[context_of(s, a)]++;
     }
     for (int h = 0; h < HEADS; h++)
-        if (m->opt.head[h]) count_head(m, job, s, (Head)h, out, pool);
+        if (job->drafts[h] != NULL) count_head(m, job, s, (Head)h, out, pool);
     const uint8_t *recall = job->score[HEAD_CENTROID].recall;
     if (pool != NULL && recall != NULL) count_recall(m, recall, anchors, pool);
 }

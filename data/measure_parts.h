@@ -11,7 +11,6 @@ struct Measurer {
     Device *dev;
     MeasureOptions opt;
     SeqSource src;
-    SimulatorOptions sim_options;
     Simulator *sim[MEASURE_DRAFTERS_MAX];
     int sims;
     void *block; // of the pack
@@ -20,7 +19,7 @@ struct Measurer {
     int n;
     int64_t index[PACK_SEQS_MAX], anchors;
     CapturedSeq seq[PACK_SEQS_MAX];
-    SimulateJob job[PACK_SEQS_MAX];
+    SimulateJob job[PACK_SEQS_MAX], dense[PACK_SEQS_MAX];
     int32_t *drafts[HEADS];   // (room, K): never more anchors than rows
     DraftScores score[HEADS]; // (room, K) where wanted
     double *keep, *visit;     // (room, K) and (room)

@@ -36,6 +36,9 @@ bool peer_call(const Settings *s, const char *arguments, const char *const *fiel
     if (f == NULL) return err_errno(err, "cannot run %s", s->bench.python);
     text[fread(text, 1, sizeof text - 1, f)] = '\0';
     const int status = pclose(f);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == PEER_ABSENT)
+        return err_set(err, ERR_USAGE, "%s %s lacks what it is to measure", s->bench.python,
+                       arguments);
     if (status != 0)
         return err_set(err, ERR_FAILED, "%s %s ended with status %d", s->bench.python, arguments,
                        WIFEXITED(status) ? WEXITSTATUS(status) : -1);

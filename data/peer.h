@@ -28,7 +28,9 @@ MUST_CHECK bool peer_run(const Settings *s, const PeerJob *job, RunTime *out, Er
 // ", memory 1.0 of 2.5 GiB".
 void peer_print(RunTime peer, RunTime ours);
 
+enum { PEER_ABSENT = 77 }; // a script's exit status: what it would measure is not installed
 // bench.python with the arguments as they are; reads n numbers of the JSON object it prints.
+// ERR_USAGE: PEER_ABSENT.
 MUST_CHECK bool peer_call(const Settings *s, const char *arguments, const char *const *field, int n,
                           double *out, Err *err);
 

@@ -2,6 +2,7 @@
 #include "data/regenerate.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -10,6 +11,7 @@
 #include "infer/base/cli.h"
 #include "infer/base/json.h"
 #include "infer/base/log.h"
+#include "infer/base/world.h"
 #include "infer/text/chat.h"
 
 typedef struct {
@@ -25,7 +27,8 @@ typedef struct {
     char sampler[64];
     int32_t vocab;
     Job *job;
-    int64_t jobs, next, group_end, finished;
+    int64_t jobs, next, group_end; // of the group that this rank makes
+    int64_t finished;              // of all ranks at the end of a turn, of this one within it
     RegenerateCount *count;
     Progress progress;
     double started;
@@ -117,39 +120,107 @@ static int64_t take_lines(Run *r, const Journal *j, Err *err) {
     return whole;
 }
 
-static bool add_group(const Run *r, Journal *j, int64_t first, Err *err) {
-    for (int64_t i = first; i < r->group_end; i++) {
+// Answers first .. end-1, a line each; caller frees.
+static char *lines_of(const Run *r, int64_t first, int64_t end) {
+    char *text = NULL;
+    size_t size;
+    FILE *f = open_memstream(&text, &size);
+    CHECK_MEMORY(f);
+    for (int64_t i = first; i < end; i++) {
         json_t *o = sample_json(&r->job[i].answer);
-        char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
+        char *line = o ? json_dumps(o, JSON_COMPACT) : NULL;
         json_decref(o);
-        CHECK(text != NULL, "(sample %s)", r->job[i].answer.id);
-        const bool ok = journal_add(j, text, err);
-        free(text);
-        if (!ok) return false;
+        CHECK(line != NULL, "(sample %s)", r->job[i].answer.id);
+        fprintf(f, "%s\n", line);
+        free(line);
     }
-    return journal_sync(j, err);
+    CHECK(fclose(f) == 0);
+    return text;
 }
 
-static bool answer_all(Run *r, Target *t, Journal *j, Err *err) {
+// A group that another rank has made.
+static bool take_group(Run *r, int64_t first, int64_t end, char *text, Err *err) {
+    for (int64_t i = first; i < end; i++) {
+        char *line = strsep(&text, "\n");
+        json_t *o = line ? json_read_text(line, strlen(line), err) : NULL;
+        const bool ok = o && sample_read(&r->job[i].answer, o, r->vocab, "another rank", err);
+        json_decref(o);
+        if (!ok) return false;
+        r->made += r->job[i].answer.n - r->job[i].answer.prompt;
+    }
+    return true;
+}
+
+static bool add_group(Journal *j, const char *text, Err *err) {
+    char *all = strdup(text), *rest = all;
+    CHECK_MEMORY(all);
+    bool ok = true;
+    for (char *line; ok && (line = strsep(&rest, "\n")) != NULL && *line;)
+        ok = journal_add(j, line, err);
+    free(all);
+    return ok;
+}
+
+static int64_t within(const Run *r, int64_t i) {
+    return i < r->jobs ? i : r->jobs;
+}
+
+// Groups from `base` on, one of each rank: every rank gets the answers of all, rank 0 notes them.
+static bool share_groups(Run *r, Journal *j, int64_t base, Err *err) {
+    const int N = world_size();
+    const int64_t each = r->opt->group;
+    char **all = calloc((size_t)N, sizeof *all),
+         *mine = lines_of(r, within(r, base + world_rank() * each), r->group_end);
+    CHECK_MEMORY(all);
+    bool ok = world_texts(mine, all, err), whole = ok;
+    for (int g = 0; g < N && whole; g++) {
+        const int64_t first = within(r, base + g * each), end = within(r, first + each);
+        if (world_rank() == 0) whole = add_group(j, all[g], err);
+        if (g != world_rank()) whole = whole && take_group(r, first, end, all[g], err);
+    }
+    if (whole && world_rank() == 0) whole = journal_sync(j, err);
+    for (int g = 0; g < N; g++) free(all[g]);
+    free(all);
+    free(mine);
+    return ok && world_agree(whole, err);
+}
+
+// A group of this rank beside those of the others.
+static bool answer_turn(Run *r, Target *t, Journal *j, Err *err) {
+    const int64_t base = r->next, each = r->opt->group;
+    r->next = within(r, base + world_rank() * each);
+    r->group_end = within(r, r->next + each);
+    const int64_t open = r->group_end - r->next, had = r->finished;
+    bool ok = open == 0 || generate_run(t, &r->generate, next_job, job_done, r, err);
+    if (ok && r->finished - had < open)
+        ok = err_set(err, ERR_STOPPED, "stopped; the next run goes on with the group under way");
+    if (!world_agree(ok, err) || !share_groups(r, j, base, err)) return false;
+    r->next = r->finished = within(r, base + world_size() * each);
+    return true;
+}
+
+static bool merge_drafts(Run *r, Err *err) {
+    const int N = world_size();
+    Acceptance *all = malloc((size_t)N * sizeof *all);
+    CHECK_MEMORY(all);
+    const bool ok = N == 1 || world_gather(&r->count->drafts, sizeof *all, all, err);
+    for (int i = 0; i < N && ok && N > 1; i++)
+        if (i != world_rank()) acceptance_merge(&r->count->drafts, &all[i]);
+    free(all);
+    return ok;
+}
+
+static bool answer_all(Run *r, Target *t, Journal *j, int64_t had, Err *err) {
     char note[64];
-    const int64_t had = take_lines(r, j, err);
-    if (had < 0 || !journal_keep(j, had, err)) return false;
     r->count->resumed = r->finished = r->next = had;
     r->started = now_s();
     progress_start(&r->progress, r->opt->what, "answers", r->jobs);
-    while (r->next < r->jobs) {
-        const int64_t first = r->next, left = r->jobs - first;
-        r->group_end = first + (left < r->opt->group ? left : r->opt->group);
-        if (!generate_run(t, &r->generate, next_job, job_done, r, err)) return false;
-        if (r->finished < r->group_end)
-            return err_set(err, ERR_STOPPED,
-                           "stopped; the next run goes on with the group under way");
-        if (!add_group(r, j, first, err)) return false;
-    }
+    while (r->next < r->jobs)
+        if (!answer_turn(r, t, j, err)) return false;
     r->count->seconds = now_s() - r->started;
     r->count->made = r->made;
     progress_end(&r->progress, r->finished, rate(r, note));
-    return true;
+    return merge_drafts(r, err);
 }
 
 void regenerate_account(RegenerateCount *c, const Sample *s) {
@@ -161,14 +232,15 @@ void regenerate_account(RegenerateCount *c, const Sample *s) {
         c->cut++;
 }
 
-// Given and made answers in the order of the prompts.
+// Given and made answers in the order of the prompts: counted, and written by rank 0.
 static bool write_out(Run *r, const Sample *prompt, int64_t n, const char *out, Err *err) {
     OutFile f;
     int64_t at = 0;
-    if (!out_open(&f, out, err)) return false;
+    const bool first = world_rank() == 0;
+    if (!world_agree(!first || out_open(&f, out, err), err)) return false;
     for (int64_t i = 0; i < n; i++) {
         if (prompt[i].prompt < prompt[i].n) {
-            sample_write(&f, &prompt[i]);
+            if (first) sample_write(&f, &prompt[i]);
             regenerate_account(r->count, &prompt[i]);
             r->count->given++;
             continue;
@@ -179,12 +251,12 @@ static bool write_out(Run *r, const Sample *prompt, int64_t n, const char *out, 
                 r->count->empty++;
                 continue;
             }
-            sample_write(&f, a);
+            if (first) sample_write(&f, a);
             regenerate_account(r->count, a);
         }
     }
     r->count->prompts = n;
-    return out_commit(&f, err);
+    return world_agree(!first || out_commit(&f, err), err);
 }
 
 int64_t regenerate_capacity(const GenerateOptions *opt, int64_t longest_prompt) {
@@ -211,6 +283,24 @@ static bool lay_out_jobs(Run *r, const Sample *prompt, int64_t n, Err *err) {
     return true;
 }
 
+// What is there already: rank 0 cuts the journal behind whole groups, the others read what is left.
+static bool open_journal(Run *r, Journal *j, const char *path, int64_t *had, Err *err) {
+    const RegenerateOptions *opt = r->opt;
+    for (int turn = 0; turn < 2; turn++) {
+        bool ok = true;
+        if ((world_rank() == 0) == (turn == 0))
+            ok = journal_open(j, path, opt->identity, opt->anew && turn == 0, err) &&
+                 (*had = take_lines(r, j, err)) >= 0 && journal_keep(j, *had, err);
+        if (!world_agree(ok, err)) return false;
+    }
+    const int64_t mine = *had;
+    if (!world_share(had, sizeof *had, err)) return false;
+    return world_agree(mine == *had ||
+                           err_set(err, ERR_FAILED, "%s: %lld answers are seen, rank 0 sees %lld",
+                                   path, (long long)mine, (long long)*had),
+                       err);
+}
+
 bool regenerate(Target *t, const Sample *prompt, int64_t n, const RegenerateOptions *opt,
                 const char *out, RegenerateCount *count, Err *err) {
     char path[PATH_ROOM + 16];
@@ -221,13 +311,14 @@ bool regenerate(Target *t, const Sample *prompt, int64_t n, const RegenerateOpti
              .count = count,
              .vocab = (int32_t)target_config(t)->text.vocab};
     Journal j = {.fd = -1};
+    int64_t had = 0;
     sampler_name(r.sampler, &opt->generate.sampler);
     snprintf(path, sizeof path, "%s.journal", out);
-    const bool ok = lay_out_jobs(&r, prompt, n, err) &&
-                    journal_open(&j, path, opt->identity, opt->anew, err) &&
-                    answer_all(&r, t, &j, err) && write_out(&r, prompt, n, out, err);
+    const bool ok = world_agree(lay_out_jobs(&r, prompt, n, err), err) &&
+                    open_journal(&r, &j, path, &had, err) && answer_all(&r, t, &j, had, err) &&
+                    write_out(&r, prompt, n, out, err);
     journal_close(&j);
-    if (ok) unlink(path);
+    if (ok && world_rank() == 0) unlink(path);
     for (int64_t i = 0; i < r.jobs; i++) sample_free(&r.job[i].answer);
     free(r.job);
     return ok;

@@ -9,6 +9,8 @@
 #include "data/workspace.h"
 #include "infer/base/log.h"
 #include "infer/base/stage.h"
+#include "infer/base/world.h"
+#include "infer/model/weight_source.h"
 
 enum {
     GROUPS_OF_BATCH = 8
@@ -181,25 +183,28 @@ static bool answer_split(Work *w, const char *prompts, const char *out, const ch
     Chain *chain;
     int64_t n;
     RegenerateCount count;
-    if (!chains_load(prompts, (int32_t)w->model.config.text.vocab, &chain, &n, err)) return false;
+    if (!world_agree(chains_load(prompts, (int32_t)w->model.config.text.vocab, &chain, &n, err),
+                     err))
+        return false;
     if (w->cli->dry_run) {
         const bool printed = print_plan(w, chain, n, err);
         chains_free(chain, n);
         return printed;
     }
     char *text = json_dumps(identity, JSON_COMPACT | JSON_SORT_KEYS), dir[PATH_ROOM];
+    const bool first = world_rank() == 0;
     w->opt.identity = text;
     w->opt.anew = w->cli->overwrite;
     bool ok = load_models(w, err) && dir_make(path_join(dir, w->s->output_dir, "regen"), err) &&
-              stage_clear(stage, err) &&
-              regenerate_turns(w->model.target, chain, n, &w->opt, w->split == SPLIT_TRAIN, out,
-                               &count, err);
+              (!first || stage_clear(stage, err));
+    ok = world_agree(ok, err) && regenerate_turns(w->model.target, chain, n, &w->opt,
+                                                  w->split == SPLIT_TRAIN, out, &count, err);
     if (ok) {
         print_speed(w, &count);
         if (count.resumed)
             log_info("%s: %lld answers were there", w->opt.what, (long long)count.resumed);
         *result = result_of(&count);
-        ok = stage_publish(stage, identity, *result, err);
+        ok = world_agree(!first || stage_publish(stage, identity, *result, err), err);
     }
     free(text);
     chains_free(chain, n);
@@ -211,14 +216,18 @@ static bool regenerate_split(Work *w, json_t *all, Err *err) {
     split_path(prompts, w->s, "data", w->split, ".jsonl");
     split_path(out, w->s, "regen", w->split, ".jsonl");
     split_path(stage, w->s, "regen", w->split, ".json");
-    if (!file_exists(prompts))
-        return err_set(err, ERR_INPUT, "%s: not there; `prepare` makes it", prompts);
+    if (!world_agree(file_exists(prompts) ||
+                         err_set(err, ERR_INPUT, "%s: not there; `prepare` makes it", prompts),
+                     err))
+        return false;
     set_options(w);
     json_t *identity = identity_of(w, prompts, err), *result = NULL;
-    if (!identity) return false;
-    const StageState state =
-        w->cli->dry_run ? STAGE_ABSENT : stage_state(stage, identity, w->cli->overwrite, err);
-    bool ok = state != STAGE_ERROR;
+    StageState state = STAGE_ABSENT; // as rank 0 finds it
+    if (identity && !w->cli->dry_run && world_rank() == 0)
+        state = stage_state(stage, identity, w->cli->overwrite, err);
+    bool ok = world_agree(identity && state != STAGE_ERROR, err) &&
+              world_share(&state, sizeof state, err);
+    if (!ok) state = STAGE_ERROR;
     if (state == STAGE_ABSENT) ok = answer_split(w, prompts, out, stage, identity, &result, err);
     if (state == STAGE_DONE) {
         log_info("regenerate %s: done before (%s)", split_name(w->split), stage);
@@ -233,9 +242,11 @@ static bool regenerate_split(Work *w, json_t *all, Err *err) {
 static bool regenerate_run(const Cli *cli, Err *err) {
     const Settings *s = &cli->s;
     Work w = {.cli = cli, .s = s};
-    if (drafts(s) && !dir_exists(drafter_folder(s)))
-        return err_set(err, ERR_USAGE, "regenerate.drafter: no folder %s (none, stock or a folder)",
-                       drafter_folder(s));
+    if (drafts(s) && !weight_source_is(drafter_folder(s)))
+        return err_set(
+            err, ERR_USAGE,
+            "regenerate.drafter: no folder %s (none, stock, a folder or a drafter's file)",
+            drafter_folder(s));
     json_t *all = json_object();
     bool ok = identify_target(&w.model, s, err);
     for (int i = 0; i < SPLIT_COUNT && ok; i++) {
@@ -270,4 +281,5 @@ const Verb regenerate_verb = {
              "given answers.",
     .run = regenerate_run,
     .stops = true,
+    .ranks = true,
 };

@@ -7,6 +7,7 @@
 
 #include "infer/base/hash.h"
 #include "infer/base/log.h"
+#include "infer/base/world.h"
 
 // One branch of a conversation: several when the first prompt is answered more than once.
 typedef struct {
@@ -92,13 +93,14 @@ static bool answer_round(Rounds *r, int turn, const Sample *prompt, int64_t n, S
         opt.samples = 1;
         opt.generate.sampler.seed += (uint64_t)turn * 0x9e3779b97f4a7c15u;
     }
-    if (!file_exists(path) && !regenerate(r->target, prompt, n, &opt, path, &count, err))
-        return false;
+    bool made = file_exists(path); // as rank 0 sees it
+    if (!world_share(&made, sizeof made, err)) return false;
+    if (!made && !regenerate(r->target, prompt, n, &opt, path, &count, err)) return false;
     r->count->resumed += count.resumed;
     r->count->seconds += count.seconds;
     r->count->made += count.made;
     acceptance_merge(&r->count->drafts, &count.drafts);
-    return samples_load(path, r->vocab, answer, answers, err);
+    return world_agree(samples_load(path, r->vocab, answer, answers, err), err);
 }
 
 static bool answers_to(const Sample *prompt, const Sample *a) {
@@ -224,13 +226,14 @@ bool regenerate_turns(Target *t, const Chain *chain, int64_t n, const Regenerate
                 .out = out,
                 .vocab = (int32_t)target_config(t)->text.vocab,
                 .count = count};
-    if (!clear_others(&r, most > 0, err)) return false;
+    const bool first = world_rank() == 0;
+    if (!world_agree(!first || clear_others(&r, most > 0, err), err)) return false;
     if (most == 0) return one_turn_each(t, chain, n, opt, out, count, err);
     bool ok = first_round(&r, chain, n, err);
     int turn = 1;
     for (; turn <= most && ok && open > 0; turn++) ok = next_round(&r, turn, &open, err);
-    ok = ok && write_threads(&r, join, err);
-    if (ok) remove_rounds(&r, turn);
+    ok = ok && world_agree(!first || write_threads(&r, join, err), err);
+    if (ok && first) remove_rounds(&r, turn);
     for (int64_t i = 0; i < r.n; i++) {
         for (int k = 0; k < r.thread[i].turns; k++) sample_free(&r.thread[i].turn[k]);
         free(r.thread[i].turn);

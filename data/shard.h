@@ -3,6 +3,10 @@
 //
 // A folder of shards: shard-00000.h5, ... and manifest.json naming those that exist, with size,
 // SHA-256 and the sequences in each. A shard that is not in the manifest does not exist.
+//
+// Hidden states are stored from the first row that an anchor or a teacher can ask for
+// (sample_bare): of most captures they are half, and of a prompt nobody reads any but the last.
+// Shards of earlier versions hold those of all rows, and are read as such.
 #ifndef DATA_SHARD_H
 #define DATA_SHARD_H
 
@@ -20,20 +24,28 @@ typedef struct {
 } ShardMeta;
 
 typedef struct {
-    Sample sample;              // ids, kinds, names
-    void *hidden, *k[2], *v[2]; // host, rows of meta widths, dtype BF16; by LayerKind
+    Sample sample;     // ids, kinds, names
+    int64_t bare;      // rows in front without a hidden state, at most sample_bare
+    void *hidden;      // host, (n - bare, meta width), BF16
+    void *k[2], *v[2]; // (n, meta widths), by LayerKind
 } CapturedSeq;
 void captured_free(CapturedSeq *c);
-void captured_drop_rows(CapturedSeq *c); // the sample stays
-int64_t shard_bytes_per_token(const ShardMeta *m);
+void captured_drop_rows(CapturedSeq *c);           // the sample stays
+int64_t shard_bytes_per_token(const ShardMeta *m); // with its hidden state: the most that one takes
+int64_t shard_bytes_per_state(const ShardMeta *m); // of these, the hidden state
+// Of so many tokens in all, of which `states` have their hidden state.
+int64_t shard_bytes(const ShardMeta *m, int64_t tokens, int64_t states);
 
 // Writing. The folder's manifest may already name finished shards (resume): shards are numbered,
-// and writing starts at the first missing one.
+// and writing starts at the first missing one. A set that an earlier version began is refused: it
+// cut other shards. Several ranks write together: every one calls these, a turn of shard_write makes
+// the next world_size() shards, one each in the order of the ranks, and rank 0 names them in the
+// manifest.
 typedef struct ShardWriter ShardWriter;
 MUST_CHECK ShardWriter *shard_writer_open(const char *dir, const ShardMeta *meta, Err *err);
 int shard_writer_next(const ShardWriter *w); // number of the first missing shard
-MUST_CHECK bool shard_write(ShardWriter *w, const CapturedSeq *const *seq, int n,
-                            Err *err);                                     // one whole shard
+// One whole shard, number shard_writer_next + world_rank(); n 0: this rank has none any more.
+MUST_CHECK bool shard_write(ShardWriter *w, const CapturedSeq *const *seq, int n, Err *err);
 MUST_CHECK bool shard_writer_finish(ShardWriter *w, int shards, Err *err); // marks the set complete
 void shard_writer_close(ShardWriter *w);
 
@@ -47,6 +59,7 @@ int64_t shards_count(const ShardSet *s);             // sequences in all shards
 int64_t shards_length(const ShardSet *s, int64_t i); // tokens of sequence i
 // sample_anchors of sequence i, from its kinds alone; -1: err says why.
 int64_t shards_anchors(ShardSet *s, int64_t i, Err *err);
+MUST_CHECK bool shards_category(ShardSet *s, int64_t i, char out[64], Err *err);
 MUST_CHECK bool shards_read(ShardSet *s, int64_t i, CapturedSeq *out, Err *err);
 bool shards_complete(const char *dir); // a finished manifest, and every shard of it in its size
 

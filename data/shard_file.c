@@ -7,7 +7,7 @@
 enum { CHUNK_BYTES = 1 << 20 };
 
 typedef enum { ELT_BF16, ELT_I32, ELT_I64, ELT_U8, ELT_F64, ELT_TEXT } Element;
-typedef enum { AXIS_TOKENS, AXIS_SEQUENCES, AXIS_OFFSETS } Axis;
+typedef enum { AXIS_TOKENS, AXIS_STATES, AXIS_SEQUENCES, AXIS_OFFSETS } Axis;
 typedef enum { WIDTH_ONE, WIDTH_HIDDEN, WIDTH_SLIDING, WIDTH_FULL } Width;
 
 #define ROOM(member) sizeof(((Sample *)0)->member)
@@ -21,7 +21,7 @@ static const struct {
     [FIELD_IDS] = {"ids", ELT_I32, AXIS_TOKENS, WIDTH_ONE, 0},
     [FIELD_KIND] = {"kind", ELT_U8, AXIS_TOKENS, WIDTH_ONE, 0},
     [FIELD_MASK] = {"mask", ELT_U8, AXIS_TOKENS, WIDTH_ONE, 0},
-    [FIELD_HIDDEN] = {"hidden", ELT_BF16, AXIS_TOKENS, WIDTH_HIDDEN, 0},
+    [FIELD_HIDDEN] = {"hidden", ELT_BF16, AXIS_STATES, WIDTH_HIDDEN, 0},
     [FIELD_K_SLIDING] = {"k_sliding", ELT_BF16, AXIS_TOKENS, WIDTH_SLIDING, 0},
     [FIELD_V_SLIDING] = {"v_sliding", ELT_BF16, AXIS_TOKENS, WIDTH_SLIDING, 0},
     [FIELD_K_FULL] = {"k_full", ELT_BF16, AXIS_TOKENS, WIDTH_FULL, 0},
@@ -35,6 +35,7 @@ static const struct {
     [FIELD_PROMPT] = {"prompt_tokens", ELT_I64, AXIS_SEQUENCES, WIDTH_ONE, 0},
     [FIELD_STOPPED] = {"stopped", ELT_U8, AXIS_SEQUENCES, WIDTH_ONE, 0},
     [FIELD_MARGIN] = {"margin", ELT_F64, AXIS_SEQUENCES, WIDTH_ONE, 0},
+    [FIELD_BARE] = {"bare", ELT_I64, AXIS_SEQUENCES, WIDTH_ONE, 0},
 };
 
 // What the library said first since h5_quiet: later calls, closing among them, clear its own stack.
@@ -130,9 +131,18 @@ int64_t field_row_bytes(FieldId f, const ShardMeta *m) {
     return (int64_t)element_bytes(f) * (width ? width : 1);
 }
 
-int64_t field_rows(FieldId f, int64_t sequences, int64_t tokens) {
-    if (fields[f].axis == AXIS_TOKENS) return tokens;
-    return fields[f].axis == AXIS_OFFSETS ? sequences + 1 : sequences;
+int64_t field_rows(FieldId f, const ShardEntry *e) {
+    switch (fields[f].axis) {
+    case AXIS_TOKENS:
+        return e->tokens;
+    case AXIS_STATES:
+        return e->states;
+    case AXIS_OFFSETS:
+        return e->sequences + 1;
+    case AXIS_SEQUENCES:
+        break;
+    }
+    return e->sequences;
 }
 
 int64_t field_chunk_rows(FieldId f, const ShardMeta *m, int64_t rows) {
@@ -140,11 +150,21 @@ int64_t field_chunk_rows(FieldId f, const ShardMeta *m, int64_t rows) {
     return fit < 1 ? 1 : fit < rows ? fit : rows;
 }
 
-int64_t shard_bytes_per_token(const ShardMeta *m) {
+int64_t shard_bytes(const ShardMeta *m, int64_t tokens, int64_t states) {
     int64_t bytes = 0;
     for (int f = 0; f < FIELD_COUNT; f++)
-        if (fields[f].axis == AXIS_TOKENS) bytes += field_row_bytes((FieldId)f, m);
+        if (fields[f].axis == AXIS_TOKENS || fields[f].axis == AXIS_STATES)
+            bytes +=
+                field_row_bytes((FieldId)f, m) * (fields[f].axis == AXIS_TOKENS ? tokens : states);
     return bytes;
+}
+
+int64_t shard_bytes_per_token(const ShardMeta *m) {
+    return shard_bytes(m, 1, 1);
+}
+
+int64_t shard_bytes_per_state(const ShardMeta *m) {
+    return shard_bytes(m, 0, 1);
 }
 
 bool h5_failed(Err *err, ErrCode code, const char *fmt, ...) {
@@ -202,14 +222,13 @@ static bool get_attribute(hid_t file, const char *name, hid_t type, void *value)
     return ok;
 }
 
-bool shard_read_attributes(hid_t file, ShardMeta *m, Err *err) {
-    int64_t version = 0;
+bool shard_read_attributes(hid_t file, ShardMeta *m, int64_t *version, Err *err) {
     *m = (ShardMeta){0};
-    if (!get_attribute(file, "version", H5T_STD_I64LE, &version))
+    if (!get_attribute(file, "version", H5T_STD_I64LE, version))
         return h5_failed(err, ERR_INPUT, "attribute version is missing or of another type");
-    if (version != SHARD_VERSION)
-        return err_set(err, ERR_INPUT, "version %lld, this program reads %d", (long long)version,
-                       (int)SHARD_VERSION);
+    if (*version < 1 || *version > SHARD_VERSION)
+        return err_set(err, ERR_INPUT, "version %lld, this program reads 1 to %d",
+                       (long long)*version, (int)SHARD_VERSION);
     for (int i = 0; i < META_FIELDS; i++) {
         const MetaField *f = &meta_fields[i];
         const hid_t t = attribute_type(f);

@@ -30,29 +30,32 @@ typedef enum {
     FIELD_PROMPT,
     FIELD_STOPPED,
     FIELD_MARGIN,
+    FIELD_BARE, // version 2
     FIELD_COUNT
 } FieldId;
 
-enum { SHARD_VERSION = 1 };
+// Version 1 has no FIELD_BARE, and hidden states of all tokens.
+enum { SHARD_VERSION = 2 };
 
 void h5_quiet(void);         // no messages on stderr, no plugins; call before any other H5
 hid_t field_type(FieldId f); // new type, H5Tclose it
 const char *field_name(FieldId f);
 int64_t field_width(FieldId f, const ShardMeta *m); // 0: rank 1
 int64_t field_row_bytes(FieldId f, const ShardMeta *m);
-int64_t field_rows(FieldId f, int64_t sequences, int64_t tokens);
+int64_t field_rows(FieldId f, const ShardEntry *e);
 int64_t field_chunk_rows(FieldId f, const ShardMeta *m, int64_t rows); // chunks of about 1 MiB
 // Like err_set, with the reason HDF5 gave first since h5_quiet behind; where that is the system's
 // (a disk that cannot be read), ERR_INPUT becomes ERR_FAILED.
 bool h5_failed(Err *err, ErrCode code, const char *fmt, ...) PRINTF_LIKE(3, 4);
 MUST_CHECK bool shard_write_attributes(hid_t file, const ShardMeta *m, Err *err);
-MUST_CHECK bool shard_read_attributes(hid_t file, ShardMeta *m, Err *err);
+MUST_CHECK bool shard_read_attributes(hid_t file, ShardMeta *m, int64_t *version, Err *err);
 
 // A shard's index: everything needed to read rows by pread, nothing of HDF5 stays open.
 typedef struct {
     char path[PATH_ROOM];
-    int64_t bytes, sequences, tokens;
-    int64_t *offsets; // (sequences + 1) first token of each sequence
+    int64_t version, bytes, sequences, tokens, states;
+    int64_t *offsets;  // (sequences + 1) first token of each sequence
+    int64_t *state_at; // (sequences + 1) first row of its hidden states
     struct {
         int64_t rows, row_bytes, chunk_rows, chunks;
         uint64_t *address, *sum; // (chunks)

@@ -12,6 +12,7 @@
 
 void shard_file_free(ShardFile *s) {
     free(s->offsets);
+    free(s->state_at);
     for (int f = 0; f < FIELD_COUNT; f++) {
         free(s->field[f].address);
         free(s->field[f].sum);
@@ -84,9 +85,9 @@ static bool read_addresses(ShardFile *s, hid_t d, FieldId f) {
 }
 
 static bool load_field(ShardFile *s, hid_t file, hid_t sums, FieldId f, const ShardMeta *meta,
-                       Err *err) {
+                       const ShardEntry *entry, Err *err) {
     const char *name = field_name(f);
-    const int64_t rows = field_rows(f, s->sequences, s->tokens), width = field_width(f, meta);
+    const int64_t rows = field_rows(f, entry), width = field_width(f, meta);
     const int64_t step = field_chunk_rows(f, meta, rows), chunks = (rows + step - 1) / step;
     s->field[f].rows = rows;
     s->field[f].row_bytes = field_row_bytes(f, meta);
@@ -114,16 +115,21 @@ static bool load_field(ShardFile *s, hid_t file, hid_t sums, FieldId f, const Sh
            h5_failed(err, ERR_INPUT, "%s: checksums of dataset %s are damaged", s->path, name);
 }
 
-static bool load_offsets(ShardFile *s, Err *err) {
+// All of a field that has a value for each sequence.
+static bool load_numbers(ShardFile *s, FieldId f, int64_t *out, Err *err) {
     ChunkCache cache = {0};
-    s->offsets = malloc((size_t)(s->sequences + 1) * sizeof *s->offsets);
-    if (!s->offsets) return err_set(err, ERR_FAILED, "%s: out of memory", s->path);
     const int fd = shard_file_fd(s, err);
-    bool ok = fd >= 0 &&
-              shard_file_rows(s, fd, &cache, FIELD_OFFSETS, 0, s->sequences + 1, s->offsets, err);
+    const bool ok = fd >= 0 && shard_file_rows(s, fd, &cache, f, 0, s->field[f].rows, out, err);
     if (fd >= 0) close(fd);
     chunk_cache_free(&cache);
-    if (!ok) return false;
+    return ok;
+}
+
+static bool load_offsets(ShardFile *s, Err *err) {
+    s->offsets = malloc((size_t)(s->sequences + 1) * sizeof *s->offsets);
+    if (!s->offsets) return err_set(err, ERR_FAILED, "%s: out of memory", s->path);
+    if (!load_numbers(s, FIELD_OFFSETS, s->offsets, err)) return false;
+    bool ok = true;
     for (int64_t i = 0; i < s->sequences; i++) ok = ok && s->offsets[i] < s->offsets[i + 1];
     if (!ok || s->offsets[0] != 0 || s->offsets[s->sequences] != s->tokens)
         return err_set(err, ERR_INPUT, "%s: dataset offsets does not run from 0 to %lld", s->path,
@@ -131,24 +137,46 @@ static bool load_offsets(ShardFile *s, Err *err) {
     return true;
 }
 
-static bool load_open_file(ShardFile *s, hid_t file, const ShardMeta *meta, Err *err) {
+// Where the hidden states of each sequence begin: every one has some.
+static bool load_states(ShardFile *s, Err *err) {
+    int64_t *at = s->state_at = calloc((size_t)s->sequences + 1, sizeof *at);
+    if (!at) return err_set(err, ERR_FAILED, "%s: out of memory", s->path);
+    if (s->version > 1 && !load_numbers(s, FIELD_BARE, at + 1, err)) return false;
+    for (int64_t i = 0; i < s->sequences; i++) {
+        const int64_t n = s->offsets[i + 1] - s->offsets[i];
+        if (at[i + 1] < 0 || at[i + 1] >= n)
+            return err_set(err, ERR_INPUT, "%s: sequence %lld: %lld of %lld rows without a state",
+                           s->path, (long long)i, (long long)at[i + 1], (long long)n);
+        at[i + 1] = at[i] + n - at[i + 1];
+    }
+    return at[s->sequences] == s->states ||
+           err_set(err, ERR_INPUT, "%s: %lld hidden states, the manifest says %lld", s->path,
+                   (long long)at[s->sequences], (long long)s->states);
+}
+
+static bool load_open_file(ShardFile *s, hid_t file, const ShardMeta *meta, const ShardEntry *entry,
+                           Err *err) {
     ShardMeta mine;
     Err why = {0};
-    if (!shard_read_attributes(file, &mine, &why))
+    if (!shard_read_attributes(file, &mine, &s->version, &why))
         return err_set(err, why.code, "%s: %s", s->path, why.text);
     if (!shard_meta_match(&mine, meta, s->path, err)) return false;
     const hid_t sums = is_hard_link(file, "xxh3") ? H5Gopen2(file, "xxh3", H5P_DEFAULT) : -1;
     if (sums < 0) return h5_failed(err, ERR_INPUT, "%s: no group xxh3", s->path);
     bool ok = true;
     for (int f = 0; f < FIELD_COUNT && ok; f++)
-        ok = load_field(s, file, sums, (FieldId)f, meta, err);
+        if (f != FIELD_BARE || s->version > 1)
+            ok = load_field(s, file, sums, (FieldId)f, meta, entry, err);
     H5Gclose(sums);
     return ok;
 }
 
 bool shard_file_load(ShardFile *s, const char *path, const ShardMeta *meta, const ShardEntry *entry,
                      Err *err) {
-    *s = (ShardFile){.bytes = entry->bytes, .sequences = entry->sequences, .tokens = entry->tokens};
+    *s = (ShardFile){.bytes = entry->bytes,
+                     .sequences = entry->sequences,
+                     .tokens = entry->tokens,
+                     .states = entry->states};
     path_join(s->path, "", path);
     int64_t size = 0, floor = 0;
     if (!file_size(path, &size, err)) goto fail;
@@ -157,8 +185,8 @@ bool shard_file_load(ShardFile *s, const char *path, const ShardMeta *meta, cons
                 (long long)entry->bytes);
         goto fail;
     }
-    if (!mul_fits(s->tokens, shard_bytes_per_token(meta), &floor) || floor > size ||
-        s->sequences > s->tokens) {
+    if (!mul_fits(s->tokens, shard_bytes_per_token(meta), &floor) ||
+        shard_bytes(meta, s->tokens, s->states) > size || s->sequences > s->tokens) {
         err_set(err, ERR_INPUT, "%s: %lld bytes cannot hold %lld tokens", path, (long long)size,
                 (long long)s->tokens);
         goto fail;
@@ -169,9 +197,9 @@ bool shard_file_load(ShardFile *s, const char *path, const ShardMeta *meta, cons
         h5_failed(err, ERR_INPUT, "%s: damaged or not an HDF5 file", path);
         goto fail;
     }
-    const bool ok = load_open_file(s, file, meta, err);
+    const bool ok = load_open_file(s, file, meta, entry, err);
     H5Fclose(file);
-    if (ok && load_offsets(s, err)) return true;
+    if (ok && load_offsets(s, err) && load_states(s, err)) return true;
 fail:
     shard_file_free(s);
     return false;

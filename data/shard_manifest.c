@@ -7,7 +7,7 @@
 
 #include "infer/base/json.h"
 
-enum { MANIFEST_VERSION = 1, MANIFEST_BYTES = 64 << 20 };
+enum { MANIFEST_BYTES = 64 << 20 };
 
 #define TEXT(member, what)                                                                         \
     { #member, what, offsetof(ShardMeta, member), sizeof(((ShardMeta *)0)->member) }
@@ -86,7 +86,7 @@ static bool read_meta(ShardMeta *m, const json_t *o, Err *err) {
     return true;
 }
 
-static bool read_entry(ShardEntry *e, int number, const json_t *o, Err *err) {
+static bool read_entry(ShardEntry *e, int number, int64_t version, const json_t *o, Err *err) {
     const char *file = NULL, *sha = NULL;
     if (!json_get_str(o, "file", &file, err) || !json_get_str(o, "sha256", &sha, err) ||
         !json_get_i64(o, "bytes", &e->bytes, err) || !json_get_i64(o, "tokens", &e->tokens, err) ||
@@ -97,17 +97,21 @@ static bool read_entry(ShardEntry *e, int number, const json_t *o, Err *err) {
                        file ? file : "nameless", e->file);
     if (!sha || strlen(sha) != 64 || e->bytes < 1 || e->sequences < 1 || e->tokens < e->sequences)
         return err_set(err, ERR_INPUT, "%s: a size or the SHA-256 is out of range", e->file);
+    e->states = version == 1 ? e->tokens : 0;
+    if (version > 1 && !json_get_i64(o, "states", &e->states, err)) return false;
+    if (e->states < e->sequences || e->states > e->tokens)
+        return err_set(err, ERR_INPUT, "%s: %lld hidden states of %lld tokens", e->file,
+                       (long long)e->states, (long long)e->tokens);
     strcpy(e->sha256, sha);
     return true;
 }
 
 static bool read_manifest(Manifest *m, const json_t *o, Err *err) {
-    int64_t version = 0;
     if (!json_is_object(o)) return err_set(err, ERR_INPUT, "not an object");
-    if (!json_get_i64(o, "version", &version, err)) return false;
-    if (version != MANIFEST_VERSION)
-        return err_set(err, ERR_INPUT, "version %lld, this program reads %d", (long long)version,
-                       (int)MANIFEST_VERSION);
+    if (!json_get_i64(o, "version", &m->version, err)) return false;
+    if (m->version < 1 || m->version > MANIFEST_VERSION)
+        return err_set(err, ERR_INPUT, "version %lld, this program reads 1 to %d",
+                       (long long)m->version, (int)MANIFEST_VERSION);
     const json_t *list = json_object_get(o, "shards");
     const size_t n = json_array_size(list);
     if (!json_is_array(list) || n > SHARDS_MAX)
@@ -118,7 +122,7 @@ static bool read_manifest(Manifest *m, const json_t *o, Err *err) {
     m->shard = calloc(n + 1, sizeof *m->shard);
     if (!m->shard) return err_set(err, ERR_FAILED, "out of memory");
     for (m->n = 0; m->n < (int)n; m->n++)
-        if (!read_entry(&m->shard[m->n], m->n, json_array_get(list, (size_t)m->n), err))
+        if (!read_entry(&m->shard[m->n], m->n, m->version, json_array_get(list, (size_t)m->n), err))
             return false;
     return true;
 }
@@ -155,8 +159,9 @@ bool manifest_write(const Manifest *m, const char *dir, Err *err) {
     for (int i = 0; i < m->n; i++) {
         const ShardEntry *e = &m->shard[i];
         json_array_append_new(list,
-                              json_pack("{s:s, s:I, s:I, s:I, s:s}", "file", e->file, "sequences",
-                                        (json_int_t)e->sequences, "tokens", (json_int_t)e->tokens,
+                              json_pack("{s:s, s:I, s:I, s:I, s:I, s:s}", "file", e->file,
+                                        "sequences", (json_int_t)e->sequences, "tokens",
+                                        (json_int_t)e->tokens, "states", (json_int_t)e->states,
                                         "bytes", (json_int_t)e->bytes, "sha256", e->sha256));
     }
     json_t *o = json_pack("{s:i, s:b, s:o, s:o}", "version", (int)MANIFEST_VERSION, "complete",

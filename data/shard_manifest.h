@@ -8,17 +8,19 @@
 typedef struct {
     char file[32]; // "shard-00007.h5": always the name of its place in the list
     int64_t bytes, sequences, tokens;
+    int64_t states; // tokens that have their hidden state; version 1: all
     char sha256[65];
 } ShardEntry;
 
 typedef struct {
+    int64_t version; // MANIFEST_VERSION, or 1: of an earlier program
     ShardMeta meta;
     bool complete;
     int n;
     ShardEntry *shard; // owned
 } Manifest;
 
-enum { SHARDS_MAX = 100000 };
+enum { SHARDS_MAX = 100000, MANIFEST_VERSION = 2 };
 
 char *shard_name(char out[32], int number);
 char *manifest_path(char out[PATH_ROOM], const char *dir);

@@ -112,10 +112,27 @@ typedef struct {
     Err *err;
 } Reader;
 
-static bool token_rows(Reader *r, FieldId f, void **out) {
-    *out = malloc((size_t)(r->n * r->file->field[f].row_bytes));
+static bool some_rows(Reader *r, FieldId f, int64_t first, int64_t n, void **out) {
+    *out = malloc((size_t)(n * r->file->field[f].row_bytes));
     if (!*out) return err_set(r->err, ERR_FAILED, "%s: out of memory", r->file->path);
-    return shard_file_rows(r->file, r->fd, &r->set->cache, f, r->first, r->n, *out, r->err);
+    return shard_file_rows(r->file, r->fd, &r->set->cache, f, first, n, *out, r->err);
+}
+
+static bool token_rows(Reader *r, FieldId f, void **out) {
+    return some_rows(r, f, r->first, r->n, out);
+}
+
+// The hidden states of sequence `row`; those that its anchors and teachers need are among them.
+static bool states(Reader *r, int64_t row, CapturedSeq *out) {
+    const int64_t *at = r->file->state_at + row, n = at[1] - at[0];
+    out->bare = r->n - n;
+    if (out->bare > sample_bare(&out->sample))
+        return err_set(r->err, ERR_INPUT,
+                       "%s: sequence %lld: hidden states begin at row %lld, the first anchor needs "
+                       "row %lld",
+                       r->file->path, (long long)row, (long long)out->bare,
+                       (long long)sample_bare(&out->sample));
+    return some_rows(r, FIELD_HIDDEN, at[0], n, &out->hidden);
 }
 
 static bool one_row(Reader *r, FieldId f, int64_t row, void *out, size_t size) {
@@ -158,8 +175,7 @@ bool shards_read(ShardSet *s, int64_t i, CapturedSeq *out, Err *err) {
     r.n = r.file->offsets[row + 1] - r.first;
     r.fd = shard_file_fd(r.file, err);
     if (r.fd < 0) return false;
-    const bool ok = read_sample(&r, row, &out->sample) &&
-                    token_rows(&r, FIELD_HIDDEN, &out->hidden) &&
+    const bool ok = read_sample(&r, row, &out->sample) && states(&r, row, out) &&
                     token_rows(&r, FIELD_K_SLIDING, &out->k[LAYER_SLIDING]) &&
                     token_rows(&r, FIELD_V_SLIDING, &out->v[LAYER_SLIDING]) &&
                     token_rows(&r, FIELD_K_FULL, &out->k[LAYER_FULL]) &&
@@ -184,4 +200,16 @@ int64_t shards_anchors(ShardSet *s, int64_t i, Err *err) {
     close(r.fd);
     free(kind);
     return n;
+}
+
+bool shards_category(ShardSet *s, int64_t i, char out[64], Err *err) {
+    int64_t row;
+    Reader r = {.set = s, .file = shard_of(s, i, &row), .err = err};
+    r.fd = shard_file_fd(r.file, err);
+    if (r.fd < 0) return false;
+    const bool ok = one_row(&r, FIELD_CATEGORY, row, out, 64);
+    close(r.fd);
+    return ok && (memchr(out, 0, 64) != NULL ||
+                  err_set(err, ERR_INPUT, "%s: sequence %lld holds values out of range",
+                          r.file->path, (long long)row));
 }

@@ -8,6 +8,8 @@
 #include <unistd.h>
 
 #include "data/shard_file.h"
+#include "infer/base/watchdog.h"
+#include "infer/base/world.h"
 #include "infer/text/chat.h"
 
 struct ShardWriter {
@@ -42,26 +44,40 @@ static void drop_missing(ShardWriter *w) {
     }
 }
 
-ShardWriter *shard_writer_open(const char *dir, const ShardMeta *meta, Err *err) {
+static bool read_named(ShardWriter *w, Err *err) {
     char path[PATH_ROOM];
+    if (!file_exists(manifest_path(path, w->dir))) return true;
+    const ShardMeta mine = w->m.meta;
+    if (!manifest_read(&w->m, w->dir, err) || !shard_meta_match(&w->m.meta, &mine, w->dir, err))
+        return false;
+    if (w->m.version != MANIFEST_VERSION)
+        return err_set(err, ERR_INPUT, "%s: version %lld, this program writes %d", w->dir,
+                       (long long)w->m.version, (int)MANIFEST_VERSION);
+    w->m.meta = mine;
+    drop_missing(w);
+    return true;
+}
+
+// Rank 0 holds the lock for all, and its count of what is there is everyone's.
+static bool open_together(ShardWriter *w, Err *err) {
+    const bool first = world_rank() == 0;
+    bool ok = !first || (dir_make(w->dir, err) && (w->locked = lock_take(w->lock, err)));
+    if (!world_agree(ok, err) || !world_agree(read_named(w, err), err)) return false;
+    const int mine = w->m.n;
+    if (!world_share(&w->m.n, sizeof w->m.n, err)) return false;
+    ok = mine >= w->m.n ||
+         err_set(err, ERR_FAILED, "%s: %d shards are seen, rank 0 sees %d", w->dir, mine, w->m.n);
+    if (!ok) w->m.n = mine;
+    return world_agree(ok, err);
+}
+
+ShardWriter *shard_writer_open(const char *dir, const ShardMeta *meta, Err *err) {
     ShardWriter *w = calloc(1, sizeof *w);
-    if (!w) {
-        err_set(err, ERR_FAILED, "%s: out of memory", dir);
-        return NULL;
-    }
+    CHECK_MEMORY(w);
     path_join(w->dir, "", dir);
     path_join(w->lock, dir, "lock");
-    if (!dir_make(dir, err) || !lock_take(w->lock, err)) goto fail;
-    w->locked = true;
-    const ShardMeta mine = tidy(meta);
-    if (file_exists(manifest_path(path, dir))) {
-        if (!manifest_read(&w->m, dir, err) || !shard_meta_match(&w->m.meta, &mine, dir, err))
-            goto fail;
-        drop_missing(w);
-    }
-    w->m.meta = mine;
-    return w;
-fail:
+    w->m.meta = tidy(meta);
+    if (open_together(w, err)) return w;
     shard_writer_close(w);
     return NULL;
 }
@@ -80,7 +96,8 @@ int shard_writer_next(const ShardWriter *w) {
 typedef struct {
     const CapturedSeq *const *seq;
     int n;
-    int64_t *offsets; // (n + 1)
+    int64_t *offsets, *state_at; // (n + 1), of tokens and of hidden states
+    const ShardEntry *entry;
     const ShardMeta *meta;
     hid_t file, sums;
 } Job;
@@ -106,14 +123,15 @@ static const void *token_rows(const CapturedSeq *c, FieldId f) {
     }
 }
 
-// Token rows [first, first + n) of the shard, gathered over the sequences they fall into.
+// Rows [first, first + n) of the shard, gathered over the sequences they fall into.
 static void gather_tokens(const Job *j, FieldId f, int64_t first, int64_t n, char *out) {
     const int64_t bytes = field_row_bytes(f, j->meta);
+    const int64_t *at = f == FIELD_HIDDEN ? j->state_at : j->offsets;
     int s = 0;
-    while (j->offsets[s + 1] <= first) s++;
+    while (at[s + 1] <= first) s++;
     for (int64_t done = 0; done < n; s++) {
-        const int64_t from = first + done - j->offsets[s];
-        const int64_t there = j->offsets[s + 1] - first - done;
+        const int64_t from = first + done - at[s];
+        const int64_t there = at[s + 1] - first - done;
         const int64_t count = there < n - done ? there : n - done;
         const CapturedSeq *c = j->seq[s];
         if (f == FIELD_MASK)
@@ -153,6 +171,9 @@ static void gather_sequence(const Job *j, FieldId f, int64_t i, char *out) {
         break;
     case FIELD_MARGIN:
         memcpy(out, &s->min_margin, sizeof s->min_margin);
+        break;
+    case FIELD_BARE:
+        memcpy(out, &j->seq[i]->bare, sizeof j->seq[i]->bare);
         break;
     default:
         CHECK(false, "(field %d)", (int)f);
@@ -206,7 +227,7 @@ static bool write_sums(const Job *j, FieldId f, const uint64_t *sum, int64_t chu
 }
 
 static bool write_field(const Job *j, FieldId f) {
-    const int64_t rows = field_rows(f, j->n, j->offsets[j->n]), bytes = field_row_bytes(f, j->meta);
+    const int64_t rows = field_rows(f, j->entry), bytes = field_row_bytes(f, j->meta);
     const int64_t step = field_chunk_rows(f, j->meta, rows), chunks = (rows + step - 1) / step;
     const hid_t d = create_dataset(j, f, rows, step);
     uint64_t *sum = calloc((size_t)chunks, sizeof *sum);
@@ -215,6 +236,7 @@ static bool write_field(const Job *j, FieldId f) {
     for (int64_t c = 0; c < chunks && ok; c++) {
         const int64_t n = rows - c * step < step ? rows - c * step : step;
         memset(chunk, 0, (size_t)(step * bytes));
+        watchdog_beat();
         gather(j, f, c * step, n, chunk);
         sum[c] = xxh3_64(chunk, (size_t)(step * bytes));
         const hsize_t at[2] = {(hsize_t)(c * step), 0};
@@ -285,38 +307,61 @@ static bool verify(const char *path, const ShardMeta *meta, ShardEntry *e, Err *
     return ok && sync_file(path, err);
 }
 
-static bool name_in_manifest(ShardWriter *w, const ShardEntry *e, Err *err) {
-    ShardEntry *more = realloc(w->m.shard, (size_t)(w->m.n + 1) * sizeof *more);
+// A shard of this rank, whole and in its place, but not named yet.
+static bool make_shard(const ShardWriter *w, int number, const CapturedSeq *const *seq, int n,
+                       ShardEntry *e, Err *err) {
+    int64_t *at = calloc(2 * ((size_t)n + 1), sizeof *at);
+    if (!at) return err_set(err, ERR_FAILED, "out of memory");
+    *e = (ShardEntry){.sequences = n};
+    Job j = {
+        .seq = seq, .n = n, .offsets = at, .state_at = at + n + 1, .entry = e, .meta = &w->m.meta};
+    for (int i = 0; i < n; i++) {
+        const int64_t tokens = seq[i]->sample.n, bare = seq[i]->bare;
+        CHECK(bare >= 0 && bare < tokens);
+        e->tokens = j.offsets[i + 1] = e->tokens + tokens;
+        e->states = j.state_at[i + 1] = e->states + tokens - bare;
+    }
+    char path[PATH_ROOM], tmp[PATH_ROOM + 8];
+    path_join(path, w->dir, shard_name(e->file, number));
+    snprintf(tmp, sizeof tmp, "%s.tmp", path);
+    const bool ok =
+        write_file(&j, tmp, err) && verify(tmp, &w->m.meta, e, err) && path_publish(tmp, path, err);
+    if (!ok) unlink(tmp);
+    free(at);
+    return ok;
+}
+
+// Those of this turn, in the order of the ranks; a rank without one has no sequences.
+static bool name_in_manifest(ShardWriter *w, const ShardEntry *e, int n, Err *err) {
+    const int before = w->m.n;
+    ShardEntry *more = realloc(w->m.shard, (size_t)(w->m.n + n) * sizeof *more);
     if (!more) return err_set(err, ERR_FAILED, "out of memory");
     w->m.shard = more;
-    w->m.shard[w->m.n++] = *e;
+    for (int i = 0; i < n; i++)
+        if (e[i].sequences > 0) w->m.shard[w->m.n++] = e[i];
     w->m.complete = false;
-    if (manifest_write(&w->m, w->dir, err)) return true;
-    w->m.n--;
+    if (world_rank() > 0 || manifest_write(&w->m, w->dir, err)) return true;
+    w->m.n = before;
     return false;
 }
 
 bool shard_write(ShardWriter *w, const CapturedSeq *const *seq, int n, Err *err) {
-    CHECK(n > 0);
-    if (w->m.n == SHARDS_MAX)
-        return err_set(err, ERR_FAILED, "%s: more than %d shards", w->dir, (int)SHARDS_MAX);
-    Job j = {
-        .seq = seq, .n = n, .meta = &w->m.meta, .offsets = calloc((size_t)n + 1, sizeof(int64_t))};
-    if (!j.offsets) return err_set(err, ERR_FAILED, "out of memory");
-    for (int i = 0; i < n; i++) j.offsets[i + 1] = j.offsets[i] + seq[i]->sample.n;
-    ShardEntry e = {.sequences = n, .tokens = j.offsets[n]};
-    char path[PATH_ROOM], tmp[PATH_ROOM + 8];
-    path_join(path, w->dir, shard_name(e.file, w->m.n));
-    snprintf(tmp, sizeof tmp, "%s.tmp", path);
-    const bool ok = write_file(&j, tmp, err) && verify(tmp, &w->m.meta, &e, err) &&
-                    path_publish(tmp, path, err) && name_in_manifest(w, &e, err);
-    if (!ok) unlink(tmp);
-    free(j.offsets);
+    const int N = world_size(), number = w->m.n + world_rank();
+    ShardEntry mine = {.sequences = 0}, *all = calloc((size_t)N, sizeof *all);
+    CHECK_MEMORY(all);
+    CHECK(n > 0 || N > 1);
+    bool ok = true;
+    if (n > 0 && number >= SHARDS_MAX)
+        ok = err_set(err, ERR_FAILED, "%s: more than %d shards", w->dir, (int)SHARDS_MAX);
+    ok = ok && (n == 0 || make_shard(w, number, seq, n, &mine, err));
+    ok = world_agree(ok, err) && world_gather(&mine, sizeof mine, all, err) &&
+         world_agree(name_in_manifest(w, all, N, err), err);
+    free(all);
     return ok;
 }
 
 bool shard_writer_finish(ShardWriter *w, int shards, Err *err) {
     CHECK(w->m.n == shards, "(%d shards of %d)", w->m.n, shards);
     w->m.complete = true;
-    return manifest_write(&w->m, w->dir, err);
+    return world_agree(world_rank() > 0 || manifest_write(&w->m, w->dir, err), err);
 }

@@ -12,10 +12,11 @@ struct Stream {
     CapturePlan plan;
     Capturer *capturer;
     int64_t chunk;
-    size_t bytes;                                 // of the capturer
-    CapturedSeq *ready;                           // (plan.n); sample.n 0: not there
-    int64_t *group_of;                            // (plan.n)
-    int64_t ready_bytes, bytes_per_token, oldest; // oldest: where eviction looks next
+    size_t bytes;                // of the capturer
+    CapturedSeq *ready;          // (plan.n); sample.n 0: not there
+    int64_t *group_of;           // (plan.n)
+    ShardMeta meta;              // prices what is kept
+    int64_t ready_bytes, oldest; // oldest: where eviction looks next
 };
 
 Stream *stream_open(Target *t, const char *samples_path, int64_t chunk, DType kv_dtype, Err *err) {
@@ -26,7 +27,7 @@ Stream *stream_open(Target *t, const char *samples_path, int64_t chunk, DType kv
         return NULL;
     }
     if (!samples_load(samples_path, (int32_t)tc->text.vocab, &s->sample, &s->samples, err) ||
-        !capture_plan(&s->plan, s->sample, s->samples, chunk, INT64_MAX, err) ||
+        !capture_plan(&s->plan, s->sample, s->samples, chunk, NULL, 0, err) ||
         !(s->capturer = capturer_open(t, &s->plan, chunk, kv_dtype, err)))
         goto fail;
     s->ready = calloc((size_t)s->plan.n + 1, sizeof *s->ready);
@@ -39,8 +40,7 @@ Stream *stream_open(Target *t, const char *samples_path, int64_t chunk, DType kv
         for (int64_t i = s->plan.group[g]; i < s->plan.group[g + 1]; i++) s->group_of[i] = g;
     s->chunk = chunk;
     s->bytes = capturer_bytes(t, &s->plan, chunk, kv_dtype);
-    const ShardMeta meta = capture_meta(tc, NULL);
-    s->bytes_per_token = shard_bytes_per_token(&meta);
+    s->meta = capture_meta(tc, NULL);
     return s;
 fail:
     stream_close(s);
@@ -59,8 +59,8 @@ void stream_close(Stream *s) {
 }
 
 size_t stream_bytes(const Stream *s) {
-    const int64_t all = s->plan.tokens * s->bytes_per_token,
-                  group = (s->plan.longest + s->chunk) * s->bytes_per_token;
+    const int64_t all = shard_bytes(&s->meta, s->plan.tokens, s->plan.states),
+                  group = (s->plan.longest + s->chunk) * shard_bytes_per_token(&s->meta);
     return s->bytes + (size_t)(all < KEEP_BYTES + group ? all : KEEP_BYTES + group);
 }
 
@@ -73,16 +73,20 @@ static int64_t anchors(void *ctx, int64_t i, Err *err) {
     return sample_anchors(((Stream *)ctx)->plan.seq[i]);
 }
 
+static int64_t bytes_of(const Stream *s, int64_t i) {
+    return capture_bytes(s->plan.seq[i], &s->meta);
+}
+
 // Makes room for one group; what goes is captured again when it is asked for.
 static void evict(Stream *s, int64_t group) {
     int64_t need = 0;
     for (int64_t i = s->plan.group[group]; i < s->plan.group[group + 1]; i++)
-        need += s->plan.seq[i]->n * s->bytes_per_token;
+        need += bytes_of(s, i);
     for (int64_t tried = 0; s->ready_bytes + need > KEEP_BYTES && tried < s->plan.n; tried++) {
         CapturedSeq *c = &s->ready[s->oldest];
-        s->oldest = (s->oldest + 1) % s->plan.n;
-        s->ready_bytes -= c->sample.n * s->bytes_per_token;
+        if (c->sample.n > 0) s->ready_bytes -= bytes_of(s, s->oldest);
         captured_free(c);
+        s->oldest = (s->oldest + 1) % s->plan.n;
     }
 }
 
@@ -95,22 +99,21 @@ static bool read_one(void *ctx, int64_t i, CapturedSeq *out, Err *err) {
         evict(s, g);
         if (!capturer_run(s->capturer, g, made, err)) return false;
         for (int64_t k = first; k < s->plan.group[g + 1]; k++) {
-            s->ready_bytes += s->plan.seq[k]->n * s->bytes_per_token;
-            if (s->ready[k].sample.n > 0) s->ready_bytes -= s->plan.seq[k]->n * s->bytes_per_token;
+            if (s->ready[k].sample.n == 0) s->ready_bytes += bytes_of(s, k);
             captured_free(&s->ready[k]);
             s->ready[k] = made[k - first];
         }
     }
     *out = s->ready[i];
     s->ready[i] = (CapturedSeq){0};
-    s->ready_bytes -= out->sample.n * s->bytes_per_token;
+    s->ready_bytes -= bytes_of(s, i);
     return true;
 }
 
 SeqSource stream_source(Stream *s) {
     return (SeqSource){.ctx = s,
                        .count = s->plan.n,
-                       .bytes_per_token = s->bytes_per_token,
+                       .bytes_per_token = shard_bytes_per_token(&s->meta),
                        .length = length,
                        .anchors = anchors,
                        .read = read_one};

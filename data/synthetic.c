@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "infer/base/cores.h"
 #include "infer/base/file.h"
 #include "infer/base/json.h"
 #include "infer/base/rng.h"
@@ -222,7 +223,7 @@ enum { POOL = (1 << 22) + 1 };
 static bf16 *gaussian_pool(uint64_t seed) {
     bf16 *pool = malloc((size_t)POOL * sizeof *pool);
     if (pool == NULL) return NULL;
-#pragma omp parallel for
+#pragma omp parallel for num_threads(cores_used())
     for (int64_t i = 0; i < POOL; i++)
         pool[i] = bf16_from_f32(0.02f * rng_normal(seed, RNG_INIT, (uint64_t)i, 0));
     return pool;

@@ -18,6 +18,14 @@ int64_t sample_anchors(const Sample *s) {
     return n;
 }
 
+int64_t sample_bare(const Sample *s) {
+    int64_t first = 1;
+    while (first < s->prompt && first < s->n &&
+           !(sample_supervised(s, first) && sample_supervised(s, first + 1)))
+        first++;
+    return first - 1;
+}
+
 void sample_free(Sample *s) {
     free(s->ids);
     free(s->kind);

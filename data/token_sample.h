@@ -29,6 +29,10 @@ typedef struct {
 bool sample_supervised(const Sample *s, int64_t t); // false past the end
 // Draft rounds may begin at T, 1 <= T, when x_T and x_{T+1} are supervised.
 int64_t sample_anchors(const Sample *s);
+// Rows in front whose hidden state nobody ever asks for: those before the row that decides the
+// first token of the first anchor (training) or of the answer (walks), whichever comes first.
+// Teachers are rows of anchors and behind. Less than n.
+int64_t sample_bare(const Sample *s);
 void sample_free(Sample *s);
 json_t *sample_json(const Sample *s); // new reference; NULL: a text is not UTF-8
 void sample_write(OutFile *f, const Sample *s);

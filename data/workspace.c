@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "infer/base/world.h"
+
 const char *split_name(Split split) {
     static const char *const names[SPLIT_COUNT] = {"train", "dev", "eval"};
     return names[split];
@@ -51,9 +53,11 @@ bool check_positions(const OpenTarget *o, const char *id, int64_t tokens, Err *e
 
 bool identify_target(OpenTarget *o, const Settings *s, Err *err) {
     char cache[PATH_ROOM];
-    if (open_device(o, s, err) &&
-        target_fingerprint(&o->fingerprint, s->model.target_path, s->model.adapter_path,
-                           hash_cache_path(cache, s), err))
+    bool ok = open_device(o, s, err);
+    if (ok && world_rank() == 0) // one reader, and one writer of the cache
+        ok = target_fingerprint(&o->fingerprint, s->model.target_path, s->model.adapter_path,
+                                hash_cache_path(cache, s), err);
+    if (world_agree(ok, err) && world_share(&o->fingerprint, sizeof o->fingerprint, err))
         return true;
     close_target(o);
     return false;

@@ -6,6 +6,7 @@
 
 #include "eval/bench/bench_capture.h"
 #include "eval/bench/bench_cost.h"
+#include "eval/bench/bench_export.h"
 #include "eval/bench/bench_text.h"
 #include "infer/tensor/ceiling.h"
 
@@ -38,20 +39,27 @@ static bool run(const Cli *cli, Err *err) {
     const Settings *s = &cli->s;
     if (cli->dry_run) {
         printf(
-            "bench: capture, decoding, rounds of drafts, training and encoding at %s shapes, %s\n",
+            "bench: capture, decoding, rounds of drafts, training, encoding, quantising: %s, %s\n",
             s->bench.shapes, s->bench.peers ? "peers beside them" : "no peers");
         return true;
     }
     Device *dev = dev_open(s->runtime.device, (int)s->runtime.threads, err);
     if (dev == NULL) return false;
+    if (strcmp(s->bench.shapes, "export") == 0) {
+        const bool done = bench_export(s, pair_shape("e4b"), err);
+        dev_close(dev);
+        return done;
+    }
     printf("ceiling  GEMM, best shape: f32 %.1f GFLOP/s, bf16 %.1f GFLOP/s (%s, %d threads)\n",
            device_gemm_peak(dev, DT_F32), device_gemm_peak(dev, DT_BF16), dev->kind, dev->threads);
     if (strcmp(dev->kind, "cpu") != 0)
         printf("ceiling  copy inside the device: %.1f GB/s, read and written\n",
                device_copy_ceiling(dev, (size_t)2 << 30) / 1e9);
     fflush(stdout);
-    const bool ok = run_shape(cli, dev, "demo", 4, 512, err) &&
-                    run_shape(cli, dev, "e4b", 1, s->bench.seq, err) && bench_text(s, err);
+    const bool ok =
+        run_shape(cli, dev, "demo", 4, 512, err) &&
+        run_shape(cli, dev, "e4b", 1, s->bench.seq, err) && bench_text(s, err) &&
+        (strcmp(s->bench.shapes, "all") != 0 || bench_export(s, pair_shape("e4b"), err));
     dev_close(dev);
     return ok;
 }
@@ -60,9 +68,13 @@ const Verb bench_verb = {
     .name = "bench",
     .summary =
         "speed of capture, decoding, training and encoding as shares of this machine's ceilings; "
-        "what a round of drafts costs",
+        "what a round of drafts costs; how long the weights of all GGUF files take",
     .usage = "  draftsmith bench bench.shapes=demo\n"
              "  draftsmith bench bench.peers=true bench.python=python3 bench.peer_path=DIR "
-             "bench.peer_tokenizer=tests/peer_tokenizer.py\n",
+             "bench.peer_tokenizer=tests/peer_tokenizer.py\n"
+             "  draftsmith bench bench.shapes=export bench.peers=true bench.python=PYTHON\n"
+             "  mpirun -np 2 draftsmith bench bench.shapes=demo      parallel efficiency of "
+             "training\n",
     .run = run,
+    .ranks = true,
 };

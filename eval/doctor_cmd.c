@@ -11,6 +11,7 @@
 
 #include "infer/base/file.h"
 #include "infer/base/json.h"
+#include "infer/base/world.h"
 #include "infer/tensor/device.h"
 
 static void add_line(void *ctx, const char *name, const char *value) {
@@ -51,6 +52,8 @@ static void add_libraries(json_t *o) {
     const unsigned v = XXH_versionNumber();
     snprintf(text, sizeof text, "%u.%u.%u", v / 10000, v / 100 % 100, v % 100);
     add_line(o, "xxHash", text);
+    world_mpi_name(text);
+    add_line(o, "MPI", text);
 }
 
 static bool doctor_run(const Cli *cli, Err *err) {

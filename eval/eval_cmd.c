@@ -8,30 +8,31 @@
 
 #include "data/held_out.h"
 #include "eval/cost/recommend.h"
+#include "eval/count/quantmatrix.h"
 #include "eval/eval_parts.h"
 #include "eval/report/report.h"
 #include "infer/base/hash_cache.h"
 #include "infer/base/json.h"
 #include "infer/base/log.h"
 #include "infer/base/stage.h"
+#include "infer/model/weight_source.h"
 
 enum { JSON_LIMIT = 1 << 30 };
 
-static bool hash_of(const char *cache, const char *dir, const char *file, char hex[65], Err *err) {
-    char path[PATH_ROOM];
+static bool hash_of(const char *cache, const char *path, char hex[65], Err *err) {
     Sha256 h;
-    if (!sha256_remembered(&h, path_join(path, dir, file), cache, err)) return false;
+    if (!sha256_remembered(&h, path, cache, err)) return false;
     memcpy(hex, h.hex, 65);
     return true;
 }
 
 // Name and weights of every drafter.
 static json_t *drafters_identity(const Eval *e, Err *err) {
-    char hex[65], cache[PATH_ROOM];
+    char hex[65], cache[PATH_ROOM], file[PATH_ROOM];
     hash_cache_path(cache, e->s);
     json_t *o = json_object();
     for (int i = 0; i < e->n; i++) {
-        if (!hash_of(cache, e->drafter[i].path, "model.safetensors", hex, err)) {
+        if (!hash_of(cache, weight_source_file(file, e->drafter[i].path), hex, err)) {
             json_decref(o);
             return NULL;
         }
@@ -56,10 +57,10 @@ static bool cost_identity(const Settings *s, char id[80], Err *err) {
 
 // Everything the result depends on.
 static json_t *identity_of(const Eval *e, Err *err) {
-    char shards[65], cost[80];
+    char shards[65], cost[80], manifest[PATH_ROOM];
     const Settings *s = e->s;
-    if (!hash_of(NULL, e->shards_dir, "manifest.json", shards, err) || !cost_identity(s, cost, err))
-        return NULL;
+    path_join(manifest, e->shards_dir, "manifest.json");
+    if (!hash_of(NULL, manifest, shards, err) || !cost_identity(s, cost, err)) return NULL;
     json_t *drafters = drafters_identity(e, err), *p = json_array();
     if (drafters == NULL) {
         json_decref(p);
@@ -90,8 +91,9 @@ static bool paths(Eval *e, bool dry, Err *err) {
     return true;
 }
 
-static bool open_models(Eval *e, Err *err) {
+bool eval_open(Eval *e, Err *err) {
     const Settings *s = e->s;
+    if (e->shards != NULL) return true;
     e->rows = s->capture.chunk > e->K + 1 ? s->capture.chunk : e->K + 1;
     ShardMeta want = {0};
     if (!identify_target(&e->open, s, err)) return false;
@@ -107,10 +109,12 @@ static bool open_models(Eval *e, Err *err) {
     memory_plan(&e->memory);
     if (!load_target(&e->open, s, e->rows, err)) return false;
     if (e->sweep_options.sampler.temperature > 0) e->sweep_options.target = e->open.target;
-    return eval_open_drafters(e, err);
+    return eval_open_drafters(e, err) &&
+           (!eval_quant_wanted(e) || calibration_open(&e->calibration, s, &e->open, err));
 }
 
 static void close_all(Eval *e) {
+    calibration_close(&e->calibration);
     for (int i = 0; i < e->n; i++) {
         sweep_free(&e->sweep[i]);
         assistant_close(e->drafter[i].assistant);
@@ -142,8 +146,23 @@ static bool sweep_all(Eval *e, Err *err) {
     return true;
 }
 
+// Sizes beside acceptance, where more than the pair of drafters is measured.
+static void put_matrix(const Eval *e, json_t *report, const SweepIntervals *intervals,
+                       int select_k) {
+    ArtifactInfo artifact[EVAL_DRAFTERS_MAX];
+    const QuantMatrix m = {.sweep = e->sweep,
+                           .artifact = artifact,
+                           .n = e->n,
+                           .intervals = intervals,
+                           .select_k = select_k};
+    if (e->s->eval.drafters.n == 0) return;
+    for (int d = 0; d < e->n; d++) artifact[d] = e->drafter[d].artifact;
+    json_object_set_new(report, "quant_matrix", quantmatrix_json(&m));
+}
+
 static json_t *measure(Eval *e, Err *err) {
-    char manifest[65];
+    char manifest[65], path[PATH_ROOM];
+    path_join(path, e->shards_dir, "manifest.json");
     AcceptanceReport r = {.sweep = e->sweep,
                           .n = e->n,
                           .sampler = e->sampler,
@@ -152,12 +171,12 @@ static json_t *measure(Eval *e, Err *err) {
                           .how = {.resamples = e->s->eval.bootstrap,
                                   .confidence = e->s->eval.confidence,
                                   .seed = (uint64_t)e->s->eval.seed}};
-    if (!hash_of(NULL, e->shards_dir, "manifest.json", manifest, err) || !sweep_all(e, err))
-        return NULL;
+    if (!hash_of(NULL, path, manifest, err) || !sweep_all(e, err)) return NULL;
     SweepIntervals *intervals =
         sweep_intervals(e->sweep, e->n, e->sweep[0].rules, &SWEEP_WHOLE, &r.how, err);
     r.intervals = intervals;
     json_t *report = intervals != NULL ? acceptance_json(&r, err) : NULL;
+    if (report != NULL) put_matrix(e, report, intervals, r.select_k);
     sweep_intervals_free(intervals);
     return report;
 }
@@ -171,7 +190,8 @@ static void plan_memory(Eval *e) {
     for (int i = 0; i < e->n; i++) drafters += assistant_bytes(drafter[i].assistant);
     const size_t audit = eval_audit_bytes(e), cost = eval_cost_bytes(e),
                  sweep = sweep_bytes(drafter, e->n, tc, &e->source, &e->sweep_options),
-                 most = cost > sweep ? cost : sweep;
+                 quant = eval_quant_bytes(e), counts = cost > sweep ? cost : sweep,
+                 most = quant > counts ? quant : counts;
     memory_add(&e->memory, "target", (int64_t)target_bytes(e->open.target));
     memory_add(&e->memory, "drafters", (int64_t)drafters);
     memory_add(&e->memory, "kernels", (int64_t)dev_scratch_bytes(e->open.dev));
@@ -207,7 +227,7 @@ static bool dry_run(Eval *e, Err *err) {
                e->K);
         return true;
     }
-    if (!open_models(e, err)) return false;
+    if (!eval_open(e, err)) return false;
     plan_memory(e);
     int64_t tokens = 0;
     const int64_t n = e->source.count;
@@ -233,18 +253,26 @@ static bool write_pages(const Eval *e, const json_t *report, Err *err) {
     return true;
 }
 
+// quantmatrix.json by itself: what a bundle's benchmarks take.
+static bool write_matrix(const Eval *e, const json_t *report, Err *err) {
+    char path[PATH_ROOM];
+    const json_t *matrix = json_object_get(report, "quant_matrix");
+    path_join(path, e->s->output_dir, "eval/quantmatrix.json");
+    return matrix == NULL || json_write_file(path, matrix, err);
+}
+
 static bool make_report(Eval *e, const Cli *cli, const json_t *identity, Err *err) {
     char dir[PATH_ROOM];
     Audit audit;
     audit_start(&audit, e->K, 0.0);
     json_t *report = NULL, *outputs = json_object();
     bool ok = stage_clear(e->stage, err) &&
-              dir_make(path_join(dir, e->s->output_dir, "eval"), err) && open_models(e, err);
+              dir_make(path_join(dir, e->s->output_dir, "eval"), err) && eval_open(e, err);
     if (ok) plan_memory(e);
     ok = ok && (report = measure(e, err)) != NULL && eval_cost(e, report, err);
     if (ok) audit_start(&audit, e->K, audit_near_tie(e->open.dtype));
     ok = ok && eval_audit(e, &audit, report, err) && json_write_file(e->report, report, err) &&
-         write_pages(e, report, err);
+         write_matrix(e, report, err) && write_pages(e, report, err);
     ok = ok && print_report(cli, report, err);
     ok = ok && audit_gate(&audit, err) &&
          stage_note_output(outputs, e->stage, "acceptance.json", err) &&
@@ -277,12 +305,13 @@ static bool eval_run(const Cli *cli, Err *err) {
         log_info("eval: %s is up to date", e->report);
         char page[PATH_ROOM];
         const bool there = file_exists(path_join(page, e->s->output_dir, "eval/report.html"));
-        ok = (there || write_pages(e, report, err)) && print_report(cli, report, err);
+        ok = (there || write_pages(e, report, err)) && print_report(cli, report, err) &&
+             eval_quant(e, cli->overwrite, err);
         goto end;
     }
     // Another drafter or capture is the usual reason to measure again: no harm, nothing is lost.
     if (other.code != ERR_NONE) log_info("eval: measuring again: %s", other.text);
-    ok = make_report(e, cli, identity, err);
+    ok = make_report(e, cli, identity, err) && eval_quant(e, cli->overwrite, err);
 end:
     json_decref(identity);
     json_decref(report);
@@ -294,14 +323,17 @@ end:
 const Verb eval_verb = {
     .name = "eval",
     .summary = "tokens per target step of the stock and the trained drafter on held-out text",
-    .usage = "  draftsmith eval -c configs/demo.json                    the best checkpoint beside "
-             "the stock\n"
-             "  draftsmith eval -c configs/demo.json eval.drafter=DIR   another drafter, or none "
-             "yet: the stock alone\n"
-             "  draftsmith eval -c configs/demo.json eval.drafters=q8=DIR,q4=DIR   any number of "
-             "drafters beside them\n"
-             "  draftsmith eval ... regenerate.held_out=sampled regenerate.temperature=1   "
-             "sampled text, exact rejection sampling",
+    .usage =
+        "  draftsmith eval -c configs/demo.json                    the best checkpoint beside "
+        "the stock\n"
+        "  draftsmith eval -c configs/demo.json eval.drafter=DIR   another drafter, or none "
+        "yet: the stock alone\n"
+        "  draftsmith eval -c configs/demo.json eval.drafters=q8=DIR,q4=x.gguf   any number of "
+        "drafters beside them\n"
+        "  draftsmith eval -c configs/demo.json eval.imatrix=true eval.sensitivity=mlx,gguf   "
+        "what exporters quantise by\n"
+        "  draftsmith eval ... regenerate.held_out=sampled regenerate.temperature=1   "
+        "sampled text, exact rejection sampling",
     .run = eval_run,
     .stops = true,
 };

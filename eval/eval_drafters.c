@@ -6,6 +6,7 @@
 #include "data/held_out.h"
 #include "data/regenerate.h"
 #include "eval/eval_parts.h"
+#include "infer/model/weight_source.h"
 
 // Keys of a slice in acceptance.json that no drafter may be called.
 static bool reserved(const char *name) {
@@ -39,15 +40,18 @@ static bool add(Eval *e, const char *name, const char *path, Err *err) {
     return true;
 }
 
-// NAME=DIR, or DIR named by its last folder ("weights" of a checkpoint: by the one above).
+// NAME=PATH, or PATH named by its last part.
 static bool add_listed(Eval *e, const char *item, Err *err) {
     char name[64], path[PATH_ROOM];
     const char *is = strchr(item, '=');
-    snprintf(path, sizeof path, "%s", is != NULL && !dir_exists(item) ? is + 1 : item);
+    const bool named = is != NULL && !weight_source_is(item);
+    snprintf(path, sizeof path, "%s", named ? is + 1 : item);
     size_t n = strlen(path);
     while (n > 1 && path[n - 1] == '/') path[--n] = '\0';
-    if (!dir_exists(path)) return err_set(err, ERR_USAGE, "eval.drafters: no folder %s", path);
-    if (is != NULL && !dir_exists(item)) {
+    if (!weight_source_is(path))
+        return err_set(err, ERR_USAGE, "eval.drafters: neither a drafter's folder nor its file: %s",
+                       path);
+    if (named) {
         snprintf(name, sizeof name, "%.*s", (int)(is - item), item);
         if (name[0] == '\0' || taken(e, name))
             return err_set(err, ERR_USAGE, "eval.drafters: the name \"%s\" of %s is already taken",
@@ -72,15 +76,21 @@ bool eval_list_drafters(Eval *e, Err *err) {
     return true;
 }
 
+// What the drafter is stored as; a checkpoint is described by the stock's configuration.
+static bool describe(EvalDrafter *d, Err *err) {
+    WeightSource *s = weight_source_open(d->path, err);
+    if (s == NULL) return false;
+    weight_source_info(s, &d->assistant->cfg, &d->artifact);
+    weight_source_close(s);
+    return true;
+}
+
 bool eval_open_drafters(Eval *e, Err *err) {
     for (int i = 0; i < e->n; i++) {
-        e->drafter[i].assistant = drafter_open(&e->open, e->s, e->drafter[i].path, err);
-        if (e->drafter[i].assistant == NULL) return false;
-        const bool ordered = e->drafter[i].assistant->cfg.ordered;
-        if (ordered != e->drafter[0].assistant->cfg.ordered)
-            return err_set(err, ERR_INPUT, "%s has %s centroid head, %s has %s: compare them apart",
-                           e->drafter[i].path, ordered ? "a" : "no", e->drafter[0].path,
-                           ordered ? "none" : "one");
+        EvalDrafter *d = &e->drafter[i];
+        if ((d->assistant = drafter_open(&e->open, e->s, d->path, err)) == NULL ||
+            !describe(d, err))
+            return false;
     }
     return true;
 }

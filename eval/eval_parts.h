@@ -8,7 +8,9 @@
 #include "eval/cost/cost.h"
 #include "eval/count/acceptance_json.h"
 #include "eval/count/sweep.h"
+#include "eval/quant/calibration.h"
 #include "infer/base/memory.h"
+#include "infer/model/weight_source.h"
 
 enum { EVAL_DRAFTERS_MAX = MEASURE_DRAFTERS_MAX };
 
@@ -16,6 +18,7 @@ enum { EVAL_DRAFTERS_MAX = MEASURE_DRAFTERS_MAX };
 typedef struct {
     char name[64], path[PATH_ROOM];
     Assistant *assistant;
+    ArtifactInfo artifact; // once opened
 } EvalDrafter;
 
 typedef struct {
@@ -31,9 +34,13 @@ typedef struct {
     EvalDrafter drafter[EVAL_DRAFTERS_MAX]; // the stock one first
     int n;
     Sweep sweep[EVAL_DRAFTERS_MAX];
-    double sweep_s; // time of the sweeps
+    double sweep_s;          // time of the sweeps
+    Calibration calibration; // of imatrix and sensitivity, once opened
     MemoryPlan memory;
 } Eval;
+
+// The models, the capture and the drafters, unless they are open.
+MUST_CHECK bool eval_open(Eval *e, Err *err);
 
 // The stock drafter, the trained one where there is one, and those of eval.drafters.
 MUST_CHECK bool eval_list_drafters(Eval *e, Err *err);
@@ -53,5 +60,11 @@ size_t eval_cost_bytes(const Eval *e);  // of the measurement, beside the models
 RoundMix round_of(const Acceptance *a); // its mean round
 // Adds "cost" and "recommendation" to the report of the sweeps.
 MUST_CHECK bool eval_cost(Eval *e, json_t *report, Err *err);
+
+// Imatrix, sensitivities and mixtures of the trained drafter, else of the stock one, where they are
+// asked for and not there yet. Files beside the report.
+bool eval_quant_wanted(const Eval *e);
+size_t eval_quant_bytes(const Eval *e); // beside the models; the calibration is open
+MUST_CHECK bool eval_quant(Eval *e, bool overwrite, Err *err);
 
 #endif

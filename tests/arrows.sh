@@ -26,6 +26,7 @@ allowed() {
     eval/count | eval/audit) echo "^(infer|data|$1)/" ;;
     eval/cost) echo '^(infer|data|eval/(count|cost))/' ;;
     eval/bench) echo '^(infer|data|eval/cost|eval/bench)/' ;;
+    eval/quant) echo '^(infer|data|eval/(count|quant))/' ;;
     eval/report) echo '^(infer|data|eval/(count|cost|audit|report))/' ;;
     .) echo '^infer/base/|^infer/tensor/device\.h$|(_cmd|_bench)\.h$' ;;
     tests*) echo '^' ;;

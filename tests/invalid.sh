@@ -83,7 +83,11 @@ refuse 2 'demo.json: 1100000 bytes, at most 1048576 are read' doctor -c "$work/d
 refuse 2 'missing.json: No such file or directory' doctor -c "$work/missing.json"
 refuse 2 'output_dir is "caf?", which is not UTF-8' doctor output_dir="$(printf 'caf\xe9')"
 refuse 2 'data.train has an empty item before ",b"' doctor data.train=a,,b
-refuse 2 'export.to is "gguf", allowed hf|mlx|target-hf' export export.to=gguf
+refuse 2 'export.to is "gguf", allowed hf|mlx|' export export.to=gguf
+refuse 2 'no GGUF type Q4_K: all, BF16, F16, ' export export.to=gguf:Q4_K
+refuse 2 '"gguf-ik:", gguf-ik takes all|' export export.to=gguf-ik:
+refuse 2 'gguf:mixed: export.gguf_mix names no mixture' export export.to=gguf:mixed
+refuse 2 'export.archive is x.rar, its name must end in .tar or .zip' export export.archive=x.rar
 refuse 2 'device cuda: ' doctor runtime.device=cuda
 refuse 2 'unknown key "train.lrr", did you mean "train.lr"?' doctor train.lrr=1
 refuse 2 'train.loss is "kl", allowed fkl|' doctor train.loss=kl
@@ -246,6 +250,13 @@ spoil_best=$(readlink "$out/ckpt/best")
 [ "$spoil_best" = step-000000 ] || spoil "ckpt/$spoil_best/model.safetensors" 50000
 refuse 3 'ckpt/best/model.safetensors: damaged: SHA-256 ' export "${small[@]}" output_dir="$out" export.force=true
 spoil '' 0
+printf '\0\0\0\0' >"$work/empty.imatrix"
+refuse 3 'empty.imatrix: ' export "${small[@]}" output_dir="$out" export.force=true export.to=gguf:Q4_K_M \
+    export.imatrix="$work/empty.imatrix"
+printf 'GGUF\3\0\0\0\1\0\0\0\0\0\0\0' >"$work/short.gguf"
+refuse 3 'short.gguf: the number of keys needs 8 bytes at byte 16, the file ends at 16' inspect "$work/short.gguf"
+refuse 3 'short.gguf: the number of keys needs 8 bytes' generate "${small[@]}" generate.drafter="$work/short.gguf" \
+    generate.prompt=x
 refuse 4 'this drafter was never measured; run `eval` first' export "${small[@]}" output_dir="$out"
 
 # A full disk
@@ -263,6 +274,7 @@ refuse 1 'checkpoint of step 0: cannot write ' train "${small[@]}" output_dir="$
 rm -rf "$out/ckpt"
 cp -r "$work/ok/ckpt" "$out/"
 refuse 1 'export/hf.tmp/' export "${small[@]}" output_dir="$out" export.force=true
+refuse 1 'export/gguf-Q8_0.tmp/mtp-' export "${small[@]}" output_dir="$out" export.force=true export.to=gguf:Q8_0
 limit=4
 rm -rf "$out/regen"
 refuse 1 'regen/' regenerate "${small[@]}" output_dir="$out"

@@ -1,6 +1,7 @@
 // train/loss.c - passes over the vocabulary for one block of rows after the other.
 #include "train/loss.h"
 
+#include "infer/base/watchdog.h"
 #include "train/loss_plan.h"
 
 typedef struct {
@@ -118,6 +119,7 @@ static void student_tile(const Run *c, const LossBlock *b, int64_t s0, int64_t n
 static void vocabulary_pass(const Run *c, const LossBlock *b, unsigned pass) {
     const int64_t V = c->a->cfg.text.vocab, size = piece_size(c->l, b->ni);
     for (int64_t v0 = 0; v0 < V; v0 += c->l->tile) {
+        watchdog_beat();
         const Tensor tz = teacher_tile(c, b, v0, piece_at(v0, c->l->tile, V), pass);
         for (int64_t s = 0; s < b->ni; s += size)
             student_tile(c, b, s, piece_at(s, size, b->ni), tz, v0, pass);

@@ -126,7 +126,7 @@ static bool counts(const Batch *b, const float *weight, int64_t i) {
     return weight[i] != 0.0f && b->valid[i];
 }
 
-static double weight_sum(const Rollout *r, const Batch *b, const float *weight) {
+double rollout_weight(const Rollout *r, const Batch *b, const float *weight) {
     double sum = 0.0;
     for (int64_t i = 0; i < r->opt.K * b->rows; i++)
         if (counts(b, weight, i)) sum += weight[i];
@@ -239,10 +239,9 @@ static void add_stats(Rollout *r, const Tile *t, int64_t n, RolloutStats *st) {
     add_keeps(r, t, n, st);
 }
 
-// Sums over all tiles become means.
-static void finish_stats(const Rollout *r, RolloutStats *st) {
+void rollout_means(RolloutStats *st) {
     int64_t n = 0;
-    for (int j = 0; j < r->opt.K; j++) {
+    for (int j = 0; j < DRAFT_MAX; j++) {
         const double rows = st->step_rows[j] ? (double)st->step_rows[j] : 1.0;
         st->step_loss[j] /= rows;
         st->step_match[j] /= rows;
@@ -265,6 +264,7 @@ void rollout_by_sequence(const Rollout *r, const Batch *b, double *loss, double 
 // The n items of a tile, listed before.
 static bool run_tile(Rollout *r, const Assistant *a, const Tile *t, const FeaturePack *pack,
                      int64_t n, AssistantWeights *g, RolloutStats *stats, Err *err) {
+    const bool last = t->first + t->rows == t->b->rows;
     Acts acts;
     arena_reset(&r->arena, 0);
     take_acts(a, &r->opt, &acts, t->rows, g != NULL, &r->arena);
@@ -272,24 +272,32 @@ static bool run_tile(Rollout *r, const Assistant *a, const Tile *t, const Featur
     if (g) op_zero(a->dev, acts.dy);
     head_loss_run(r->loss, a, pack, r->item, n, acts.y, acts.dy, g, &r->arena);
     if (!dev_sync(a->dev, err) || !all_finite(r, t, n, err)) return false;
+    if (g && last && r->opt.head_done) r->opt.head_done(r->opt.head_ctx);
     if (g) backward(r, a, &acts, g);
     add_stats(r, t, n, stats);
     return dev_sync(a->dev, err);
 }
 
-bool rollout_run(Rollout *r, const Assistant *a, const Batch *b, const FeaturePack *pack,
-                 const float *weight, AssistantWeights *g, RolloutStats *stats, Err *err) {
+bool rollout_part(Rollout *r, const Assistant *a, const Batch *b, const FeaturePack *pack,
+                  const float *weight, double total, AssistantWeights *g, RolloutStats *stats,
+                  Err *err) {
     CHECK(b->rows <= r->opt.max_rows && pack->rows <= r->opt.max_tokens);
     const int64_t most = tile_rows(&r->opt);
-    const double sum = weight_sum(r, b, weight);
-    *stats = (RolloutStats){.weight = sum};
+    *stats = (RolloutStats){.weight = total};
     memset(r->seq_loss, 0, sizeof r->seq_loss);
     memset(r->seq_weight, 0, sizeof r->seq_weight);
     for (Tile t = {.b = b}; t.first < b->rows; t.first += t.rows) {
         t.rows = b->rows - t.first < most ? b->rows - t.first : most;
-        const int64_t n = list_items(r, &t, pack, weight, sum);
+        const int64_t n = list_items(r, &t, pack, weight, total);
         if (n > 0 && !run_tile(r, a, &t, pack, n, g, stats, err)) return false;
     }
-    finish_stats(r, stats);
+    return true;
+}
+
+bool rollout_run(Rollout *r, const Assistant *a, const Batch *b, const FeaturePack *pack,
+                 const float *weight, AssistantWeights *g, RolloutStats *stats, Err *err) {
+    const double total = rollout_weight(r, b, weight);
+    if (!rollout_part(r, a, b, pack, weight, total, g, stats, err)) return false;
+    rollout_means(stats);
     return true;
 }

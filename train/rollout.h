@@ -17,6 +17,10 @@ typedef struct {
     int64_t tile; // anchors worked on at once: what is kept for the way back grows with it; 0 = all
     int max_seqs;
     size_t head_bytes; // memory for vocabulary logits; 0 = LOSS_HEAD_BYTES
+    // Called once the gradients of table and centroids are complete, before the way back through
+    // the steps of the last tile; not where a batch has nothing to learn from. NULL: nobody.
+    void (*head_done)(void *ctx);
+    void *head_ctx;
 } RolloutOptions;
 
 typedef struct {
@@ -43,6 +47,13 @@ MUST_CHECK Rollout *rollout_open(const Assistant *a, const TargetConfig *tc, flo
 MUST_CHECK bool rollout_run(Rollout *r, const Assistant *a, const Batch *b, const FeaturePack *pack,
                             const float *weight, AssistantWeights *g, RolloutStats *stats,
                             Err *err);
+// The same for a batch that is a part: `total` is the sum of weights over all parts, and stats
+// holds sums over rows, which rollout_means turns into means once those of all parts are added.
+MUST_CHECK bool rollout_part(Rollout *r, const Assistant *a, const Batch *b,
+                             const FeaturePack *pack, const float *weight, double total,
+                             AssistantWeights *g, RolloutStats *stats, Err *err);
+double rollout_weight(const Rollout *r, const Batch *b, const float *weight); // sum of a part
+void rollout_means(RolloutStats *stats);
 // By sequence of that batch: sums of w l and of w over its rows, w as it counted in stats.loss;
 // both (b->nseq), zeroed by the caller.
 void rollout_by_sequence(const Rollout *r, const Batch *b, double *loss, double *weight);

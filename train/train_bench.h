@@ -6,5 +6,6 @@
 #include "infer/base/cli.h"
 
 extern const Verb train_bench_verb; // the training rows of `bench`
+extern const Verb ranks_bench_verb; // what `bench` does where several ranks were started
 
 #endif

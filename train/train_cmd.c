@@ -6,6 +6,7 @@
 #include "infer/base/json.h"
 #include "infer/base/log.h"
 #include "infer/base/stage.h"
+#include "infer/base/world.h"
 #include "train/train_setup.h"
 
 static json_t *result_json(const TrainResult *r, const Settings *s) {
@@ -45,41 +46,66 @@ static bool dry_run(TrainSetup *t, Err *err) {
     return ok;
 }
 
-static bool train(TrainSetup *t, const Cli *cli, json_t **result, Err *err) {
+static bool make_root(const Cli *cli, Err *err) {
     char root[PATH_ROOM];
-    TrainPlan plan;
-    TrainResult r;
-    const TrainerOptions opt = train_setup_options(t);
     path_join(root, cli->s.output_dir, "ckpt");
-    if (cli->overwrite && !dir_remove(root, err)) return false;
-    if (!dir_make(root, err) || !trainer_plan(&opt, &plan, err)) return false;
-    if (!cli->quiet) trainer_plan_print(stderr, &plan, &opt);
-    Trainer *trainer = trainer_open(&opt, err);
-    const bool ok = trainer != NULL && trainer_run(trainer, &r, err);
+    return (!cli->overwrite || dir_remove(root, err)) && dir_make(root, err);
+}
+
+static bool train(TrainSetup *t, const Cli *cli, json_t **result, Err *err) {
+    TrainPlan plan = {0};
+    TrainResult r;
+    const bool first = world_rank() == 0;
+    const TrainerOptions opt = train_setup_options(t);
+    if (!world_agree(!first || make_root(cli, err), err)) return false;
+    bool ok = trainer_plan(&opt, &plan, err);
+    if (ok && !cli->quiet) trainer_plan_print(stderr, &plan, &opt);
+    Trainer *trainer = ok ? trainer_open(&opt, err) : NULL;
+    ok = world_agree(trainer != NULL, err) && trainer_run(trainer, &r, err);
     trainer_close(trainer);
     if (ok) *result = result_json(&r, &cli->s);
     MemoryPlan memory = t->memory;
     trainer_plan_memory(&plan, &memory);
-    return ok && memory_record(cli->s.output_dir, "train", memory_announced(&memory), err);
+    return ok &&
+           (!first || memory_record(cli->s.output_dir, "train", memory_announced(&memory), err));
+}
+
+static bool is_done(const char *stage, const TrainSetup *t, const Cli *cli, bool *done, Err *err) {
+    char best[PATH_ROOM];
+    const StageState state = stage_state(stage, t->identity, cli->overwrite, err);
+    *done = state == STAGE_DONE && dir_exists(path_join(best, cli->s.output_dir, "ckpt/best"));
+    return state != STAGE_ERROR;
+}
+
+// Rank 0 looks, and every rank goes by what it has found.
+static bool look(const char *stage, const TrainSetup *t, const Cli *cli, bool *done, Err *err) {
+    *done = false;
+    if (cli->dry_run) return true;
+    return world_agree(world_rank() > 0 || is_done(stage, t, cli, done, err), err) &&
+           world_share(done, sizeof *done, err);
+}
+
+static bool train_and_publish(TrainSetup *t, const Cli *cli, const char *stage, json_t **result,
+                              Err *err) {
+    const bool first = world_rank() == 0;
+    return world_agree(!first || stage_clear(stage, err), err) && train(t, cli, result, err) &&
+           (!first || stage_publish(stage, t->identity, *result, err));
 }
 
 static bool train_run(const Cli *cli, Err *err) {
     TrainSetup t;
-    char stage[PATH_ROOM], best[PATH_ROOM];
+    char stage[PATH_ROOM];
     json_t *result = NULL;
-    StageState state = STAGE_ABSENT;
+    bool done = false;
     path_join(stage, cli->s.output_dir, "ckpt/train.json");
     memory_begin();
-    bool ok = train_setup_identify(&t, &cli->s, err);
-    if (ok && !cli->dry_run) state = stage_state(stage, t.identity, cli->overwrite, err);
-    ok = ok && state != STAGE_ERROR;
-    if (state == STAGE_DONE && dir_exists(path_join(best, cli->s.output_dir, "ckpt/best"))) {
+    bool ok = world_agree(train_setup_identify(&t, &cli->s, err), err) &&
+              look(stage, &t, cli, &done, err);
+    if (ok && done) {
         log_info("train: done before (%s)", stage);
         ok = (result = stage_result(stage, err)) != NULL;
-    } else if (ok && (ok = train_setup_open(&t, err))) {
-        ok = cli->dry_run ? dry_run(&t, err)
-                          : stage_clear(stage, err) && train(&t, cli, &result, err) &&
-                                stage_publish(stage, t.identity, result, err);
+    } else if (ok && (ok = world_agree(train_setup_open(&t, err), err))) {
+        ok = cli->dry_run ? dry_run(&t, err) : train_and_publish(&t, cli, stage, &result, err);
     }
     if (ok && result != NULL) ok = print_result(result, cli, err);
     json_decref(result);
@@ -99,4 +125,5 @@ const Verb train_verb = {
         "--overwrite starts anew.",
     .run = train_run,
     .stops = true,
+    .ranks = true,
 };

@@ -7,7 +7,7 @@
 
 #include "data/held_out.h"
 #include "infer/base/hash_cache.h"
-#include "train/world.h"
+#include "infer/base/world.h"
 
 enum { DEV_ANCHORS = 2048, DEV_TOKENS = 16384 };
 
@@ -66,7 +66,9 @@ static bool make_identity(TrainSetup *t, Err *err) {
     json_object_set_new(o, "model.pos_offset", json_integer(s->model.pos_offset));
     json_object_set_new(o, "model.window_extra", json_integer(s->model.window_extra));
     json_object_set_new(o, "eval.select_k", json_integer(s->eval.select_k));
-    json_object_set_new(o, "world size", json_integer(world_open().size));
+    // Ranks share a step's sequences: what they are does not depend on how many ranks there are.
+    json_object_set_new(o, "train.batch_sequences",
+                        json_integer(s->train.batch_sequences * world_size()));
     path_join(path, s->model.assistant_path, "model.safetensors");
     if (!put_hash(o, "stock assistant", path, hash_cache_path(cache, s), err)) return false;
     split_path(path, s, "regen", SPLIT_TRAIN, ".jsonl");
@@ -93,10 +95,41 @@ static bool open_split(TrainSetup *t, Split split, Err *err) {
         split == SPLIT_DEV ? "; the best checkpoint is chosen on them (data.dev_fraction)" : "");
 }
 
+static int64_t own_index(int64_t i) {
+    return i * world_size() + world_rank();
+}
+
+static int64_t own_length(void *ctx, int64_t i) {
+    const SeqSource *all = ctx;
+    return all->length(all->ctx, own_index(i));
+}
+
+static int64_t own_anchors(void *ctx, int64_t i, Err *err) {
+    const SeqSource *all = ctx;
+    return all->anchors(all->ctx, own_index(i), err);
+}
+
+static bool own_read(void *ctx, int64_t i, CapturedSeq *out, Err *err) {
+    const SeqSource *all = ctx;
+    return all->read(all->ctx, own_index(i), out, err);
+}
+
+// Dealt out one by one.
+static SeqSource own_part(SeqSource *all) {
+    const int64_t left = all->count - world_rank();
+    return (SeqSource){.ctx = all,
+                       .count = left > 0 ? (left + world_size() - 1) / world_size() : 0,
+                       .bytes_per_token = all->bytes_per_token,
+                       .length = own_length,
+                       .anchors = own_anchors,
+                       .read = own_read};
+}
+
 static bool open_sources(TrainSetup *t, Err *err) {
     const Settings *s = t->s;
     char path[PATH_ROOM];
     t->dev = shards_source(t->shards[SPLIT_DEV]);
+    t->own_dev = own_part(&t->dev);
     if (!s->train.stream) {
         if (!open_split(t, SPLIT_TRAIN, err)) return false;
         t->train = shards_source(t->shards[SPLIT_TRAIN]);
@@ -126,14 +159,16 @@ static bool open_assistant(TrainSetup *t, Err *err) {
 // The deployed head, by the first rule of the text that the dev split holds.
 static bool open_measurer(TrainSetup *t, Err *err) {
     const Head head = assistant_deployed_head(&t->assistant->cfg);
-    MeasureOptions opt = {
-        .K = (int)t->s->eval.select_k, .max_anchors = DEV_ANCHORS, .pack_tokens = DEV_TOKENS};
+    MeasureOptions opt = {.K = (int)t->s->eval.select_k,
+                          .max_anchors = DEV_ANCHORS,
+                          .pack_tokens = DEV_TOKENS,
+                          .reached = true};
     opt.head[head] = true;
     opt.sampler = held_out_sampler(t->s);
     if (opt.sampler.temperature > 0) opt.target = t->model.target;
     measure_rules(&opt.sampler, t->dev_rule);
-    t->measure_bytes = measurer_bytes(t->assistant, &t->model.config, &t->dev, &opt);
-    t->measurer = measurer_open(t->assistant, &t->model.config, &t->dev, &opt, err);
+    t->measure_bytes = measurer_bytes(t->assistant, &t->model.config, &t->own_dev, &opt);
+    t->measurer = measurer_open(t->assistant, &t->model.config, &t->own_dev, &opt, err);
     t->measured = calloc((size_t)t->dev.count, sizeof *t->measured);
     if (t->measurer != NULL && t->measured == NULL)
         return err_set(err, ERR_FAILED, "out of memory");
@@ -163,6 +198,9 @@ bool train_setup_open(TrainSetup *t, Err *err) {
         !check_source(&t->model, &t->dev, "dev split", err))
         return false;
     t->machine = json_object();
+    char ranks[16];
+    snprintf(ranks, sizeof ranks, "%d", world_size());
+    put(t->machine, "ranks", ranks);
     dev_describe(t->model.dev, machine_line, t->machine);
     return true;
 }
@@ -179,12 +217,29 @@ void train_setup_close(TrainSetup *t) {
     *t = (TrainSetup){0};
 }
 
+// Counts of the whole split, on every rank.
+static bool measure_dev(TrainSetup *t, const Assistant *a, Err *err) {
+    const int N = world_size();
+    if (N == 1) return measurer_run(t->measurer, a, t->measured, NULL, err);
+    const int64_t each = (t->dev.count + N - 1) / N;
+    const size_t bytes = (size_t)each * sizeof(Measured);
+    Measured *mine = calloc((size_t)each, sizeof *mine), *all = malloc((size_t)N * bytes);
+    CHECK_MEMORY(mine);
+    CHECK_MEMORY(all);
+    const bool ok = world_agree(measurer_run(t->measurer, a, mine, NULL, err), err) &&
+                    world_gather(mine, bytes, all, err);
+    for (int64_t i = 0; ok && i < t->dev.count; i++) t->measured[i] = all[i % N * each + i / N];
+    free(mine);
+    free(all);
+    return ok;
+}
+
 static bool dev_tau(void *ctx, const Assistant *a, double tau[DRAFT_MAX + 1], SourceMeans *by,
                     Err *err) {
     TrainSetup *t = ctx;
     const Head head = assistant_deployed_head(&a->cfg);
     const int k = (int)t->s->eval.select_k;
-    if (!measurer_run(t->measurer, a, t->measured, NULL, err)) return false;
+    if (!measure_dev(t, a, err)) return false;
     for (int i = 1; i <= k; i++)
         tau[i] = step_tau(measured_sum(t->measured, t->dev.count, t->dev_rule[0], head, i));
     for (int64_t i = 0; i < t->dev.count; i++) {

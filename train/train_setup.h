@@ -15,6 +15,7 @@ typedef struct {
     ShardSet *shards[SPLIT_COUNT]; // train (NULL when streamed), dev; eval stays NULL
     Stream *stream;
     SeqSource train, dev;
+    SeqSource own_dev; // of the dev split what this rank measures
     Measurer *measurer;
     size_t measure_bytes;            // of the measurer
     AcceptRule dev_rule[RULE_COUNT]; // the first is the one that chooses the checkpoint

@@ -7,6 +7,7 @@
 
 #include "infer/base/cli.h"
 #include "infer/base/file.h"
+#include "infer/base/world.h"
 #include "train/checkpoint.h"
 #include "train/trainer_parts.h"
 
@@ -63,6 +64,8 @@ static Batches *open_batches(const TrainerOptions *opt, Trainer *trainer, Err *e
         return NULL;
     }
     BatchOptions batch = {.sequences = s->train.batch_sequences,
+                          .rank = world_rank(),
+                          .ranks = world_size(),
                           .anchors = s->train.anchors,
                           .K = (int)s->train.k,
                           .seed = (uint64_t)s->train.seed};
@@ -153,7 +156,11 @@ void trainer_plan_print(FILE *out, const TrainPlan *p, const TrainerOptions *opt
     fprintf(out, "sequences       %lld (%lld tokens)\n", (long long)p->sequences,
             (long long)p->tokens);
     fprintf(out, "steps           %lld (%lld an epoch of %lld sequences each)\n",
-            (long long)p->steps, (long long)p->per_epoch, (long long)s->train.batch_sequences);
+            (long long)p->steps, (long long)p->per_epoch,
+            (long long)s->train.batch_sequences * world_size());
+    if (world_size() > 1)
+        fprintf(out, "ranks           %d, %lld sequences of a step each; what follows is of one\n",
+                world_size(), (long long)s->train.batch_sequences);
     fprintf(out, "all steps       %lld anchors x %lld draft steps, %lld tokens\n",
             (long long)p->all_rows, (long long)s->train.k, (long long)p->all_tokens);
     fprintf(out, "largest step    %lld anchors, %lld tokens\n", (long long)p->max_rows,
@@ -192,6 +199,8 @@ static bool open_memory(Trainer *t, Err *err) {
     Arena model, step;
     const size_t step_bytes = t->plan.features + t->plan.rollout + ARENA_ALIGN;
     if (!rollout_options(opt, &t->plan, &rollout, err)) return false;
+    rollout.head_done = trainer_head_done;
+    rollout.head_ctx = t;
     if ((t->model_block = dev_alloc(opt->dev, t->plan.optimizer, err)) == NULL) return false;
     arena_open(&model, t->model_block, t->plan.optimizer);
     if (!optimizer_open(&t->optimizer, opt->assistant, &optimizer, s->train.freeze.item,
@@ -213,7 +222,6 @@ Trainer *trainer_open(const TrainerOptions *opt, Err *err) {
         return NULL;
     }
     t->opt = *opt;
-    t->world = world_open();
     t->saved_step = -1;
     path_join(t->root, s->output_dir, "ckpt");
     if ((t->batches = open_batches(opt, t, err)) == NULL) goto fail;
@@ -223,6 +231,7 @@ Trainer *trainer_open(const TrainerOptions *opt, Err *err) {
                              .steps = t->plan.steps,
                              .warmup = (int64_t)ceil(s->train.warmup * (double)t->plan.steps)};
     if (!schedule_kind(s->train.schedule, &t->schedule.kind, err)) goto fail;
+    if ((t->reduce = all_reduce_open(opt->dev, err)) == NULL) goto fail;
     return t;
 fail:
     trainer_close(t);
@@ -232,6 +241,7 @@ fail:
 void trainer_close(Trainer *t) {
     if (t == NULL) return;
     metrics_close(t->metrics);
+    all_reduce_close(t->reduce);
     simulator_close(t->simulator);
     rollout_close(t->rollout);
     dev_free(t->opt.dev, t->step_block);

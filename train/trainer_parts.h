@@ -6,16 +6,18 @@
 #include "infer/base/metrics.h"
 #include "infer/decode/simulate.h"
 #include "infer/model/features.h"
+#include "infer/tensor/all_reduce.h"
 #include "train/rollout.h"
 #include "train/schedule.h"
 #include "train/trainer.h"
-#include "train/world.h"
 
 struct Trainer {
     TrainerOptions opt;
     TrainPlan plan;
-    World world;
     Batches *batches;
+    AllReduce *reduce;
+    bool head_started; // of this step: the sum of the head's gradients over ranks
+    Err head_failed;
     void *model_block, *step_block; // device memory of the two arenas
     Optimizer optimizer;
     FeaturePack pack;
@@ -42,18 +44,26 @@ typedef struct {
     RolloutStats stats;
     SourceMeans loss; // of the samples of the step
     double lr, norm;
-    int64_t rows, tokens;
+    int64_t rows, tokens; // of all ranks
 } StepReport;
 
 OptimizerOptions trainer_optimizer_options(const Settings *s);
 // One optimiser step: state.step -> state.step + 1.
 MUST_CHECK bool trainer_step(Trainer *t, StepReport *report, Err *err);
+// Numbers of this rank's part of a step become those of all; ok false on one rank is false on all.
+MUST_CHECK bool trainer_share(bool ok, StepReport *report, Err *err);
+void trainer_head_done(void *trainer); // RolloutOptions.head_done
+MUST_CHECK bool trainer_sum_gradients(Trainer *t, Err *err);
+// All ranks hold the same weights; refuses (on every rank) where one has drifted.
+MUST_CHECK bool trainer_same_weights(Trainer *t, Err *err);
 // Measures the present drafter; *best tells whether it is now the best one.
 MUST_CHECK bool trainer_measure(Trainer *t, bool *best, Err *err);
 // AnchorOdds of train.anchor_choice=visit: drafts of the present drafter over the whole sequence.
 MUST_CHECK bool trainer_odds(void *trainer, int slot, const CapturedSeq *c, double *odds, Err *err);
-// Writes a checkpoint of the present state.
+// Writes a checkpoint of the present state: rank 0 does, all wait.
 MUST_CHECK bool trainer_save(Trainer *t, Err *err);
+// Rank 0, when the others are gone: the same without them.
+MUST_CHECK bool trainer_save_alone(Trainer *t, Err *err);
 MUST_CHECK bool trainer_resume(Trainer *t, bool *resumed, Err *err);
 // One line of metrics: of a step, and of the dev split where it was measured behind it; report
 // NULL: of the dev split alone.

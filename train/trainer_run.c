@@ -2,6 +2,7 @@
 #include <math.h>
 
 #include "infer/base/cli.h"
+#include "infer/base/world.h"
 #include "train/checkpoint.h"
 #include "train/trainer_parts.h"
 
@@ -9,21 +10,49 @@ static TrainState first_state(const Trainer *t) {
     return (TrainState){.steps = t->plan.steps, .best_step = -1, .dev_tau = -1.0};
 }
 
+static bool measures_at(const Trainer *t, int64_t step) {
+    const int64_t every = t->opt.settings->train.dev_every;
+    return step == t->plan.steps || (every > 0 && step % every == 0);
+}
+
+// A full disk costs a checkpoint, not the run: only the last save of a process has to succeed.
+static bool save(Trainer *t, const TrainState *before, bool must, Err *err) {
+    Err failed = {0};
+    if (trainer_save(t, &failed)) return true;
+    if (must || world_broken()) {
+        if (err != NULL) *err = failed;
+        return false;
+    }
+    if (failed.text[0] != '\0') log_warn("%s; training goes on", failed.text);
+    // A best drafter that is not on disk is none.
+    t->state.best_step = before->best_step;
+    t->state.best_tau = before->best_tau;
+    return true;
+}
+
+// Other ranks may have gone between a step and its measuring: it is caught up on.
+static bool go_on(Trainer *t, Err *err) {
+    const TrainState before = t->state;
+    const bool last = before.step == t->plan.steps;
+    bool best = false;
+    log_info("continuing behind step %lld of %lld", (long long)t->state.step,
+             (long long)t->plan.steps);
+    if (before.dev_tau >= 0 || !measures_at(t, before.step)) return true;
+    if (!trainer_measure(t, &best, err) || !trainer_log(t, NULL, err)) return false;
+    return (!best && !last) || save(t, &before, last, err);
+}
+
 static bool begin(Trainer *t, Err *err) {
     const Settings *s = t->opt.settings;
     bool resumed = false, best = false;
     t->state = first_state(t);
     if (!trainer_resume(t, &resumed, err)) return false;
-    t->metrics = metrics_open(s->output_dir, t->state.step, err);
-    if (t->metrics == NULL) return false;
-    if (resumed) {
-        log_info("continuing behind step %lld of %lld", (long long)t->state.step,
-                 (long long)t->plan.steps);
-        return true;
-    }
+    if (world_rank() == 0) t->metrics = metrics_open(s->output_dir, t->state.step, err);
+    if (!world_agree(world_rank() > 0 || t->metrics != NULL, err)) return false;
+    if (resumed) return go_on(t, err);
     const int64_t room = disk_free_bytes(s->output_dir);
     const double need = (double)t->plan.checkpoint * (double)(s->train.keep + 4);
-    if (room >= 0 && (double)room < need)
+    if (world_rank() == 0 && room >= 0 && (double)room < need)
         log_warn("%s: %.0f MiB free, checkpoints may take %.0f", s->output_dir,
                  (double)room / 1048576.0, need / 1048576.0);
     if (!trainer_measure(t, &best, err) || !trainer_save(t, err)) return false;
@@ -42,18 +71,6 @@ static void show(Trainer *t, Progress *p, const StepReport *r) {
     progress_at(p, s->step, note);
 }
 
-// A full disk costs a checkpoint, not the run: only the last save of a process has to succeed.
-static bool save(Trainer *t, const TrainState *before, bool must, Err *err) {
-    Err failed = {0};
-    if (trainer_save(t, &failed)) return true;
-    if (must) return err_set(err, failed.code, "%s", failed.text);
-    log_warn("%s; training goes on", failed.text);
-    // A best drafter that is not on disk is none.
-    t->state.best_step = before->best_step;
-    t->state.best_tau = before->best_tau;
-    return true;
-}
-
 // After a step: measures and saves when due. *stop: a signal asked for the end.
 static bool after_step(Trainer *t, const StepReport *r, bool *stop, Err *err) {
     const Settings *s = t->opt.settings;
@@ -62,11 +79,11 @@ static bool after_step(Trainer *t, const StepReport *r, bool *stop, Err *err) {
     const bool last = step == t->plan.steps;
     bool best = false;
     Err ignored = {0};
-    if (last || (s->train.dev_every > 0 && step % s->train.dev_every == 0))
-        if (!trainer_measure(t, &best, err)) return false;
+    if (measures_at(t, step) && !trainer_measure(t, &best, err)) return false;
     if (!trainer_log(t, r, &ignored) && before.step <= 1) log_warn("%s", ignored.text);
-    *stop = world_any(&t->world, stop_requested());
+    if (!world_any(stop_requested(), stop, err)) return false;
     if (!last && !best && !*stop && step % s->train.save_every != 0) return true;
+    if (!trainer_same_weights(t, err)) return false;
     return save(t, &before, last || *stop, err);
 }
 
@@ -103,6 +120,20 @@ bool trainer_trial(Trainer *t, double *seconds, Err *err) {
     return true;
 }
 
+// Other ranks are gone or stuck. What rank 0 holds is the state behind the last whole step: it is
+// saved, and the job ends as one that was stopped.
+static void rescue(Trainer *t, Err *err) {
+    Err failed = {0};
+    if (!world_broken() || world_rank() > 0 || err == NULL) return;
+    if (t->state.step != t->saved_step && !trainer_save_alone(t, &failed)) {
+        err_wrap(err, "not saved (%s)", failed.text);
+        return;
+    }
+    if (err->code == ERR_FAILED) err->code = ERR_STOPPED;
+    err_wrap(err, "saved at step %lld of %lld, where the same command continues",
+             (long long)t->state.step, (long long)t->plan.steps);
+}
+
 bool trainer_run(Trainer *t, TrainResult *out, Err *err) {
     Progress progress;
     StepReport report;
@@ -113,15 +144,18 @@ bool trainer_run(Trainer *t, TrainResult *out, Err *err) {
     while (t->state.step < t->plan.steps && !stop) {
         if (!trainer_step(t, &report, err) || !after_step(t, &report, &stop, err)) {
             progress_end(&progress, t->state.step, "failed");
+            rescue(t, err);
             return false;
         }
         show(t, &progress, &report);
     }
     progress_end(&progress, t->state.step, "");
-    if (t->state.step < t->plan.steps)
-        return err_set(err, ERR_STOPPED,
-                       "stopped by a signal at step %lld of %lld; the same command continues there",
-                       (long long)t->state.step, (long long)t->plan.steps);
+    if (t->state.step < t->plan.steps) {
+        err_set(err, ERR_STOPPED,
+                "stopped by a signal at step %lld of %lld; the same command continues there",
+                (long long)t->state.step, (long long)t->plan.steps);
+        return world_agree(false, err);
+    }
     summary(t, &t->state);
     *out = (TrainResult){.steps = t->state.step,
                          .best_step = t->state.best_step,

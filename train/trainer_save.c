@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "infer/base/world.h"
 #include "train/checkpoint.h"
 #include "train/trainer_parts.h"
 
@@ -36,12 +37,18 @@ static bool write_checkpoint(Trainer *t, Err *err) {
     return t->state.best_step != step || ckpt_point(t->root, "best", step, err);
 }
 
-bool trainer_save(Trainer *t, Err *err) {
-    if (t->world.rank != 0) return true;
+bool trainer_save_alone(Trainer *t, Err *err) {
     if (!write_checkpoint(t, err))
         return err_wrap(err, "checkpoint of step %lld", (long long)t->state.step);
     t->saved_step = t->state.step;
     ckpt_prune(t->root, t->opt.settings->train.keep, t->state.best_step);
+    return true;
+}
+
+bool trainer_save(Trainer *t, Err *err) {
+    const bool ok = world_rank() > 0 || trainer_save_alone(t, err);
+    if (!world_agree(ok, err)) return false;
+    t->saved_step = t->state.step;
     return true;
 }
 
@@ -61,26 +68,33 @@ static bool restore_best(Trainer *t, Err *err) {
     return ckpt_point(t->root, "best", s->best_step, err);
 }
 
-bool trainer_resume(Trainer *t, bool *resumed, Err *err) {
+// Every rank reads the same files.
+static bool load_step(Trainer *t, int64_t step, Err *err) {
     char dir[PATH_ROOM];
-    int64_t step;
-    *resumed = false;
-    if (!ckpt_find(t->root, &step, err)) return false;
-    if (step < 0) return true;
     ckpt_path(dir, t->root, step);
     if (!state_load(dir, &t->state, &t->optimizer, t->opt.dev, t->opt.identity, t->opt.machine,
                     err))
         return false;
-    if (t->state.step != step || t->state.steps != t->plan.steps)
-        return err_set(err, ERR_USAGE, "%s is step %lld of %lld, this run has %lld steps", dir,
-                       (long long)t->state.step, (long long)t->state.steps,
-                       (long long)t->plan.steps);
+    if (t->state.step == step && t->state.steps == t->plan.steps) return true;
+    return err_set(err, ERR_USAGE, "%s is step %lld of %lld, this run has %lld steps", dir,
+                   (long long)t->state.step, (long long)t->state.steps, (long long)t->plan.steps);
+}
+
+bool trainer_resume(Trainer *t, bool *resumed, Err *err) {
+    const bool first = world_rank() == 0;
+    int64_t step = -1;
+    *resumed = false;
+    if (!world_agree(!first || ckpt_find(t->root, &step, err), err)) return false;
+    if (!world_share(&step, sizeof step, err)) return false;
+    if (step < 0) return true;
+    if (!world_agree(load_step(t, step, err), err)) return false;
     t->weighting.seen = t->state.match_seen;
     for (int j = 0; j < DRAFT_MAX; j++) t->weighting.match[j] = t->state.match[j];
     t->saved_step = step;
     *resumed = true;
-    if (!ckpt_point(t->root, "latest", step, err) || !restore_best(t, err)) return false;
-    ckpt_prune(t->root, t->opt.settings->train.keep, t->state.best_step);
+    const bool ok = !first || (ckpt_point(t->root, "latest", step, err) && restore_best(t, err));
+    if (!world_agree(ok, err) || !world_share(&t->state, sizeof t->state, err)) return false;
+    if (first) ckpt_prune(t->root, t->opt.settings->train.keep, t->state.best_step);
     return true;
 }
 
@@ -122,6 +136,7 @@ static void put_step(Line *l, const Trainer *t, const StepReport *r) {
 }
 
 bool trainer_log(Trainer *t, const StepReport *r, Err *err) {
+    if (world_rank() > 0) return true;
     Line *l = calloc(1, sizeof *l);
     CHECK_MEMORY(l);
     if (r != NULL) put_step(l, t, r);

@@ -3,12 +3,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "infer/base/watchdog.h"
+#include "infer/base/world.h"
 #include "train/trainer_parts.h"
 
 static void load_sequence(Trainer *t, const CapturedSeq *s) {
     const void *const k[2] = {s->k[0], s->k[1]}, *const v[2] = {s->v[0], s->v[1]};
     features_begin(&t->pack);
-    features_load(&t->pack, t->opt.dev, s->hidden, k, v, s->sample.n);
+    features_load(&t->pack, t->opt.dev, s->hidden, s->bare, k, v, s->sample.n);
 }
 
 static void pack_batch(Trainer *t, const Batch *b) {
@@ -85,49 +87,68 @@ static void loss_by_source(const Trainer *t, const Batch *b, SourceMeans *out) {
         source_means_add(out, b->seq[i].sample.source, loss[i], weight[i]);
 }
 
+// This rank's part of the step: its sequences in the pack, and what each draft step weighs.
+static bool prepare(Trainer *t, Batch *b, Err *err) {
+    t->walk_end = 0;
+    for (int i = 0; i < PACK_SEQS_MAX; i++) t->walk[i] = -1;
+    if (!batches_get(t->batches, t->state.step, b, err)) return false;
+    CHECK(b->rows <= t->plan.max_rows && b->tokens <= t->plan.max_tokens,
+          "a step of %lld anchors, planned %lld", (long long)b->rows, (long long)t->plan.max_rows);
+    pack_batch(t, b);
+    if (t->weighting.kind == WEIGHTS_VISIT) return weigh_by_visit(t, b, err);
+    weighting_fill(&t->weighting, b, t->weight);
+    return true;
+}
+
+// Losses and gradients are divided by the weights of all ranks, so that they only have to be added.
+static bool learn(Trainer *t, const Batch *b, double total, StepReport *report, Err *err) {
+    RolloutStats *st = &report->stats;
+    op_zero(t->opt.dev, t->optimizer.grad);
+    memset(st, 0, sizeof *st);
+    t->head_started = false;
+    bool ok = rollout_part(t->rollout, t->opt.assistant, b, &t->pack, t->weight, total,
+                           &t->optimizer.grads, st, err);
+    if (!ok || !isfinite(st->loss)) ok = bad_step(t, b, st->loss, NAN, err);
+    loss_by_source(t, b, &report->loss);
+    report->rows = b->rows;
+    report->tokens = b->tokens;
+    return trainer_share(ok, report, err) && trainer_sum_gradients(t, err);
+}
+
+static void update(Trainer *t, const StepReport *report) {
+    TrainState *s = &t->state;
+    // A batch without a single supervised label has no gradient: moments and weights stay.
+    if (report->stats.weight > 0)
+        optimizer_step(&t->optimizer, t->opt.dev, report->norm, report->lr, s->step + 1);
+    weighting_observe(&t->weighting, report->stats.step_keep, report->stats.step_reached);
+    s->match_seen = t->weighting.seen;
+    memcpy(s->match, t->weighting.match, sizeof s->match);
+    s->step++;
+    s->anchors += report->rows;
+    s->tokens += report->tokens;
+    s->dev_tau = -1.0;
+}
+
+// Nothing of the state moves before every rank has done its part: whatever fails until then leaves
+// it that of the last whole step.
 bool trainer_step(Trainer *t, StepReport *report, Err *err) {
     const double begin = now_s();
     Device *dev = t->opt.dev;
     Batch b = {0};
-    double norm = NAN;
-    t->walk_end = 0;
-    for (int i = 0; i < PACK_SEQS_MAX; i++) t->walk[i] = -1;
-    if (!batches_get(t->batches, t->state.step, &b, err)) return false;
-    CHECK(b.rows <= t->plan.max_rows && b.tokens <= t->plan.max_tokens,
-          "a step of %lld anchors, planned %lld", (long long)b.rows, (long long)t->plan.max_rows);
-    pack_batch(t, &b);
-    if (t->weighting.kind != WEIGHTS_VISIT)
-        weighting_fill(&t->weighting, &b, t->weight);
-    else if (!weigh_by_visit(t, &b, err))
-        return false;
-
-    op_zero(dev, t->optimizer.grad);
-    memset(&report->stats, 0, sizeof report->stats);
-    if (!rollout_run(t->rollout, t->opt.assistant, &b, &t->pack, t->weight, &t->optimizer.grads,
-                     &report->stats, err))
-        return bad_step(t, &b, report->stats.loss, norm, err);
-    if (!isfinite(report->stats.loss)) return bad_step(t, &b, report->stats.loss, norm, err);
-    if (!world_all_reduce(&t->world, dev, t->optimizer.grad, err)) return false;
+    watchdog_at("train", "step", t->state.step + 1);
+    bool ok = prepare(t, &b, err);
+    double total = ok ? rollout_weight(t->rollout, &b, t->weight) : 0.0;
+    if (!world_sum(ok, &total, 1, err) || !learn(t, &b, total, report, err)) return false;
     optimizer_mask(&t->optimizer, dev);
-    if (!optimizer_norm(&t->optimizer, dev, &norm, err)) return false;
-    if (!isfinite(norm)) return bad_step(t, &b, report->stats.loss, norm, err);
-
-    loss_by_source(t, &b, &report->loss);
+    if (!optimizer_norm(&t->optimizer, dev, &report->norm, err) ||
+        !world_share(&report->norm, sizeof report->norm,
+                     err)) // machines may differ in the last bit
+        return false;
+    if (!isfinite(report->norm)) // on every rank
+        return world_agree(bad_step(t, &b, report->stats.loss, report->norm, err), err);
     report->lr = schedule_lr(&t->schedule, t->state.step);
-    report->norm = norm;
-    report->rows = b.rows;
-    report->tokens = b.tokens;
-    // A batch without a single supervised label has no gradient: moments and weights stay.
-    if (report->stats.weight > 0)
-        optimizer_step(&t->optimizer, dev, norm, report->lr, t->state.step + 1);
-    weighting_observe(&t->weighting, report->stats.step_keep, report->stats.step_reached);
-    t->state.match_seen = t->weighting.seen;
-    memcpy(t->state.match, t->weighting.match, sizeof t->state.match);
-    t->state.step++;
-    t->state.anchors += b.rows;
-    t->state.tokens += b.tokens;
-    t->state.dev_tau = -1.0;
-    const bool ok = dev_sync(dev, err);
+    update(t, report);
+    ok = dev_sync(dev, err);
     t->step_s = now_s() - begin;
     return ok;
 }

@@ -3,10 +3,12 @@
 
 #include <stdlib.h>
 
+enum { ROWS = 2048 }; // several texts go through the target at once
+
 static bool open_models(AuditPair *p, const char *dir, Err *err) {
     const Settings *s = p->s;
     ChatTemplate chat;
-    p->rows = s->capture.chunk > p->K + 1 ? s->capture.chunk : p->K + 1;
+    p->rows = s->capture.chunk > ROWS ? s->capture.chunk : ROWS;
     if (!open_target(&p->open, s, p->rows, err)) return false;
     p->tok = open_tokenizer(s->model.target_path, target_config(p->open.target)->text.vocab, err);
     if (p->tok == NULL ||

@@ -12,10 +12,10 @@
 
 typedef struct {
     char sampler[64]; // "greedy", "T=1,top_k=64,top_p=0.95"
-    int K;
+    int K, sweeps;
     int64_t prompts, tokens, live_tokens; // generated: of the texts, of all live decoding
-    double sweep_s;                       // capture, drafter pass, counts of every k and rule
-    double live_s;                        // k = 1 .. K one after another, batch 1
+    double sweep_s; // capture, drafter pass, counts of every k and rule; median of `sweeps`
+    double live_s;  // k = 1 .. K one after another, batch 1
 } Speed;
 
 // A text as capture takes it: ids[first..] were generated.

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "data/peer.h"
+#include "infer/base/cores.h"
 #include "infer/base/file.h"
 #include "infer/base/log.h"
 #include "infer/base/rng.h"
@@ -117,12 +118,12 @@ static double memory_bandwidth(Device *dev) {
     const int64_t n = (int64_t)1 << 26; // 512 MiB of doubles
     double *x = malloc((size_t)n * sizeof *x), best = 0.0, sink = 0.0;
     if (x == NULL) return 0.0;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for num_threads(cores_used()) schedule(static)
     for (int64_t i = 0; i < n; i++) x[i] = (double)i;
     for (int r = 0; r < 3; r++) {
         double sum = 0.0;
         const double begin = now_s();
-#pragma omp parallel for simd schedule(static) reduction(+ : sum)
+#pragma omp parallel for simd num_threads(cores_used()) schedule(static) reduction(+ : sum)
         for (int64_t i = 0; i < n; i++) sum += x[i];
         const double s = now_s() - begin;
         best = fmax(best, (double)n * 8.0 / s);

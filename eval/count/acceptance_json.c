@@ -110,9 +110,10 @@ static json_t *head_json(const Cell *c) {
 static json_t *pair_json(const Cell *c) {
     static const char *const arrays[] = {"gain", "ci"};
     const AcceptRule rule = c->r->sweep[0].rule[c->rule];
+    const Head beside = sweep_beside(c->r->sweep[c->d].deployed, c->r->sweep[0].deployed, c->head);
     Columns out = columns_begin(arrays, 2);
     for (int k = 1; k <= c->r->sweep[0].K; k++) {
-        const double base = acceptance_tau(&c->r->sweep[0].pool->k[rule][c->head][k]),
+        const double base = acceptance_tau(&c->r->sweep[0].pool->k[rule][beside][k]),
                      tau = acceptance_tau(&c->r->sweep[c->d].pool->k[rule][c->head][k]);
         json_t *const column[] = {
             json_real(base > 0.0 ? tau / base - 1.0 : 0.0),

@@ -1,5 +1,5 @@
 // eval/count/acceptance_notes.h - reading an acceptance.json object for its tables. Private to
-// acceptance*.c.
+// acceptance*.c and of quantmatrix.c.
 #ifndef EVAL_ACCEPTANCE_NOTES_H
 #define EVAL_ACCEPTANCE_NOTES_H
 

@@ -40,10 +40,11 @@ static json_t *head_json(const Sweep *sweep, int d, const SweepSlice *slice, Hea
 
 static json_t *pair_json(const Sweep *sweep, int d, const SweepSlice *slice, Head h,
                          const SweepIntervals *ci) {
+    const Head beside = sweep_beside(sweep[d].deployed, sweep[0].deployed, h);
     json_t *gain = json_array(), *interval = json_array();
     for (int k = 1; k <= sweep[0].K; k++) {
         double rounds;
-        const double base = pooled_tau(&sweep[0], slice, h, k, &rounds),
+        const double base = pooled_tau(&sweep[0], slice, beside, k, &rounds),
                      tau = pooled_tau(&sweep[d], slice, h, k, &rounds);
         json_array_append_new(gain, json_real(base > 0.0 ? tau / base - 1.0 : 0.0));
         json_array_append_new(interval, interval_json(sweep_gain(ci, d, 0, h, k)));

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "eval/count/acceptance_notes.h"
+#include "eval/count/quantmatrix.h"
 
 const char *report_rule(const json_t *report, size_t i) {
     const json_t *rules = json_object_get(report, "rules");
@@ -88,6 +89,29 @@ static void matrix(FILE *out, const json_t *report, const DrafterNames *names, c
     fputc('\n', out);
 }
 
+// Those of the drafters that were measured by this rule and head.
+static DrafterNames measured_by(const json_t *report, const DrafterNames *names, const char *key) {
+    DrafterNames some = {0};
+    for (int d = 0; d < names->n; d++) {
+        if (report_head(report, names->name[d], key, "tau") == NULL) continue;
+        some.name[some.n] = names->name[d];
+        memcpy(some.shown[some.n++], names->shown[d], sizeof some.shown[0]);
+    }
+    return some;
+}
+
+// Who deploys another head than the table's first drafter (a GGUF file has no centroids).
+static void other_heads(FILE *out, const json_t *report, const DrafterNames *names, const char *key,
+                        const char *head) {
+    bool any = false;
+    for (int d = 1; d < names->n; d++) {
+        const char *own = json_string_value(report_head(report, names->name[d], key, "head"));
+        if (own == NULL || strcmp(own, head) == 0) continue;
+        fprintf(out, "%s%s", any ? ", " : "; the dense head: ", names->shown[d]);
+        any = true;
+    }
+}
+
 static void tables(FILE *out, const json_t *report, const DrafterNames *names, size_t K) {
     for (size_t r = 0; report_rule(report, r) != NULL; r++)
         for (int dense = 0; dense < 2; dense++) {
@@ -98,8 +122,10 @@ static void tables(FILE *out, const json_t *report, const DrafterNames *names, s
             fprintf(out, "\n%s head%s", head, dense ? "" : " (deployed)");
             if (strcmp(report_rule(report, r), "greedy") != 0)
                 fprintf(out, ", rule: %s", report_rule(report, r));
+            other_heads(out, report, names, key, head);
             fputs("\n\n", out);
-            (names->n > 2 ? matrix : pair_table)(out, report, names, key, K);
+            const DrafterNames some = measured_by(report, names, key);
+            (some.n > 2 ? matrix : pair_table)(out, report, &some, key, K);
         }
 }
 
@@ -148,6 +174,8 @@ void acceptance_markdown(FILE *out, const json_t *report, bool detailed) {
             json_string_value(json_object_get(
                 json_object_get(json_object_get(report, "drafters"), names.name[0]), "dtype")));
     tables(out, report, &names, K);
+    if (json_object_get(report, "quant_matrix") != NULL)
+        quantmatrix_markdown(out, json_object_get(report, "quant_matrix"));
     acceptance_slices(out, report, &names);
     statistics(out, report);
     if (detailed) acceptance_notes(out, report, &names);

@@ -8,6 +8,7 @@
 
 #include "infer/base/checked.h"
 #include "infer/base/rng.h"
+#include "infer/base/watchdog.h"
 
 struct Bootstrap {
     int64_t prompts, series, resamples;
@@ -59,6 +60,7 @@ Bootstrap *bootstrap_run(const BootstrapInput *in, Err *err) {
     count = calloc((size_t)in->prompts + 1, sizeof *count);
     if (b->tau == NULL || b->scratch == NULL || count == NULL) goto fail;
     for (int64_t r = 0; r < in->resamples; r++) {
+        watchdog_beat();
         draw(count, in->prompts, in->seed, r);
         for (int64_t s = 0; s < in->series; s++)
             b->tau[s * in->resamples + r] = pooled(count, in->tokens + s * in->prompts,

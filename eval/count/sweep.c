@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "infer/base/file.h"
+#include "infer/model/weight_source.h"
 
 enum { SWEEP_ANCHORS = 2048, SWEEP_TOKENS = 16384 };
 
@@ -51,7 +51,7 @@ static MeasureOptions options(const bool head[2], const SweepOptions *o) {
 size_t sweep_bytes(const SweepDrafter *d, int n, const TargetConfig *tc, const SeqSource *src,
                    const SweepOptions *o) {
     bool head[2] = {[HEAD_DENSE] = true};
-    head[assistant_deployed_head(&d[0].assistant->cfg)] = true;
+    for (int i = 0; i < n; i++) head[assistant_deployed_head(&d[i].assistant->cfg)] = true;
     const MeasureOptions opt = options(head, o);
     size_t bytes = measurer_bytes(d[0].assistant, tc, src, &opt);
     for (int i = 1; i < n; i++) bytes += measurer_more_bytes(d[i].assistant, tc, src, &opt);
@@ -73,7 +73,7 @@ static bool sweep_begin(Sweep *out, const SweepDrafter *d, const SeqSource *src,
     snprintf(out->dtype, sizeof out->dtype, "%s", dtype_name(d->assistant->dtype));
     out->has[out->deployed] = true;
     char file[PATH_ROOM];
-    path_join(file, d->path, "model.safetensors");
+    weight_source_file(file, d->path);
     if (file_exists(file) && !sha256_file(&out->sha, file, err)) return false;
     out->pool = malloc(sizeof *out->pool);
     out->prompt = calloc((size_t)src->count + 1, sizeof *out->prompt);
@@ -85,16 +85,16 @@ bool sweep_run(Sweep *out, const SweepDrafter *d, int n, const TargetConfig *tc,
                const SeqSource *src, const SweepOptions *o, Err *err) {
     MeasureTask task[MEASURE_DRAFTERS_MAX];
     Measurer *m = NULL;
-    bool ok = true;
+    bool ok = true, head[2] = {0};
     CHECK(n >= 1 && n <= MEASURE_DRAFTERS_MAX);
     memset(out, 0, (size_t)n * sizeof *out);
     for (int i = 0; ok && i < n; i++) {
         ok = sweep_begin(&out[i], &d[i], src, o, err);
         task[i] = (MeasureTask){d[i].assistant, out[i].prompt, out[i].pool};
-        CHECK(!ok || out[i].deployed == out[0].deployed);
+        for (int h = 0; h < 2; h++) head[h] |= out[i].has[h];
     }
     if (ok) {
-        const MeasureOptions opt = options(out[0].has, o);
+        const MeasureOptions opt = options(head, o);
         ok = (m = measurer_open(d[0].assistant, tc, src, &opt, err)) != NULL;
     }
     for (int i = 1; ok && i < n; i++) ok = measurer_add(m, d[i].assistant, err);
@@ -142,6 +142,7 @@ StepCount slice_count(const SweepSlice *s, const Measured *m, AcceptRule rule, H
 
 struct SweepIntervals {
     int n, rules, K;
+    Head deployed[MEASURE_DRAFTERS_MAX];
     Bootstrap *bootstrap;
 };
 
@@ -208,6 +209,7 @@ SweepIntervals *sweep_intervals(const Sweep *sweep, int n, int rules, const Swee
     SweepIntervals *s = calloc(1, sizeof *s);
     CHECK_MEMORY(s);
     *s = (SweepIntervals){.n = n, .rules = rules, .K = sweep[0].K};
+    for (int d = 0; d < n; d++) s->deployed[d] = sweep[d].deployed;
     if (resample(s, sweep, slice, how, err)) return s;
     sweep_intervals_free(s);
     return NULL;
@@ -217,10 +219,22 @@ Interval sweep_tau(const SweepIntervals *s, int d, int r, Head h, int k) {
     return bootstrap_tau(s->bootstrap, series_of(s, d, r, h, k));
 }
 
+Head sweep_beside(Head deployed, Head base, Head h) {
+    return h == deployed ? base : h;
+}
+
 Interval sweep_gain(const SweepIntervals *s, int d, int r, Head h, int k) {
-    return bootstrap_gain(s->bootstrap, series_of(s, d, r, h, k), series_of(s, 0, r, h, k));
+    const Head base = sweep_beside(s->deployed[d], s->deployed[0], h);
+    return sweep_gain_over(s, (SweepCell){d, h}, (SweepCell){0, base}, r, k);
+}
+
+Interval sweep_gain_over(const SweepIntervals *s, SweepCell a, SweepCell base, int r, int k) {
+    return bootstrap_gain(s->bootstrap, series_of(s, a.d, r, a.h, k),
+                          series_of(s, base.d, r, base.h, k));
 }
 
 Power sweep_power(const SweepIntervals *s, int d, int r, Head h, int k) {
-    return stats_power(s->bootstrap, series_of(s, d, r, h, k), series_of(s, 0, r, h, k), 0.01, 0.8);
+    const Head base = sweep_beside(s->deployed[d], s->deployed[0], h);
+    return stats_power(s->bootstrap, series_of(s, d, r, h, k), series_of(s, 0, r, base, k), 0.01,
+                       0.8);
 }

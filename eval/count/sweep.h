@@ -9,11 +9,11 @@
 
 typedef struct {
     char name[64];   // "stock", "trained", or the folder's
-    char path[1024]; // the drafter's folder
-    Sha256 sha;    // of its model.safetensors: which weights were measured; empty for sharded ones
-    char dtype[8]; // of what entered its GEMMs
-    Head deployed; // by its config.json
-    bool has[2];   // heads measured
+    char path[1024]; // the drafter's artifact
+    Sha256 sha;      // of its file of weights: which ones were measured; empty for sharded ones
+    char dtype[8];   // of what entered its GEMMs
+    Head deployed;   // by its config.json
+    bool has[2];     // heads measured
     int K, rules;
     AcceptRule rule[RULE_COUNT]; // counted; the first is what the tables are about
     int p_mins;
@@ -38,7 +38,7 @@ typedef struct {
 } SweepDrafter;
 
 // Measures n drafters in one reading of the source: the deployed head and, where that is the
-// centroid one, the dense head beside it. All of them deploy the same head.
+// centroid one, the dense head beside it.
 MUST_CHECK bool sweep_run(Sweep *out, const SweepDrafter *d, int n, const TargetConfig *tc,
                           const SeqSource *src, const SweepOptions *opt, Err *err);
 // Memory that sweep_run takes beside the models.
@@ -76,7 +76,15 @@ MUST_CHECK SweepIntervals *sweep_intervals(const Sweep *sweep, int n, int rules,
 void sweep_intervals_free(SweepIntervals *s);
 // d: sweep, r: number of the rule.
 Interval sweep_tau(const SweepIntervals *s, int d, int r, Head h, int k);
-Interval sweep_gain(const SweepIntervals *s, int d, int r, Head h, int k); // over sweep 0
+// Over sweep 0: what both deploy beside each other, or the same head.
+Interval sweep_gain(const SweepIntervals *s, int d, int r, Head h, int k);
+// The head of the base beside head h of a drafter.
+Head sweep_beside(Head deployed, Head base, Head h);
+typedef struct {
+    int d; // sweep
+    Head h;
+} SweepCell;
+Interval sweep_gain_over(const SweepIntervals *s, SweepCell a, SweepCell base, int r, int k);
 Power sweep_power(const SweepIntervals *s, int d, int r, Head h, int k); // of a gain of 1 % at 80 %
 
 #endif

@@ -209,6 +209,7 @@ bool report_html(OutFile *f, const ReportView *v, const ReportRun *run, int runs
     charts_tau(p, v);
     page_markup(p, "</div>\n");
     tables_tau(p, v);
+    table_artifacts(p, v);
     page_markup(p, "</section>\n");
     section(p, "position", "Acceptance by position");
     charts_position(p, v);

@@ -23,7 +23,8 @@ MUST_CHECK bool charts_training(Page *p, const ReportRun *run, int runs, Err *er
 // A table scrolls in a region of its own.
 void table_open(Page *p, const char *caption);
 void table_close(Page *p);
-void tables_tau(Page *p, const ReportView *v); // k by drafters, one table a key
+void tables_tau(Page *p, const ReportView *v);      // k by drafters, one table a key
+void table_artifacts(Page *p, const ReportView *v); // sizes beside tau, where it was asked for
 void table_drafters(Page *p, const ReportView *v);
 void table_slices(Page *p, const ReportView *v, const char *group, const char *what);
 void tables_speed(Page *p, const ReportView *v);

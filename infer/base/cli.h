@@ -22,6 +22,7 @@ typedef struct {
     int max_args; // positional arguments accepted
     bool (*run)(const Cli *cli, Err *err);
     bool stops; // looks at stop_requested; other verbs end where the signal finds them
+    bool ranks; // every rank takes part; else rank 0 works and the others wait, or end
 } Verb;
 
 MUST_CHECK bool cli_parse(Cli *cli, const Verb *verb, int argc, char **argv, Err *err);
@@ -34,5 +35,6 @@ void signals_install(void);
 // SIGPIPE and SIGXFSZ are ignored from here on: writes return their error.
 void signals_ignore_write(void);
 bool stop_requested(void);
+bool stop_at_once(void); // it was SIGTERM: a launcher that ends ranks may kill soon
 
 #endif

@@ -19,7 +19,7 @@ bool err_set(Err *err, ErrCode code, const char *fmt, ...) {
 }
 
 bool err_wrap(Err *err, const char *fmt, ...) {
-    if (err == NULL || err->code == ERR_NONE) return false;
+    if (err == NULL || err->code == ERR_NONE || err->text[0] == '\0') return false;
     char inner[sizeof err->text], prefix[512];
     memcpy(inner, err->text, sizeof inner);
     va_list ap;

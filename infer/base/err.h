@@ -28,7 +28,8 @@ typedef struct {
 
 // Both return false, so that `return err_set(...)` reads well. err may be NULL.
 bool err_set(Err *err, ErrCode code, const char *fmt, ...) PRINTF_LIKE(3, 4);
-bool err_wrap(Err *err, const char *fmt, ...) PRINTF_LIKE(2, 3); // text becomes "prefix: text"
+// text becomes "prefix: text"; an empty one stays empty: another rank has said it (world.h).
+bool err_wrap(Err *err, const char *fmt, ...) PRINTF_LIKE(2, 3);
 // Like err_set with ERR_FAILED and ": " strerror(errno) behind.
 bool err_errno(Err *err, const char *fmt, ...) PRINTF_LIKE(2, 3);
 

@@ -9,6 +9,8 @@
 #include <openssl/evp.h>
 #include <xxhash.h>
 
+#include "infer/base/watchdog.h"
+
 enum { BLOCK_BYTES = 1 << 20 };
 
 struct Hasher {
@@ -61,6 +63,7 @@ bool sha256_file(Sha256 *out, const char *path, Err *err) {
     }
     for (;;) {
         const ssize_t n = read(fd, block, BLOCK_BYTES);
+        watchdog_beat();
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) {
             err_errno(err, "%s", path);

@@ -9,10 +9,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "infer/base/watchdog.h"
+
 static const double redraw_s = 0.1, plain_s = 30.0, sample_s = 1.0;
 
 static bool quiet_on;
-static bool line_open; // the cursor stands behind a progress line without a newline
+static char rank_text[24]; // "rank 1: "
+static bool line_open;     // the cursor stands behind a progress line without a newline
 
 double now_s(void) {
     struct timespec t;
@@ -24,11 +27,15 @@ void log_set_quiet(bool quiet) {
     quiet_on = quiet;
 }
 
+void log_set_rank(int rank) {
+    snprintf(rank_text, sizeof rank_text, "rank %d: ", rank);
+}
+
 static void print_line(const char *prefix, const char *fmt, va_list ap) PRINTF_LIKE(2, 0);
 static void print_line(const char *prefix, const char *fmt, va_list ap) {
     char text[2048];
     vsnprintf(text, sizeof text, fmt, ap);
-    fprintf(stderr, "%s%s%s\n", line_open ? "\r\033[K" : "", prefix, text);
+    fprintf(stderr, "%s%s%s%s\n", line_open ? "\r\033[K" : "", rank_text, prefix, text);
     line_open = false;
 }
 
@@ -120,11 +127,13 @@ static void draw(Progress *p, double t, int64_t done, double rate, const char *n
 
 void progress_start(Progress *p, const char *what, const char *unit, int64_t total) {
     *p = (Progress){.what = what, .unit = unit, .total = total, .started = now_s()};
+    watchdog_at(what, unit, 0);
     p->shown = p->started;
 }
 
 void progress_at(Progress *p, int64_t done, const char *note) {
     const double t = now_s();
+    watchdog_at(p->what, p->unit, done);
     if (p->window_used == 0) p->first_done = done, p->first_t = t;
     remember(p, t, done);
     if (quiet_on || t - p->shown < (on_terminal() ? redraw_s : plain_s)) return;

@@ -8,6 +8,7 @@
 #include "infer/base/err.h"
 
 void log_set_quiet(bool quiet);
+void log_set_rank(int rank);                           // its warnings say so
 void log_info(const char *fmt, ...) PRINTF_LIKE(1, 2); // one line
 void log_warn(const char *fmt, ...) PRINTF_LIKE(1, 2); // "warning: ..."
 

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "infer/base/file.h"
+#include "infer/base/watchdog.h"
 
 enum { BUFFER_BYTES = 1 << 16, COPY_BYTES = 1 << 20 };
 
@@ -52,6 +53,7 @@ static void write_through(OutFile *f, const char *data, size_t size) {
     while (size > 0 && f->error == 0) {
         const ssize_t n = write(f->fd, data, size);
         if (n < 0 && errno != EINTR) f->error = errno;
+        watchdog_beat();
         if (n > 0) data += n, size -= (size_t)n;
     }
 }

@@ -102,14 +102,28 @@ typedef struct {
         int64_t cost_context;  // rows of context while it is measured
         StrList drafters;      // more of them: DIR or NAME=DIR
         StrList p_min;         // thresholds, each above 0
+        bool imatrix;          // what quantisation should mind, into OUTPUT_DIR/eval
+        StrList sensitivity;   // mlx, gguf: of the drafter's modules; target: of the target's
+        char *mix_method;      // tokens | optiq
+        double mix_bpw;        // bits per weight aimed at
+        char *calibrate_on;    // train | dev
+        int64_t calibrate_sequences;
         int64_t seed;
     } eval;
     struct {
-        StrList to;           // hf, mlx, target-hf
-        int64_t draft_tokens; // num_assistant_tokens; 0 = the stock's
-        bool force;           // export even when below stock
-        char *checkpoint;     // "" = best
-    } export_;                // "export" in JSON
+        StrList to;             // hf, mlx, mlx:q8, target-hf, ... (infer/export/export_formats.c)
+        int64_t draft_tokens;   // num_assistant_tokens; 0 = the stock's
+        bool force;             // export even when below stock
+        char *checkpoint;       // "" = best
+        int64_t group;          // weights that share a scale in affine MLX files
+        bool heads;             // quantise an ordered head too
+        char *requant;          // auto | never | always: MLX codes for the scale as stored
+        char *mix, *target_mix; // files of mixtures (infer/export/mix.h); "" = none
+        char *gguf_mix;         // the same for GGUF
+        char *imatrix;          // "" = none
+        char *name;             // in names of GGUF files; "" = the adapter's or the target's
+        char *archive;          // x.tar or x.zip of everything exported; "" = none
+    } export_;                  // "export" in JSON
     struct {
         char *prompt; // a user turn
         int64_t max_new_tokens;
@@ -120,11 +134,12 @@ typedef struct {
         bool raw;             // prompt is already rendered text
     } generate;
     struct {
-        char *shapes; // demo | e4b | all
+        char *shapes; // demo | e4b | export | all
         int64_t seq, k;
         int64_t repeat;
         bool peers; // also run the PyTorch peers named by bench.peer_path
-        char *peer_path, *peer_tokenizer, *python;
+        char *peer_path, *peer_tokenizer, *peer_quantise, *python;
+        char *peer_ggml; // "" = llama-cpp-python's
         char *tokenizer; // "" = the target's
         StrList text;    // JSON lines whose strings are encoded
     } bench;
@@ -132,9 +147,10 @@ typedef struct {
         char *out; // folder of the report; "" = beside the file, for several "report"
     } report;
     struct {
-        char *device;    // auto | cpu | cuda[:n]
-        int64_t threads; // 0 = all cores
-        char *dtype;     // auto | f32 | bf16: of inference
+        char *device;     // auto | cpu | cuda[:n]
+        int64_t threads;  // 0 = all cores
+        char *dtype;      // auto | f32 | bf16: of inference
+        int64_t watchdog; // seconds without progress, 0 = off
     } runtime;
 } Settings;
 

@@ -3,11 +3,12 @@
 #include <stddef.h>
 
 #include "infer/base/cli.h"
+#include "infer/base/watchdog.h"
 
-static volatile sig_atomic_t stopping;
+static volatile sig_atomic_t stopping, terminated;
 
 static void on_stop(int number) {
-    (void)number;
+    if (number == SIGTERM) terminated = 1;
     stopping = 1;
 }
 
@@ -28,5 +29,10 @@ void signals_ignore_write(void) {
 }
 
 bool stop_requested(void) {
+    watchdog_beat(); // a loop that asks is one that goes on
     return stopping != 0;
+}
+
+bool stop_at_once(void) {
+    return terminated != 0;
 }

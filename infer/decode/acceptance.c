@@ -1,8 +1,8 @@
-// infer/decode/acceptance.c - first rejections, the walk over them, its expectation by dynamic
+// infer/decode/acceptance.c - first rejections, the expected walk over anchors by dynamic
 // programming, and the shares they give.
 #include "infer/decode/acceptance.h"
 
-#include <string.h>
+#include <stddef.h>
 
 #include "infer/base/err.h"
 
@@ -48,17 +48,6 @@ void acceptance_round(Acceptance *sum, int accepted, int drafted, int k, int64_t
     sum->accepted += (double)got;
     for (int64_t i = 0; i <= possible; i++) sum->possible[i] += 1;
     for (int64_t i = 0; i <= got; i++) sum->reached[i] += 1;
-}
-
-void acceptance_walk(Acceptance *sum, const int32_t *L, int64_t anchors, int k, uint8_t *visit) {
-    CHECK(k >= 0 && k <= DRAFT_MAX);
-    if (visit != NULL && anchors > 0) memset(visit, 0, (size_t)anchors);
-    for (int64_t a = 0; a < anchors;) {
-        const int accepted = (int)min_i64(L[a], k);
-        if (visit != NULL) visit[a] = 1;
-        acceptance_round(sum, accepted, k, k, anchors - a);
-        a += accepted + 1;
-    }
 }
 
 static int offered_at(const DraftOdds *o, int64_t anchor, int k) {
@@ -151,15 +140,6 @@ void acceptance_reach(AnchorReach *sum, const DraftOdds *o) {
             sum->alphas[i] += alphas *= alpha[i - 1];
             kept *= keep[i - 1];
         }
-    }
-}
-
-void acceptance_reach_merge(AnchorReach *sum, const AnchorReach *more) {
-    for (int i = 0; i <= DRAFT_MAX; i++) {
-        sum->anchors[i] += more->anchors[i];
-        sum->reached[i] += more->reached[i];
-        sum->match[i] += more->match[i];
-        sum->alphas[i] += more->alphas[i];
     }
 }
 

@@ -52,15 +52,12 @@ typedef struct {
 // lengths; anchors = n - first - 1 (every T whose bonus has at least one successor).
 void acceptance_lengths(int32_t *L, const int32_t *drafts, int64_t anchors, int K,
                         const int32_t *text, int64_t n, int64_t first);
-// The walk for one k. visit (anchors; NULL: not wanted) is set to 1 where a round begins.
-// left text of anchor a = anchors - a.
-void acceptance_walk(Acceptance *sum, const int32_t *L, int64_t anchors, int k, uint8_t *visit);
 // 0 or 1 for every draft by itself: it is the text's token (not that those before it were).
 void acceptance_keep(double *keep, const int32_t *drafts, int64_t anchors, int K,
                      const int32_t *text, int64_t n, int64_t first);
 // The expected walk for one k, by dynamic programming over visits: an anchor that is visited with
 // probability v passes v P(L = j) on to the anchor j + 1 further. visit (anchors) receives v.
-// Where keep is 0 or 1 this is acceptance_walk().
+// Where keep is 0 or 1 this is the walk itself.
 void acceptance_expect(Acceptance *sum, const DraftOdds *o, int k, double *visit);
 // Adds `weight` times the round that begins at one anchor.
 void acceptance_expect_round(Acceptance *sum, const DraftOdds *o, int64_t anchor, int k,
@@ -82,7 +79,6 @@ typedef struct {
     double alphas[DRAFT_MAX + 1];  // sum of the products of alpha up to i
 } AnchorReach;
 void acceptance_reach(AnchorReach *sum, const DraftOdds *o);
-void acceptance_reach_merge(AnchorReach *sum, const AnchorReach *more);
 double acceptance_u_all(const AnchorReach *r, int i); // reached[i] / anchors[i]; 0 without anchors
 // Tokens a round, bonus in, as other tools simulate them for draft length k; all of them biased.
 double biased_uniform_anchors(const AnchorReach *r, int k);  // 1 + sum of u_all

@@ -39,18 +39,18 @@ static void scratch_room(Dist *d) {
     d->scratch_room = d->n;
 }
 
-// The k-th largest x of v[0..n-1] (k from 1); v is reordered. Quickselect with the middle as pivot.
-static double kth_largest(DistOrder *v, int64_t n, int64_t k) {
+// The k-th largest of v[0..n-1] (k from 1); v is reordered. Quickselect with the middle as pivot.
+static double kth_largest(double *v, int64_t n, int64_t k) {
     int64_t lo = 0, hi = n - 1;
     const int64_t want = k - 1;
     while (lo < hi) {
-        const double pivot = v[lo + (hi - lo) / 2].x;
+        const double pivot = v[lo + (hi - lo) / 2];
         int64_t i = lo, j = hi;
         while (i <= j) {
-            while (v[i].x > pivot) i++;
-            while (v[j].x < pivot) j--;
+            while (v[i] > pivot) i++;
+            while (v[j] < pivot) j--;
             if (i <= j) {
-                const DistOrder t = v[i];
+                const double t = v[i];
                 v[i++] = v[j];
                 v[j--] = t;
             }
@@ -62,7 +62,7 @@ static double kth_largest(DistOrder *v, int64_t n, int64_t k) {
         else
             break;
     }
-    return v[want].x;
+    return v[want];
 }
 
 // Drops what is below `edge`, in place.
@@ -79,8 +79,8 @@ static void keep_from(Dist *d, double edge) {
 static void keep_top_k(Dist *d, int64_t k) {
     if (k <= 0 || k >= d->n) return;
     scratch_room(d);
-    for (int64_t i = 0; i < d->n; i++) d->order[i] = (DistOrder){.x = d->p[i], .at = i};
-    keep_from(d, kth_largest(d->order, d->n, k)); // ties at the edge all stay
+    memcpy(d->e, d->p, (size_t)d->n * sizeof *d->e);
+    keep_from(d, kth_largest(d->e, d->n, k)); // ties at the edge all stay
 }
 
 // Ascending by value; among equals the lower id is cut first.
@@ -184,15 +184,16 @@ static bool no_nan_nor_infinity(const float *z, int64_t n) {
 // A value that at least k logits reach, -infinity where none is easily had: the k-th largest of the
 // maxima of LANES interleaved parts. Far fewer than all logits reach it, too.
 static float low_bound(const float *z, int64_t n, int64_t k) {
-    enum { LANES = 512 };
+    enum { LANES = 512, FEWER = 128 };
     float most[LANES];
-    DistOrder order[LANES];
-    if (k <= 0 || k > LANES / 4 || n < 4 * LANES) return -INFINITY;
-    for (int j = 0; j < LANES; j++) most[j] = z[j];
-    for (int64_t i = LANES; i + LANES <= n; i += LANES)
-        for (int j = 0; j < LANES; j++) most[j] = z[i + j] > most[j] ? z[i + j] : most[j];
-    for (int j = 0; j < LANES; j++) order[j] = (DistOrder){.x = most[j], .at = j};
-    return (float)kth_largest(order, LANES, k);
+    double order[LANES];
+    const int lanes = n >= 4 * LANES ? LANES : FEWER;
+    if (k <= 0 || k > lanes / 2 || n < 4 * lanes) return -INFINITY;
+    for (int j = 0; j < lanes; j++) most[j] = z[j];
+    for (int64_t i = lanes; i + lanes <= n; i += lanes)
+        for (int j = 0; j < lanes; j++) most[j] = z[i + j] > most[j] ? z[i + j] : most[j];
+    for (int j = 0; j < lanes; j++) order[j] = most[j];
+    return (float)kth_largest(order, lanes, k);
 }
 
 // Logits from `low` on, over the temperature; -infinity is none.
@@ -210,6 +211,15 @@ static void take_from(Dist *d, const float *z, int64_t n, float low, double temp
     }
 }
 
+// Top-p of what d holds, then softmax.
+static void finish(Dist *d, const Sampler *s) {
+    keep_top_p(d, s->top_p);
+    const double top = largest(d);
+    double total = 0.0;
+    for (int64_t i = 0; i < d->n; i++) total += d->p[i] = exp(d->p[i] - top);
+    for (int64_t i = 0; i < d->n; i++) d->p[i] /= total;
+}
+
 void dist_from_logits(Dist *d, const float *logits, int64_t vocab, const Sampler *s) {
     CHECK(s->temperature > 0.0);
     dist_room(d, vocab);
@@ -218,11 +228,47 @@ void dist_from_logits(Dist *d, const float *logits, int64_t vocab, const Sampler
     take_from(d, logits, vocab, low_bound(logits, vocab, s->top_k), s->temperature);
     if (d->n == 0) return;
     keep_top_k(d, s->top_k);
-    keep_top_p(d, s->top_p);
-    const double top = largest(d);
-    double total = 0.0;
-    for (int64_t i = 0; i < d->n; i++) total += d->p[i] = exp(d->p[i] - top);
-    for (int64_t i = 0; i < d->n; i++) d->p[i] /= total;
+    finish(d, s);
+}
+
+static int by_id(const void *pa, const void *pb) {
+    const DistOrder *a = pa, *b = pb;
+    return (a->at > b->at) - (a->at < b->at);
+}
+
+static void sort_by_id(Dist *d) {
+    enum { FEW = 128 };
+    scratch_room(d);
+    for (int64_t i = 0; i < d->n; i++) {
+        const DistOrder x = {.x = d->p[i], .at = d->id[i]};
+        int64_t at = i;
+        for (; d->n <= FEW && at > 0 && d->order[at - 1].at > x.at; at--)
+            d->order[at] = d->order[at - 1];
+        d->order[at] = x;
+    }
+    if (d->n > FEW) qsort(d->order, (size_t)d->n, sizeof *d->order, by_id);
+    for (int64_t i = 0; i < d->n; i++) {
+        d->id[i] = (int32_t)d->order[i].at;
+        d->p[i] = d->order[i].x;
+    }
+}
+
+void dist_from_some(Dist *d, const float *logits, const int32_t *token, int64_t n,
+                    const Sampler *s) {
+    CHECK(s->temperature > 0.0);
+    dist_room(d, n);
+    d->n = 0;
+    if (!no_nan_nor_infinity(logits, n)) return;
+    const float low = low_bound(logits, n, s->top_k);
+    for (int64_t i = 0; i < n; i++) {
+        if (logits[i] < low || logits[i] == -INFINITY) continue;
+        d->id[d->n] = token[i];
+        d->p[d->n++] = (double)logits[i] / s->temperature;
+    }
+    if (d->n == 0) return;
+    keep_top_k(d, s->top_k);
+    sort_by_id(d);
+    finish(d, s);
 }
 
 int32_t dist_pick(const Dist *d, double uniform) {

@@ -36,6 +36,10 @@ double dist_top(const Dist *d);              // the largest probability, 0 witho
 // smallest tokens while their mass is <= 1 - top_p, among equals the lowest ids first; the largest
 // always stays. A logit that is NaN or +infinity leaves n = 0.
 void dist_from_logits(Dist *d, const float *logits, int64_t vocab, const Sampler *s);
+// The same where only n tokens are offered, each once and in any order, the others -infinity. For
+// top_k > 0 without a look at the whole vocabulary.
+void dist_from_some(Dist *d, const float *logits, const int32_t *token, int64_t n,
+                    const Sampler *s);
 int32_t dist_pick(const Dist *d, double uniform); // uniform in [0, 1), n > 0
 
 #endif

@@ -1,195 +1,13 @@
-// infer/decode/score.c - blocks of text positions: the target's distributions, then those of every
-// draft that meets them.
-#include "infer/decode/score.h"
-
+// infer/decode/score.c - the target's distributions at text positions, and those of every draft
+// that meets them: step by step, or by blocks of positions behind the steps.
 #include <math.h>
 #include <omp.h>
-#include <stdlib.h>
 
-#include "infer/decode/verify.h"
+#include "infer/decode/score_parts.h"
 #include "infer/model/suppress.h"
 
-// Hidden row `row` of the pack decides token x_{at} of a job; anchors T0 .. T1 of the call, of
-// which the first is row r0, may draft it.
-typedef struct {
-    int32_t row, job, at, T0, T1;
-    int64_t r0;
-} Position;
-
-// Draft `step` of the call's row `r`, met by position `p` of the block.
-typedef struct {
-    int32_t r, step, p;
-} Item;
-
-typedef struct {
-    Dist q;
-    float *all; // (V), -infinity where a head offers nothing
-} Worker;
-
-// Device tensors; room for `tile` positions and `items` drafts.
-typedef struct {
-    Tensor y;            // (K * max_anchors, H): states of all steps
-    Tensor hidden, some; // (tile, B), (items, H)
-    Tensor z, index;     // (1, z_room), I32 (1, items or tile)
-    Tensor token;        // I32 (1, items of the centroid head * its columns)
-} Room;
-
-struct Scorer {
-    Device *dev;
-    SimulatorOptions opt;
-    int64_t V, tile, items[2]; // positions at once; drafts at once, by head
-    void *block;
-    Arena arena;
-    size_t fixed;
-    Room room;
-    Position *pos; // (positions)
-    Item *item;    // (K * tile)
-    int32_t *index, *token;
-    float *z;
-    Dist *p;        // (tile)
-    int32_t *top;   // (tile)
-    Worker *worker; // (threads)
-};
-
-static int64_t at_least_1(int64_t x) {
-    return x < 1 ? 1 : x;
-}
-
-static int64_t least(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-
-static int64_t most_positions(const SimulatorOptions *o) {
-    return o->max_anchors + (o->K - 1) * least(o->max_anchors, PACK_SEQS_MAX);
-}
-
-// Logits live in one tile, the target's distributions beside it in as many bytes: where nothing is
-// cut, a probability and an id for every token.
-static void plan_sizes(Scorer *s, const Assistant *a, const SimulatorOptions *o) {
-    const int64_t V = a->cfg.text.vocab, each = o->sampler.top_k > 0 ? 4 : 12,
-                  bytes = (int64_t)(o->tile_bytes > 0 ? o->tile_bytes : SCORE_TILE_BYTES);
-    s->opt = *o;
-    s->V = V;
-    s->tile = least(at_least_1(bytes / (each * V)), most_positions(o));
-    for (int h = 0; h < 2; h++)
-        s->items[h] = !o->head[h] ? 0
-                                  : least(at_least_1(bytes / 4 / assistant_logit_cols(a, (Head)h)),
-                                          o->K * s->tile);
-}
-
-static int64_t most_items(const Scorer *s) {
-    return s->items[0] > s->items[1] ? s->items[0] : s->items[1];
-}
-
-static int64_t z_room(const Scorer *s, const Assistant *a) {
-    int64_t most = s->tile * s->V;
-    for (int h = 0; h < 2; h++) {
-        const int64_t n = s->items[h] * assistant_logit_cols(a, (Head)h);
-        if (s->items[h] > 0 && n > most) most = n;
-    }
-    return most;
-}
-
-static int64_t token_room(const Scorer *s, const Assistant *a) {
-    return s->items[HEAD_CENTROID] == 0
-               ? 1
-               : s->items[HEAD_CENTROID] * assistant_logit_cols(a, HEAD_CENTROID);
-}
-
-static int64_t index_room(const Scorer *s) {
-    return most_items(s) > s->tile ? most_items(s) : s->tile;
-}
-
-static void take_room(const Scorer *s, const Assistant *a, int64_t width, DType table, Room *r,
-                      Arena *arena) {
-    r->y = tensor_take(arena, a->dtype, s->opt.K * s->opt.max_anchors, a->cfg.text.hidden);
-    r->hidden = tensor_take(arena, table, s->tile, width);
-    r->some = tensor_take(arena, a->dtype, most_items(s), a->cfg.text.hidden);
-    r->z = tensor_take(arena, DT_F32, 1, z_room(s, a));
-    r->index = tensor_take(arena, DT_I32, 1, index_room(s));
-    r->token = tensor_take(arena, DT_I32, 1, token_room(s, a));
-}
-
-static size_t device_bytes(const Scorer *s, const Assistant *a, int64_t width, DType table) {
-    Arena plan;
-    Room r;
-    arena_open(&plan, NULL, 0);
-    take_room(s, a, width, table, &r, &plan);
-    arena_take(&plan, assistant_head_bytes(a, at_least_1(most_items(s))));
-    return plan.peak;
-}
-
-size_t scorer_bytes(const Assistant *a, const TargetConfig *c, const SimulatorOptions *opt) {
-    Scorer s = {0};
-    plan_sizes(&s, a, opt);
-    const int64_t whole = opt->sampler.top_k > 0 ? 2 * opt->sampler.top_k : s.V;
-    const int64_t dist = sizeof(int32_t) + sizeof(double),
-                  scratch = 2 * sizeof(DistOrder) + sizeof(double);
-    const int64_t host = most_positions(opt) * (int64_t)sizeof(Position) +
-                         opt->K * s.tile * (int64_t)sizeof(Item) + 4 * z_room(&s, a) +
-                         4 * token_room(&s, a) + 4 * index_room(&s) + 4 * s.tile +
-                         s.tile * (whole * dist + (int64_t)sizeof(Dist)) +
-                         a->dev->threads * s.V * (dist + scratch + (int64_t)sizeof(float));
-    return device_bytes(&s, a, c->text.hidden, DT_F32) + (size_t)host;
-}
-
-static bool take_host(Scorer *s, const Assistant *a) {
-    const int threads = s->dev->threads;
-    s->pos = calloc((size_t)most_positions(&s->opt), sizeof *s->pos);
-    s->item = calloc((size_t)(s->opt.K * s->tile), sizeof *s->item);
-    s->index = calloc((size_t)index_room(s), sizeof *s->index);
-    s->token = calloc((size_t)token_room(s, a), sizeof *s->token);
-    s->z = calloc((size_t)z_room(s, a), sizeof *s->z);
-    s->p = calloc((size_t)s->tile, sizeof *s->p);
-    s->top = calloc((size_t)s->tile, sizeof *s->top);
-    s->worker = calloc((size_t)threads, sizeof *s->worker);
-    if (!s->pos || !s->item || !s->index || !s->token || !s->z || !s->p || !s->top || !s->worker)
-        return false;
-    for (int i = 0; i < threads; i++) {
-        float *all = s->worker[i].all = malloc((size_t)s->V * sizeof *all);
-        if (all == NULL) return false;
-        for (int64_t v = 0; v < s->V; v++) all[v] = -INFINITY;
-    }
-    return true;
-}
-
-Scorer *scorer_open(const Assistant *a, const SimulatorOptions *opt, Err *err) {
-    CHECK(opt->sampler.temperature > 0.0 && opt->target != NULL);
-    const Tensor table = target_embedding(opt->target);
-    Scorer *s = calloc(1, sizeof *s);
-    CHECK_MEMORY(s);
-    s->dev = a->dev;
-    plan_sizes(s, a, opt);
-    if (!take_host(s, a)) {
-        err_set(err, ERR_FAILED, "no memory for the distributions of %lld positions",
-                (long long)s->tile);
-        goto fail;
-    }
-    const size_t bytes = device_bytes(s, a, table.cols, table.dtype);
-    if ((s->block = dev_alloc(s->dev, bytes, err)) == NULL) goto fail;
-    arena_open(&s->arena, s->block, bytes);
-    take_room(s, a, table.cols, table.dtype, &s->room, &s->arena);
-    s->fixed = arena_mark(&s->arena);
-    return s;
-fail:
-    scorer_close(s);
-    return NULL;
-}
-
-void scorer_close(Scorer *s) {
-    if (s == NULL) return;
-    if (s->block != NULL) dev_free(s->dev, s->block);
-    for (int64_t i = 0; s->p != NULL && i < s->tile; i++) dist_free(&s->p[i]);
-    for (int i = 0; s->worker != NULL && i < s->dev->threads; i++) {
-        dist_free(&s->worker[i].q);
-        free(s->worker[i].all);
-    }
-    void *const host[] = {s->pos, s->item, s->index, s->token, s->z, s->p, s->top, s->worker};
-    for (size_t i = 0; i < sizeof host / sizeof *host; i++) free(host[i]);
-    free(s);
-}
-
 void scorer_keep(Scorer *s, int step, Tensor y) {
+    CHECK(!s->ahead);
     op_copy(s->dev, tensor_rows(s->room.y, step * s->opt.max_anchors, y.rows), y);
 }
 
@@ -232,11 +50,11 @@ static int32_t best_of(const float *z, int64_t n) {
     return (int32_t)best;
 }
 
-// The target's distributions behind the positions of a block.
+// The target's distributions behind the positions of a block, and their best tokens for recall.
 static bool target_block(Scorer *s, const FeaturePack *pack, const Position *pos, int64_t n,
-                         bool best, Err *err) {
+                         Dist *p, int32_t *top, Err *err) {
     const TargetConfig *c = target_config(s->opt.target);
-    const Room *r = &s->room;
+    const ScoreRoom *r = &s->room;
     const Tensor z = tensor_of(r->z.data, DT_F32, n, s->V), hidden = tensor_rows(r->hidden, 0, n);
     for (int64_t i = 0; i < n; i++) s->index[i] = pos[i].row;
     const Tensor index = tensor_of(r->index.data, DT_I32, 1, n);
@@ -252,11 +70,11 @@ static bool target_block(Scorer *s, const FeaturePack *pack, const Position *pos
         Dist *d = &s->worker[omp_get_thread_num()].q;
         for (int j = 0; j < c->suppress.n; j++) row[c->suppress.id[j]] = -INFINITY;
         dist_from_logits(d, row, s->V, &s->opt.sampler);
-        dist_copy(&s->p[i], d);
-        if (best) s->top[i] = best_of(row, s->V);
+        dist_copy(&p[i], d);
+        if (s->opt.recall) top[i] = best_of(row, s->V);
     }
     for (int64_t i = 0; i < n; i++)
-        if (s->p[i].n == 0)
+        if (p[i].n == 0)
             return err_set(err, ERR_FAILED, "logits of the target are not finite at position %d",
                            pos[i].at);
     return true;
@@ -286,6 +104,10 @@ static const Dist *drafter_dist(const Scorer *s, const Assistant *a, Head head, 
         dist_from_logits(&w->q, z, s->V, &s->opt.sampler);
         return &w->q;
     }
+    if (s->opt.sampler.top_k > 0) {
+        dist_from_some(&w->q, z, token, cols, &s->opt.sampler);
+        return &w->q;
+    }
     for (int64_t c = 0; c < cols; c++) w->all[token[c]] = z[c];
     dist_from_logits(&w->q, w->all, s->V, &s->opt.sampler);
     for (int64_t c = 0; c < cols; c++) w->all[token[c]] = -INFINITY;
@@ -294,7 +116,7 @@ static const Dist *drafter_dist(const Scorer *s, const Assistant *a, Head head, 
 
 static bool head_items(Scorer *s, const Assistant *a, Head head, const ScoreCall *c,
                        const Position *pos, const Item *item, int64_t n, Err *err) {
-    const Room *r = &s->room;
+    const ScoreRoom *r = &s->room;
     const int64_t cols = assistant_logit_cols(a, head);
     const Tensor z = tensor_of(r->z.data, DT_F32, n, cols), some = tensor_rows(r->some, 0, n);
     const Tensor index = tensor_of(r->index.data, DT_I32, 1, n),
@@ -339,18 +161,81 @@ static void note_positions(const Scorer *s, const ScoreCall *c, const Position *
 bool scorer_run(Scorer *s, const Assistant *a, const FeaturePack *pack, const ScoreCall *c,
                 int32_t *best, int64_t *impossible, Err *err) {
     const int64_t all = lay_positions(s, pack, c);
+    CHECK(!s->ahead);
     for (int64_t i = 0; best != NULL && i < s->opt.K * c->rows; i++) best[i] = -1;
     for (int64_t at = 0; at < all; at += s->tile) {
-        const int64_t n = least(s->tile, all - at);
+        const int64_t n = score_least(s->tile, all - at);
         const Position *pos = s->pos + at;
-        if (!target_block(s, pack, pos, n, best != NULL, err)) return false;
+        if (!target_block(s, pack, pos, n, s->p, s->top, err)) return false;
         const int64_t items = lay_items(s, pos, n);
         note_positions(s, c, pos, s->item, items, best, impossible);
         for (int h = 0; h < 2; h++)
             for (int64_t i = 0; s->opt.head[h] && i < items; i += s->items[h])
-                if (!head_items(s, a, (Head)h, c, pos, s->item + i, least(s->items[h], items - i),
-                                err))
+                if (!head_items(s, a, (Head)h, c, pos, s->item + i,
+                                score_least(s->items[h], items - i), err))
                     return false;
+    }
+    return true;
+}
+
+bool scorer_begin(Scorer *s, const FeaturePack *pack, const ScoreCall *c, int32_t *place,
+                  int64_t *impossible, Err *err) {
+    const int64_t all = lay_positions(s, pack, c);
+    CHECK(s->ahead);
+    for (int64_t at = 0; at < all; at += s->tile)
+        if (!target_block(s, pack, s->pos + at, score_least(s->tile, all - at), s->p + at,
+                          s->top + at, err))
+            return false;
+    int64_t p = 0;
+    for (int64_t r = 0; r < c->rows; r++) { // of one job: one position further each
+        const int32_t *ids = c->job[c->of[r]].ids;
+        while (s->pos[p].job != c->of[r] || s->pos[p].at != c->T[r] + 1) p++;
+        place[r] = (int32_t)p;
+        *impossible += dist_prob(&s->p[p], ids[c->T[r] + 1]) == 0.0;
+    }
+    return true;
+}
+
+int32_t scorer_best(const Scorer *s, int64_t position) {
+    return s->top[position];
+}
+
+// Drafts of rows r0 .. r0 + n - 1, whose logits and best tokens are on the host.
+static bool score_rows(Scorer *s, const Assistant *a, const ScoreCall *c, const int32_t *place,
+                       int step, Head head, int64_t r0, int64_t n, Err *err) {
+    int64_t bad = n;
+#pragma omp parallel for num_threads(s->dev->threads) reduction(min : bad)
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t r = r0 + i, at = c->T[r] + 1 + step;
+        const SimulateJob *o = &c->job[c->of[r]];
+        if (at >= o->n) continue;
+        const Dist *q = drafter_dist(s, a, head, i);
+        score_draft(&o->score[head], c->anchor[r] * s->opt.K + step, &s->p[place[r] + step], q,
+                    o->ids[at], s->id[2 * i]);
+        if (q->n == 0 && i < bad) bad = i;
+    }
+    return bad == n ||
+           err_set(err, ERR_FAILED, "logits of the drafter are not finite at T %d, step %d",
+                   c->T[r0 + bad], step);
+}
+
+bool scorer_step(Scorer *s, const Assistant *a, const ScoreCall *c, const int32_t *place, int step,
+                 Head head, Tensor y, Tensor best, Tensor id, Tensor lse, Err *err) {
+    const int64_t cols = assistant_logit_cols(a, head);
+    for (int64_t r = 0; r < c->rows; r += s->items[head]) {
+        const int64_t n = score_least(s->items[head], c->rows - r);
+        const Tensor z = tensor_of(s->room.z.data, DT_F32, n, cols), ids = tensor_rows(id, r, n);
+        const Tensor token =
+            head == HEAD_CENTROID ? tensor_of(s->room.token.data, DT_I32, n, cols) : NO_TENSOR;
+        arena_reset(&s->arena, s->fixed);
+        assistant_logits(a, head, z, token, tensor_rows(y, r, n), &s->arena);
+        assistant_best(a, tensor_rows(best, r, n), ids,
+                       lse.data != NULL ? tensor_rows(lse, r, n) : NO_TENSOR, z, token);
+        dev_download(s->dev, s->z, z);
+        dev_download(s->dev, s->id, ids);
+        if (head == HEAD_CENTROID) dev_download(s->dev, s->token, token);
+        if (!dev_sync(s->dev, err) || !score_rows(s, a, c, place, step, head, r, n, err))
+            return false;
     }
     return true;
 }

@@ -1,38 +1,12 @@
 // infer/decode/simulate.c - teacher-forced rollout of all anchors, the two best tokens of every
 // step.
-#include "infer/decode/simulate.h"
-
 #include <math.h>
 #include <stdlib.h>
 
-#include "infer/decode/score.h"
-
-// Device tensors of one call, for `rows` anchors.
-typedef struct {
-    Tensor row_index, feature0, tokens, best, id, lse, clusters;
-    StepActs acts;
-} Buffers;
-
-struct Simulator {
-    Device *dev;
-    int K;
-    int64_t max_anchors;
-    void *block; // the arena's
-    Arena arena;
-    AttnSeg seg[2][PACK_SEQS_MAX];
-    int32_t *T, *seq_of, *job, *token, *id; // host (max_anchors); id (max_anchors, 2)
-    int64_t *anchor;                        // host (max_anchors): number inside its job
-    float *best, *lse;                      // host (max_anchors, 2)
-    // Scores; NULL where not wanted
-    Scorer *scorer;
-    int32_t *cluster_of, *chosen; // host (V); (K, rows, cluster_topk)
-    int32_t *target_best;         // host (K, rows)
-    int64_t impossible;
-};
+#include "infer/decode/simulate_parts.h"
 
 static void buffers_take(const Assistant *a, Buffers *b, int64_t rows, Arena *arena) {
     b->row_index = tensor_take(arena, DT_I32, 1, rows);
-    b->feature0 = tensor_take(arena, a->dtype, rows, a->cfg.backbone);
     b->tokens = tensor_take(arena, DT_I32, 1, rows);
     b->best = tensor_take(arena, DT_F32, rows, 2);
     b->id = tensor_take(arena, DT_I32, rows, 2);
@@ -45,6 +19,7 @@ size_t simulator_bytes(const Assistant *a, int64_t max_anchors) {
     Arena plan;
     Buffers b;
     arena_open(&plan, NULL, 0);
+    tensor_take(&plan, a->dtype, max_anchors, a->cfg.backbone);
     buffers_take(a, &b, max_anchors, &plan);
     arena_take(&plan, anchor_plan_bytes(a, max_anchors));
     size_t head = 0; // not monotone in rows: its tiles have whole columns
@@ -67,13 +42,18 @@ Simulator *simulator_open(const Assistant *a, int64_t max_anchors, int K, Err *e
     s->job = calloc(n, sizeof *s->job);
     s->token = calloc(n, sizeof *s->token);
     s->id = calloc(2 * n, sizeof *s->id);
+    s->place = calloc(n, sizeof *s->place);
     s->anchor = calloc(n, sizeof *s->anchor);
+    s->dead = calloc(n, sizeof *s->dead);
     s->best = calloc(2 * n, sizeof *s->best);
     s->lse = calloc(2 * n, sizeof *s->lse);
-    if (!s->T || !s->seq_of || !s->job || !s->token || !s->id || !s->anchor || !s->best || !s->lse)
+    if (!s->T || !s->seq_of || !s->job || !s->token || !s->id || !s->place || !s->anchor ||
+        !s->dead || !s->best || !s->lse)
         goto memory;
     if ((s->block = dev_alloc(s->dev, bytes, err)) == NULL) goto fail;
     arena_open(&s->arena, s->block, bytes);
+    s->feature = tensor_take(&s->arena, a->dtype, max_anchors, a->cfg.backbone);
+    s->behind = arena_mark(&s->arena);
     return s;
 memory:
     err_set(err, ERR_FAILED, "no memory for %zu anchors", n);
@@ -91,7 +71,9 @@ void simulator_close(Simulator *s) {
     free(s->job);
     free(s->token);
     free(s->id);
+    free(s->place);
     free(s->anchor);
+    free(s->dead);
     free(s->best);
     free(s->lse);
     scorer_close(s->scorer);
@@ -118,6 +100,8 @@ size_t simulator_scored_bytes(const Assistant *a, const TargetConfig *c,
 Simulator *simulator_open_scored(const Assistant *a, const SimulatorOptions *o, Err *err) {
     Simulator *s = simulator_open(a, o->max_anchors, o->K, err);
     if (s == NULL) return NULL;
+    s->reached = o->reached;
+    CHECK(!o->reached || !o->recall);
     if (sampled(o) && (s->scorer = scorer_open(a, o, err)) == NULL) goto fail;
     if (!o->recall || !a->cfg.ordered) return s;
     const size_t drafts = (size_t)(o->max_anchors * o->K);
@@ -165,13 +149,17 @@ static bool chosen_has(const int32_t *chosen, int64_t n, int32_t cluster) {
 }
 
 // Of all steps of the call; greedy text is the target's best token itself.
-static void keep_recall(const Simulator *s, int64_t n, const SimulateJob *job, int64_t rows) {
+static void keep_recall(const Call *c) {
+    const Simulator *s = c->s;
+    const int64_t rows = c->rows, n = c->a->cfg.cluster_topk;
     for (int64_t i = 0; i < s->K * rows; i++) {
         const int64_t r = i % rows, j = i / rows, at = s->T[r] + 1 + j;
-        const SimulateJob *o = &job[s->job[r]];
+        const SimulateJob *o = &c->job[s->job[r]];
         uint8_t *recall = o->score[HEAD_CENTROID].recall;
         if (recall == NULL || at >= o->n) continue;
-        const int32_t text = o->ids[at], best = s->scorer != NULL ? s->target_best[i] : text;
+        const int32_t text = o->ids[at], best = s->scorer == NULL ? text
+                                                : c->ahead ? scorer_best(s->scorer, s->place[r] + j)
+                                                           : s->target_best[i];
         const int32_t *chosen = s->chosen + i * n;
         recall[s->anchor[r] * s->K + j] =
             (chosen_has(chosen, n, s->cluster_of[best]) ? RECALL_BEST : 0) |
@@ -179,67 +167,96 @@ static void keep_recall(const Simulator *s, int64_t n, const SimulateJob *job, i
     }
 }
 
-// What any of the jobs asks for.
-typedef struct {
-    bool head[2], top[2], recall, sampled;
-} Wanted;
+static ScoreCall score_call(const Call *c) {
+    const Simulator *s = c->s;
+    return (ScoreCall){
+        .job = c->job, .of = s->job, .T = s->T, .anchor = s->anchor, .rows = c->rows};
+}
 
-static bool top2_of_step(Simulator *s, const Assistant *a, const Buffers *b, Head head, bool top,
-                         Err *err) {
-    assistant_top2(a, head, b->best, b->id, top ? b->lse : NO_TENSOR, b->acts.y, &s->arena);
-    dev_download(s->dev, s->id, b->id);
-    dev_download(s->dev, s->best, b->best);
-    if (top) dev_download(s->dev, s->lse, b->lse);
-    return dev_sync(s->dev, err);
+// The two best of a head into s->id, best and lse.
+static bool head_of_step(Call *c, Head head, int j, Err *err) {
+    Simulator *s = c->s;
+    const Tensor lse = c->want->top[head] ? c->b.lse : NO_TENSOR;
+    const ScoreCall call = score_call(c);
+    if (!c->ahead || !c->want->sampled)
+        assistant_top2(c->a, head, c->b.best, c->b.id, lse, c->b.acts.y, &s->arena);
+    else if (!scorer_step(s->scorer, c->a, &call, s->place, j, head, c->b.acts.y, c->b.best,
+                          c->b.id, lse, err))
+        return false;
+    dev_download(s->dev, s->id, c->b.id);
+    dev_download(s->dev, s->best, c->b.best);
+    if (c->want->top[head]) dev_download(s->dev, s->lse, c->b.lse);
+    return dev_sync(s->dev, err) && keep_step(s, c->job, head, c->rows, j, err);
 }
 
 // What the scores need of a step once the next one has overwritten its state.
-static void keep_state(Simulator *s, const Assistant *a, const Buffers *b, const Wanted *want,
-                       int j) {
-    if (s->scorer != NULL && (want->sampled || want->recall)) scorer_keep(s->scorer, j, b->acts.y);
-    if (!want->recall) return;
-    assistant_clusters(a, b->clusters, b->acts.y, &s->arena);
-    dev_download(s->dev, s->chosen + j * tensor_count(b->clusters), b->clusters);
+static void keep_state(const Call *c, int j) {
+    const Simulator *s = c->s;
+    if (s->scorer != NULL && !c->ahead && (c->want->sampled || c->want->recall))
+        scorer_keep(s->scorer, j, c->b.acts.y);
+    if (!c->want->recall) return;
+    assistant_clusters(c->a, c->b.clusters, c->b.acts.y, &c->s->arena);
+    dev_download(s->dev, s->chosen + j * tensor_count(c->b.clusters), c->b.clusters);
 }
 
-static bool score_anchors(Simulator *s, const Assistant *a, const FeaturePack *pack,
-                          const SimulateJob *job, int64_t rows, const Wanted *want, Err *err) {
-    const ScoreCall call = {.job = job, .of = s->job, .T = s->T, .anchor = s->anchor, .rows = rows};
-    if (s->scorer != NULL && (want->sampled || want->recall) &&
-        !scorer_run(s->scorer, a, pack, &call, want->recall ? s->target_best : NULL, &s->impossible,
-                    err))
+static bool score_anchors(const Call *c, Err *err) {
+    Simulator *s = c->s;
+    const ScoreCall call = score_call(c);
+    if (s->scorer != NULL && !c->ahead && (c->want->sampled || c->want->recall) &&
+        !scorer_run(s->scorer, c->a, c->pack, &call, c->want->recall ? s->target_best : NULL,
+                    &s->impossible, err))
         return false;
-    if (want->recall) keep_recall(s, a->cfg.cluster_topk, job, rows);
+    if (c->want->recall) keep_recall(c);
     return dev_sync(s->dev, err);
 }
 
-// All K steps of the `rows` anchors described by s->T, seq_of, job, anchor.
+void simulate_lay_out(Call *c) {
+    Simulator *s = c->s;
+    arena_reset(&s->arena, s->behind);
+    buffers_take(c->a, &c->b, c->rows, &s->arena);
+}
+
+static void upload_tokens(const Call *c, int j) {
+    const Simulator *s = c->s;
+    for (int64_t r = 0; r < c->rows; r++) {
+        const SimulateJob *o = &c->job[s->job[r]];
+        s->token[r] = s->T[r] + j < o->n ? o->ids[s->T[r] + j] : -1;
+    }
+    dev_upload(s->dev, c->b.tokens, s->token);
+}
+
+static bool begin(Call *c, Err *err) {
+    Simulator *s = c->s;
+    simulate_lay_out(c);
+    features_anchors(c->pack, s->dev, c->a, s->T, s->seq_of, c->rows, &c->set,
+                     s->seg[LAYER_SLIDING], s->seg[LAYER_FULL], c->b.row_index,
+                     tensor_rows(s->feature, 0, c->rows));
+    anchor_plan(c->a, &c->set, &c->plan, &s->arena);
+    for (int64_t r = 0; r < c->rows; r++) s->dead[r] = false;
+    c->ahead = s->scorer != NULL && scorer_ahead(s->scorer);
+    const ScoreCall call = score_call(c);
+    return !c->ahead || !(c->want->sampled || c->want->recall) ||
+           scorer_begin(s->scorer, c->pack, &call, s->place, &s->impossible, err);
+}
+
+// All K steps of the anchors.
 static bool run_anchors(Simulator *s, const Assistant *a, const FeaturePack *pack,
                         const SimulateJob *job, int64_t rows, const Wanted *want, Err *err) {
-    Buffers b;
-    AnchorSet set = {0};
-    AnchorPlan plan = {0};
-    arena_reset(&s->arena, 0);
-    buffers_take(a, &b, rows, &s->arena);
-    features_anchors(pack, s->dev, a, s->T, s->seq_of, rows, &set, s->seg[LAYER_SLIDING],
-                     s->seg[LAYER_FULL], b.row_index, b.feature0);
-    anchor_plan(a, &set, &plan, &s->arena);
-    for (int j = 0; j < s->K; j++) {
-        for (int64_t r = 0; r < rows; r++) {
-            const SimulateJob *o = &job[s->job[r]];
-            s->token[r] = s->T[r] + j < o->n ? o->ids[s->T[r] + j] : -1;
-        }
-        dev_upload(s->dev, b.tokens, s->token);
-        assistant_step(a, &plan, b.tokens, j == 0 ? b.feature0 : b.acts.f, &b.acts, j + 1 < s->K);
-        for (int head = HEAD_DENSE; head <= HEAD_CENTROID; head++) {
-            if (!want->head[head]) continue;
-            if (!top2_of_step(s, a, &b, (Head)head, want->top[head], err) ||
-                !keep_step(s, job, (Head)head, rows, j, err))
-                return false;
-        }
-        keep_state(s, a, &b, want, j);
+    Call c = {.s = s, .a = a, .pack = pack, .job = job, .want = want, .rows = rows};
+    if (!begin(&c, err)) return false;
+    const bool drops = s->reached && (s->scorer == NULL || c.ahead);
+    bool moved = true; // the feature lies in s->feature, not in the step's own
+    for (int j = 0; j < s->K && c.rows > 0; j++) {
+        upload_tokens(&c, j);
+        assistant_step(a, &c.plan, c.b.tokens,
+                       moved ? tensor_rows(s->feature, 0, c.rows) : c.b.acts.f, &c.b.acts,
+                       j + 1 < s->K);
+        for (int head = HEAD_DENSE; head <= HEAD_CENTROID; head++)
+            if (want->head[head] && !head_of_step(&c, (Head)head, j, err)) return false;
+        keep_state(&c, j);
+        moved = drops && j + 1 < s->K && simulate_drop(&c, j);
     }
-    return score_anchors(s, a, pack, job, rows, want, err);
+    return score_anchors(&c, err);
 }
 
 static Wanted wanted(const Simulator *s, const SimulateJob *job, int jobs) {

@@ -1,54 +1,12 @@
-// infer/export/card.c - front matter, the measured table, definitions, and how to run it.
-#include "infer/export/card.h"
-
+// infer/export/card.c - front matter, where it comes from, its files; the sections of card_*.c
+// between them.
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-#include "infer/base/json.h"
-
-// The rule that the measurement is about; files of before there were others have none.
-static const char *rule(const json_t *acceptance) {
-    const char *first = json_string_value(json_array_get(json_object_get(acceptance, "rules"), 0));
-    return first != NULL ? first : "greedy";
-}
-
-static const json_t *deployed(const json_t *acceptance, const char *drafter) {
-    return json_object_get(json_object_get(json_object_get(acceptance, "drafters"), drafter),
-                           rule(acceptance));
-}
-
-static const json_t *paired(const json_t *acceptance) {
-    return json_object_get(json_object_get(acceptance, "paired"), rule(acceptance));
-}
-
-static bool number_at(const json_t *array, size_t i, double *out) {
-    const json_t *x = json_array_get(array, i);
-    *out = json_number_value(x);
-    return json_is_number(x);
-}
-
-static bool pair_at(const json_t *array, size_t i, double *lo, double *hi) {
-    const json_t *pair = json_array_get(array, i);
-    return number_at(pair, 0, lo) && number_at(pair, 1, hi);
-}
-
-bool measurement_at(Measurement *m, const json_t *acceptance, int64_t k, Err *err) {
-    *m = (Measurement){0};
-    const json_t *list = json_object_get(acceptance, "draft_tokens");
-    size_t at = 0;
-    while (at < json_array_size(list) && json_integer_value(json_array_get(list, at)) != k) at++;
-    const json_t *stock = deployed(acceptance, "stock"), *trained = deployed(acceptance, "trained");
-    if (at == json_array_size(list) || stock == NULL || trained == NULL) return true;
-    if (!number_at(json_object_get(stock, "tau"), at, &m->stock) ||
-        !number_at(json_object_get(trained, "tau"), at, &m->trained) ||
-        !number_at(json_object_get(paired(acceptance), "gain"), at, &m->gain) ||
-        !pair_at(json_object_get(paired(acceptance), "ci"), at, &m->lo, &m->hi))
-        return err_set(err, ERR_INPUT,
-                       "acceptance.json: tau, gain or ci at %lld draft tokens is not a number",
-                       (long long)k);
-    m->known = true;
-    return true;
-}
+#include "infer/base/hash_cache.h"
+#include "infer/export/card_parts.h"
+#include "infer/export/tree.h"
 
 void card_model_name(const char *dir, char out[256]) {
     const char *hub = strstr(dir, "models--");
@@ -69,127 +27,139 @@ void card_model_name(const char *dir, char out[256]) {
                  dash + 2);
 }
 
-static void front_matter(OutFile *f, const CardFacts *c, const char *stock) {
-    const bool mlx = c->format == CARD_MLX;
-    out_printf(
-        f,
-        "---\nlicense: apache-2.0\nlicense_link: https://www.apache.org/licenses/LICENSE-2.0\n"
-        "base_model:\n- \"%s\"\nbase_model_relation: finetune\nlibrary_name: %s\n"
-        "pipeline_tag: text-generation\ntags:\n- gemma4\n- gemma4_assistant\n"
-        "- speculative-decoding\n- mtp\n- drafter\n",
-        stock, mlx ? "mlx" : "transformers");
-    if (mlx) out_printf(f, "- mlx\n");
-    out_printf(f, "---\n");
+// A file of an artifact with its hash.
+typedef struct {
+    char **name;
+    Sha256 *sha;
+    int n;
+} Files;
+
+static void files_free(Files *f) {
+    dir_list_free(f->name, f->n);
+    free(f->sha);
 }
 
-static void provenance(OutFile *f, const CardFacts *c, const char *stock, const char *target) {
-    char adapter[256];
-    out_printf(f,
-               "\n# Drafter for %s\n\nA Gemma 4 assistant (multi-token-prediction drafter), "
-               "retrained from "
-               "`%s` for one fine-tuned target. It drafts for that target only.\n\n",
-               target, stock);
-    out_printf(f, "| | |\n|---|---|\n| target | `%s` |\n", target);
-    if (c->adapter_dir != NULL && c->adapter_dir[0] != '\0') {
-        card_model_name(c->adapter_dir, adapter);
-        out_printf(f, "| adapter merged into it | `%s` |\n", adapter);
-    }
-    if (c->target_fingerprint[0] != '\0')
-        out_printf(f, "| target fingerprint (SHA-256) | `%s` |\n", c->target_fingerprint);
-    out_printf(f, "| stock drafter | `%s` |\n| recommended draft tokens k | %lld |\n", stock,
-               (long long)c->draft_tokens);
-    if (c->trained_k > 0)
-        out_printf(
-            f, "| trained draft steps | %lld |\n| optimiser steps of this checkpoint | %lld |\n",
-            (long long)c->trained_k, (long long)c->steps);
-    out_printf(f, "| SHA-256 of model.safetensors | `%s` |\n", c->sha256);
-}
-
-static bool table(OutFile *f, const json_t *a, Err *err) {
-    const json_t *list = json_object_get(a, "draft_tokens");
-    const char *head = json_string_value(json_object_get(deployed(a, "stock"), "head"));
-    const char *sampler = json_string_value(json_object_get(a, "sampler"));
-    out_printf(f,
-               "\n## Measured\n\n%lld held-out prompts, %lld tokens generated by the target itself "
-               "(%s), head: %s, rule: %s.\n\n",
-               (long long)json_integer_value(json_object_get(a, "prompts")),
-               (long long)json_integer_value(json_object_get(a, "tokens")),
-               sampler ? sampler : "greedy", head ? head : "deployed", rule(a));
-    double confidence = 0.95;
-    if (!json_get_f64(json_object_get(a, "bootstrap"), "confidence", &confidence, err))
-        return false;
-    out_printf(f,
-               "| k | tau stock | tau this drafter | gain | %g %% interval of the gain |\n"
-               "|---|---|---|---|---|\n",
-               100 * confidence);
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        const int64_t k = json_integer_value(json_array_get(list, i));
-        Measurement m;
-        if (!measurement_at(&m, a, k, err)) return false;
-        if (m.known)
-            out_printf(f, "| %lld | %.3f | %.3f | %+.1f %% | %+.1f to %+.1f %% |\n", (long long)k,
-                       m.stock, m.trained, 100 * m.gain, 100 * m.lo, 100 * m.hi);
-    }
-    out_printf(f, "\ntau(k) = tokens per target step with k drafts a round: tokens generated after "
-                  "the first / "
-                  "rounds, bonus token included (ceiling k + 1), the last round cut at the end of "
-                  "the text; greedy, "
-                  "pooled over prompts. gain = tau / tau of the stock drafter - 1 on the same "
-                  "prompts; the interval is "
-                  "a paired bootstrap over prompts. Speculative decoding changes the speed of the "
-                  "target, not its "
-                  "output: greedy text stays token for token what the target writes alone (ties of "
-                  "its two best "
-                  "logits apart).\n");
+static bool hash_files(Files *f, const char *dir, const char *cache, Err *err) {
+    char path[PATH_ROOM];
+    *f = (Files){0};
+    if ((f->name = tree_list(dir, &f->n, err)) == NULL) return false;
+    f->sha = calloc((size_t)f->n + 1, sizeof *f->sha);
+    CHECK_MEMORY(f->sha);
+    for (int i = 0; i < f->n; i++)
+        if (strcmp(f->name[i], "README.md") != 0 &&
+            !sha256_remembered(&f->sha[i], path_join(path, dir, f->name[i]), cache, err))
+            return false;
     return true;
 }
 
-static void usage(OutFile *f, const CardFacts *c) {
-    const long long k = (long long)c->draft_tokens;
-    out_printf(f, "\n## Use\n\nT = the fine-tuned target, A = this folder, k = %lld.\n\n", k);
-    if (c->format == CARD_MLX) {
-        out_printf(f,
-                   "mlx-vlm (drafts block size - 1 tokens):\n\n"
-                   "    python -m mlx_vlm.generate --model T --draft-model A --draft-kind mtp "
-                   "--draft-block-size %lld\n\n"
-                   "mlx-swift-lm: `MTPDrafterModelFactory.shared.loadContainer`, blockSize %lld.\n",
-                   k + 1, k + 1);
-    } else {
-        out_printf(
-            f,
-            "transformers (5.8 or newer; 5.23.0 cannot build any Gemma 4 assistant):\n\n"
-            "    assistant = AutoModelForCausalLM.from_pretrained(\"A\", dtype=torch.bfloat16)\n"
-            "    target.generate(**inputs, assistant_model=assistant)\n\n"
-            "vLLM:\n\n"
-            "    vllm serve T --speculative-config "
-            "'{\"method\":\"mtp\",\"model\":\"A\",\"num_speculative_tokens\":%lld}'\n\n"
-            "SGLang:\n\n"
-            "    --speculative-algorithm NEXTN --speculative-draft-model-path A "
-            "--speculative-num-steps %lld "
-            "--speculative-num-draft-tokens %lld --speculative-eagle-topk 1\n\n"
-            "mistral.rs:\n\n    mistralrs run -m T --mtp-model A --mtp-n-predict %lld\n",
-            k, k, k + 1, k);
+static const char *hash_of(const Files *f, const char *name) {
+    for (int i = 0; name != NULL && i < f->n; i++)
+        if (strcmp(f->name[i], name) == 0) return f->sha[i].hex;
+    return NULL;
+}
+
+typedef struct {
+    char stock[256], target[256], adapter[256]; // adapter "": none
+} Names;
+
+static void front_matter(OutFile *f, const CardFacts *c, const Names *n) {
+    const CardFormat *format = card_format(c->kind);
+    out_printf(f, "---\nlicense: apache-2.0\n"
+                  "license_link: https://www.apache.org/licenses/LICENSE-2.0\nbase_model:\n");
+    if (!format->drafter || c->kind == CARD_MTPLX) out_printf(f, "- \"%s\"\n", n->target);
+    if (format->drafter) out_printf(f, "- \"%s\"\n", n->stock);
+    out_printf(f,
+               "base_model_relation: %s\nlibrary_name: %s\npipeline_tag: text-generation\ntags:\n"
+               "- gemma4\n",
+               format->relation, format->library);
+    if (format->drafter)
+        out_printf(f, "- gemma4_assistant\n- speculative-decoding\n- mtp\n- drafter\n");
+    for (const char *p = format->tags; *p != '\0'; p += strspn(p, " ")) {
+        const int word = (int)strcspn(p, " ");
+        out_printf(f, "- %.*s\n", word, p);
+        p += word;
     }
-    out_printf(f, "\nThe drafter is fed the target's hidden state *after* its final norm, and the "
-                  "target's shared K/V.\n");
+    out_printf(f, "---\n");
+}
+
+static void title(OutFile *f, const CardFacts *c, const Names *n) {
+    if (c->kind == CARD_MTPLX)
+        out_printf(f,
+                   "\n# %s with its drafter\n\nA fine-tuned Gemma 4 target and a drafter that "
+                   "was retrained for it.\n",
+                   n->target);
+    else if (card_format(c->kind)->drafter)
+        out_printf(f,
+                   "\n# Drafter for %s\n\nA Gemma 4 assistant (multi-token-prediction drafter), "
+                   "retrained from `%s` for one fine-tuned target. It drafts for that target "
+                   "only.\n",
+                   n->target, n->stock);
+    else
+        out_printf(f, "\n# %s, merged\n\nThe target that its drafter was retrained for.\n",
+                   n->target);
+}
+
+static void row(OutFile *f, const char *what, const char *value) {
+    if (value != NULL && value[0] != '\0') out_printf(f, "| %s | `%s` |\n", what, value);
+}
+
+static void provenance(OutFile *f, const CardFacts *c, const Names *n) {
+    const CardFormat *format = card_format(c->kind);
+    title(f, c, n);
+    out_printf(f, "\n| | |\n|---|---|\n| format | %s%s%s |\n", format->title,
+               c->encoding[0] != '\0' ? ": " : "", c->encoding);
+    row(f, "target", n->target);
+    row(f, "adapter merged into it", n->adapter);
+    row(f, "target fingerprint (SHA-256)", c->target_fingerprint);
+    if (format->drafter) {
+        row(f, "stock drafter", n->stock);
+        out_printf(f, "| recommended draft tokens k | %lld |\n", (long long)c->draft_tokens);
+        if (c->trained_k > 0)
+            out_printf(f,
+                       "| trained draft steps | %lld |\n| optimiser steps of this checkpoint | "
+                       "%lld |\n",
+                       (long long)c->trained_k, (long long)c->steps);
+        row(f, "SHA-256 of the trained drafter's weights", c->drafter_sha);
+    }
+    out_printf(f, "\n%s\n", format->changed);
+}
+
+static void list_files(OutFile *f, const Files *files) {
+    out_printf(f, "\n## Files\n\n| file | SHA-256 |\n|---|---|\n");
+    for (int i = 0; i < files->n; i++)
+        if (strcmp(files->name[i], "README.md") != 0)
+            out_printf(f, "| `%s` | `%s` |\n", files->name[i], files->sha[i].hex);
+}
+
+static bool write_sections(OutFile *f, const CardFacts *c, const Files *files, Err *err) {
+    Names n = {.adapter = ""};
+    card_model_name(c->stock_dir, n.stock);
+    card_model_name(c->target_dir, n.target);
+    if (c->adapter_dir != NULL && c->adapter_dir[0] != '\0')
+        card_model_name(c->adapter_dir, n.adapter);
+    front_matter(f, c, &n);
+    provenance(f, c, &n);
+    if (card_format(c->kind)->drafter && !card_measured(f, c, hash_of(files, c->weights), err))
+        return false;
+    card_use(f, c);
+    card_limits(f, c);
+    list_files(f, files);
+    return true;
 }
 
 bool card_write(const char *dir, const CardFacts *c, Err *err) {
-    char path[PATH_ROOM], stock[256], target[256];
+    char path[PATH_ROOM];
+    Files files;
     OutFile f;
-    card_model_name(c->stock_dir, stock);
-    card_model_name(c->target_dir, target);
-    if (!out_open(&f, path_join(path, dir, "README.md"), err)) return false;
-    front_matter(&f, c, stock);
-    provenance(&f, c, stock, target);
-    bool ok = true;
-    if (c->acceptance != NULL)
-        ok = table(&f, c->acceptance, err);
-    else
-        out_printf(&f,
-                   "\n## Measured\n\nNothing: this drafter was exported without an evaluation.\n");
-    if (ok) usage(&f, c);
-    if (ok) return out_commit(&f, err);
-    out_drop(&f);
-    return false;
+    bool ok = hash_files(&files, dir, c->hashes, err) &&
+              out_open(&f, path_join(path, dir, "README.md"), err);
+    if (ok) {
+        ok = write_sections(&f, c, &files, err);
+        if (ok)
+            ok = out_commit(&f, err);
+        else
+            out_drop(&f);
+    }
+    files_free(&files);
+    return ok;
 }

@@ -6,7 +6,10 @@
 
 #include "infer/base/file.h"
 #include "infer/base/json.h"
+#include "infer/export/describe_gguf.h"
+#include "infer/export/describe_mlx.h"
 #include "infer/export/manifest.h"
+#include "infer/format/gguf.h"
 #include "infer/format/safetensors.h"
 #include "infer/model/gemma4_config.h"
 
@@ -90,7 +93,7 @@ static bool put_model(json_t *o, const char *dir, Err *err) {
         free(c);
         if (!ok) return false;
     }
-    return put_tensors(o, dir, err);
+    return describe_mlx(o, dir, err) && put_tensors(o, dir, err);
 }
 
 // A checkpoint of ours: its hashes are checked, its state told.
@@ -155,14 +158,19 @@ static json_t *describe_dir(const char *path, Err *err) {
         if (manifest == NULL) return NULL;
         ok = json_object_update(o = of_kind("shards", path), manifest) == 0;
         json_decref(manifest);
+    } else if (file_exists(path_join(file, path, "mtplx_pair.json"))) {
+        ok = describe_bundle(o = of_kind("bundle", path), path, err);
     } else if (file_exists(path_join(file, path, "config.json"))) {
         ok = put_model(o = of_kind(is_assistant(path) ? "assistant" : "target", path), path, err);
     } else if (file_exists(path_join(file, path, "adapter_config.json"))) {
         ok = put_adapter(o = of_kind("adapter", path), path, err);
     } else if (dir_exists(path_join(file, path, "latest"))) {
         ok = put_checkpoints(o = of_kind("checkpoints", path), path, err);
+    } else if (has_gguf_files(path)) {
+        return describe_gguf_folder(path, err);
     } else {
-        err_set(err, ERR_INPUT, "%s: neither a model, nor an adapter, nor checkpoints, nor shards",
+        err_set(err, ERR_INPUT,
+                "%s: neither a model, nor an adapter, nor checkpoints, nor shards, nor a bundle",
                 path);
     }
     if (ok) return o;
@@ -221,6 +229,7 @@ json_t *describe(const char *path, Err *err) {
         return NULL;
     }
     const size_t n = strlen(path);
+    if (gguf_recognises(path)) return describe_gguf(path, err);
     if (n > 5 && strcmp(path + n - 5, ".json") == 0) return describe_json(path, err);
     json_t *o = of_kind("safetensors", path);
     if (may_be_tensors(path, err) && put_tensors(o, path, err)) return o;

@@ -75,52 +75,85 @@ static char *replace(const char *text, size_t size, size_t from, size_t to, cons
     return out;
 }
 
-static char *edit(const char *text, size_t size, const char *key, int64_t value) {
-    const Scan r = scan(text, size, key);
-    char number[32], member[256];
-    snprintf(number, sizeof number, "%lld", (long long)value);
-    if (r.value_end > 0) return replace(text, size, r.value, r.value_end, number);
-    if (r.last_end == 0) {
-        snprintf(member, sizeof member, "\"%s\": %s", key, number);
-        return replace(text, size, r.close, r.close, member);
-    }
-    // indented as the last member is
-    size_t line = r.last_key;
+// Where the line of a member begins: the white space in front of its key.
+static size_t line_of(const char *text, size_t key) {
+    size_t line = key;
     while (line > 0 && is_space(text[line - 1])) line--;
-    snprintf(member, sizeof member, ",%.*s\"%s\": %s", (int)(r.last_key - line), text + line, key,
-             number);
-    return replace(text, size, r.last_end, r.last_end, member);
+    return line;
 }
 
-char *json_text_set(const char *name, const char *text, size_t size, const char *key, int64_t value,
-                    Err *err) {
+// The value as text that stands in a member with that white space in front of it. NULL: no memory.
+static char *value_text(const json_t *value, const char *space, size_t size) {
+    const char *newline = memrchr(space, '\n', size);
+    const size_t indent = newline != NULL ? size - (size_t)(newline + 1 - space) : 0;
+    const bool lines = indent > 0 && indent <= 8;
+    char *flat = json_text(value, lines ? JSON_INDENT(indent) : JSON_COMPACT), *out, *to;
+    if (flat == NULL || !lines) return flat;
+    size_t breaks = 0;
+    for (const char *p = flat; *p != '\0'; p++) breaks += *p == '\n';
+    if ((out = to = malloc(strlen(flat) + breaks * indent + 1)) != NULL) {
+        for (const char *p = flat; *p != '\0'; p++) {
+            *to++ = *p;
+            if (*p != '\n') continue;
+            memcpy(to, newline + 1, indent);
+            to += indent;
+        }
+        *to = '\0';
+    }
+    free(flat);
+    return out;
+}
+
+static char *edit(const char *text, size_t size, const char *key, const json_t *value) {
+    const Scan r = scan(text, size, key);
+    const size_t line = line_of(text, r.last_key), space = r.last_end > 0 ? r.last_key - line : 0;
+    char *inner = value_text(value, text + line, space), *member, *out = NULL;
+    if (inner == NULL) return NULL;
+    if (r.value_end > 0) {
+        out = replace(text, size, r.value, r.value_end, inner);
+    } else if (asprintf(&member, "%s%.*s\"%s\": %s", r.last_end > 0 ? "," : "", (int)space,
+                        text + line, key, inner) >= 0) {
+        const size_t at = r.last_end > 0 ? r.last_end : r.close; // indented as the last member is
+        out = replace(text, size, at, at, member);
+        free(member);
+    }
+    free(inner);
+    return out;
+}
+
+char *json_text_put(const char *name, const char *text, size_t size, const char *key,
+                    const json_t *value, Err *err) {
     json_t *before = json_read_text(text, size, err);
     char *out = NULL;
     if (before == NULL) {
         err_wrap(err, "%s", name);
         return NULL;
     }
-    const json_t *old = json_object_get(before, key);
     if (!json_is_object(before)) {
         err_set(err, ERR_INPUT, "%s: not a JSON object", name);
-    } else if (json_is_integer(old) && json_integer_value(old) == value) {
-        out = replace(text, size, size, size, "");
-        if (out == NULL) err_set(err, ERR_FAILED, "out of memory");
-    } else {
-        json_object_set_new(before, key, json_integer(value));
-        out = edit(text, size, key, value);
-        if (out == NULL) {
+    } else if (json_equal(json_object_get(before, key), value)) {
+        if ((out = replace(text, size, size, size, "")) == NULL)
             err_set(err, ERR_FAILED, "out of memory");
-        } else { // the edit must mean what was meant
-            json_t *after = json_read_text(out, strlen(out), NULL);
-            if (after == NULL || !json_equal(before, after)) { // a key spelled with escapes
-                err_set(err, ERR_INPUT, "%s: cannot set %s in place", name, key);
-                free(out);
-                out = NULL;
-            }
-            json_decref(after);
+    } else if ((out = edit(text, size, key, value)) == NULL) {
+        err_set(err, ERR_FAILED, "out of memory");
+    } else { // the edit must mean what was meant
+        json_object_set(before, key, (json_t *)value);
+        json_t *after = json_read_text(out, strlen(out), NULL);
+        if (after == NULL || !json_equal(before, after)) { // a key spelled with escapes
+            err_set(err, ERR_INPUT, "%s: cannot set %s in place", name, key);
+            free(out);
+            out = NULL;
         }
+        json_decref(after);
     }
     json_decref(before);
+    return out;
+}
+
+char *json_text_set(const char *name, const char *text, size_t size, const char *key, int64_t value,
+                    Err *err) {
+    json_t *number = json_integer(value);
+    char *out = json_text_put(name, text, size, key, number, err);
+    json_decref(number);
     return out;
 }

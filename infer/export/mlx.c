@@ -1,21 +1,20 @@
-// infer/export/mlx.c - one safetensors file in the reference writer's order, and the index MLX
-// writes.
+// infer/export/mlx.c - an assistant's tensors as inputs of the MLX writer.
 #include "infer/export/mlx.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "infer/base/json.h"
+#include "infer/base/log.h"
+#include "infer/model/gemma4_config.h"
 
-static bool is_ordering(const StTensor *t) {
-    return strcmp(t->name, "masked_embedding.token_ordering") == 0;
+static bool is_ordering(const char *name) {
+    return strcmp(name, "masked_embedding.token_ordering") == 0;
 }
 
 // I64 -> I32 in place; an id that does not fit would name another token.
-static bool narrow(const StTensor *t, void *data, int64_t *bytes, Err *err) {
+static bool narrow(const StTensor *t, void *data, Err *err) {
     if (strcmp(t->dtype, "I32") == 0) return true;
-    if (strcmp(t->dtype, "I64") != 0)
-        return err_set(err, ERR_INPUT, "%s: dtype %s, expected I64 or I32", t->name, t->dtype);
     const char *from = data;
     char *to = data;
     for (int64_t i = 0; i < t->count; i++) {
@@ -27,82 +26,109 @@ static bool narrow(const StTensor *t, void *data, int64_t *bytes, Err *err) {
         const int32_t small = (int32_t)id;
         memcpy(to + i * 4, &small, 4);
     }
-    *bytes = t->count * 4;
     return true;
 }
 
-static bool declare_all(const StFile *stock, StWriter *w, Err *err) {
-    for (int i = 0; i < st_count(stock); i++) {
-        const StTensor *t = st_at(stock, i);
-        if (!st_writer_declare(w, t->name, is_ordering(t) ? "I32" : t->dtype, t->rank, t->dim, err))
-            return false;
-    }
-    st_writer_metadata(w, "format", "mlx");
-    return st_writer_begin(w, err);
+static bool fill_input(MlxInput *in, const StTensor *t, bool ordered, Err *err) {
+    const bool ordering = is_ordering(t->name);
+    if (strlen(t->name) >= sizeof in->name)
+        return err_set(err, ERR_INPUT, "%.64s...: a name of %zu bytes", t->name, strlen(t->name));
+    if (strcmp(t->dtype, "U32") == 0)
+        return err_set(err, ERR_INPUT, "%s is packed (U32): MLX files are made from floats",
+                       t->name);
+    if (ordering && strcmp(t->dtype, "I64") != 0 && strcmp(t->dtype, "I32") != 0)
+        return err_set(err, ERR_INPUT, "%s: dtype %s, expected I64 or I32", t->name, t->dtype);
+    *in = (MlxInput){.rank = t->rank};
+    strcpy(in->name, t->name);
+    snprintf(in->dtype, sizeof in->dtype, "%s", ordering ? "I32" : t->dtype);
+    memcpy(in->dim, t->dim, sizeof in->dim);
+    in->head = ordered && (strcmp(t->name, "model.embed_tokens.weight") == 0 ||
+                           strcmp(t->name, "masked_embedding.centroids.weight") == 0);
+    return true;
 }
 
-static bool write_tensor(const StFile *stock, const char *name, StWriter *w, const HfSource *src,
-                         int64_t *total, Err *err) {
-    const StTensor *t = st_find(stock, name);
-    void *data = malloc((size_t)t->bytes + 1);
-    int64_t bytes = t->bytes;
+bool mlx_assistant_inputs(const StFile *stock, bool ordered, MlxInput **in, int *n, Err *err) {
+    *n = st_count(stock);
+    *in = calloc((size_t)*n + 1, sizeof **in);
+    CHECK_MEMORY(*in);
+    for (int i = 0; i < *n; i++)
+        if (!fill_input(&(*in)[i], st_at(stock, i), ordered, err)) {
+            free(*in);
+            *in = NULL;
+            return err_wrap(err, "%s", st_path(stock));
+        }
+    return true;
+}
+
+// The tensor asked for last, whole, as it goes out.
+typedef struct {
+    const StFile *stock;
+    const HfSource *from;
+    int held; // -1: none
+    char *data;
+} Assistant;
+
+static bool hold(Assistant *a, int i, Err *err) {
+    const StTensor *t = st_at(a->stock, i);
     bool have = false;
-    bool ok = data != NULL || err_set(err, ERR_FAILED, "%s: out of memory", name);
-    ok = ok && src->fetch(src->ctx, t, data, &have, err);
-    if (ok && !have) ok = st_read(stock, t, data, err);
-    if (ok && is_ordering(t)) ok = narrow(t, data, &bytes, err);
-    ok = ok && st_writer_data(w, data, bytes, err);
-    *total += bytes;
-    free(data);
-    return ok;
+    if (a->held == i) return true;
+    free(a->data);
+    a->held = -1;
+    if ((a->data = malloc((size_t)t->bytes + 1)) == NULL)
+        return err_set(err, ERR_FAILED, "%s: out of memory", t->name);
+    if (!a->from->fetch(a->from->ctx, t, a->data, &have, err)) return false;
+    if (!have && !st_read(a->stock, t, a->data, err)) return false;
+    if (is_ordering(t->name) && !narrow(t, a->data, err)) return false;
+    a->held = i;
+    return true;
 }
 
-static int by_name(const void *a, const void *b) {
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
+static bool assistant_rows(void *ctx, int i, int64_t first, int64_t n, void *out, Err *err) {
+    Assistant *a = ctx;
+    const StTensor *t = st_at(a->stock, i);
+    if (!hold(a, i, err)) return false;
+    const int64_t width = is_ordering(t->name) ? 4
+                          : t->count > 0       ? t->bytes / t->count
+                                               : 0,
+                  row = width * (t->rank > 0 ? t->dim[t->rank - 1] : 1);
+    memcpy(out, a->data + first * row, (size_t)(n * row));
+    return true;
 }
 
-// {"metadata": {"total_size": n}, "weight_map": {name: file, ...}}, names ascending, indent 4.
-static bool write_index(const StFile *stock, const char *out_dir, int64_t total, Err *err) {
-    char path[PATH_ROOM];
-    const int n = st_count(stock);
-    const char **names = malloc((size_t)(n + 1) * sizeof *names);
-    json_t *map = json_object();
-    if (names == NULL || map == NULL) {
-        free(names);
-        json_decref(map);
-        return err_set(err, ERR_FAILED, "out of memory");
-    }
-    for (int i = 0; i < n; i++) names[i] = st_at(stock, i)->name;
-    qsort(names, (size_t)n, sizeof *names, by_name);
-    for (int i = 0; i < n; i++)
-        json_object_set_new(map, names[i], json_string("model.safetensors"));
-    free(names);
-    json_t *index =
-        json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)total, "weight_map", map);
-    char *text = index ? json_dumps(index, JSON_INDENT(4)) : NULL;
-    json_decref(index);
-    if (text == NULL) return err_set(err, ERR_FAILED, "out of memory");
-    const bool ok = file_write(path_join(path, out_dir, "model.safetensors.index.json"), text,
-                               strlen(text), err);
-    free(text);
-    return ok;
+void mlx_plan_tell(const MlxPlan *plan, const char *what) {
+    if (plan->kept_heads > 0)
+        log_info(
+            "MLX %s: %d modules of the ordered head stay as they are, since mlx-vlm cannot draft "
+            "from packed ones (export.heads=true quantises them too)",
+            what, plan->kept_heads);
+    if (plan->kept_rows > 0)
+        log_info("MLX %s: %d modules stay as they are, their rows are no multiple of the group "
+                 "(the first: %s)",
+                 what, plan->kept_rows, plan->unfit);
 }
 
-bool mlx_write(const char *stock_dir, const char *out_dir, const HfSource *src, Err *err) {
-    char path[PATH_ROOM];
-    int64_t total = 0;
+bool mlx_write(const char *stock_dir, const char *out_dir, const HfSource *src,
+               const MlxRecipe *recipe, MlxRules *rules, Err *err) {
+    AssistantConfig config;
+    MlxInput *in = NULL;
+    MlxPlan plan = {0};
+    int n = 0;
     StFile *stock = st_open(stock_dir, err);
-    StWriter *w = NULL;
     if (stock == NULL) return false;
-    bool ok = (w = st_writer_open(path_join(path, out_dir, "model.safetensors"), err)) != NULL;
-    ok = ok && declare_all(stock, w, err);
-    for (int i = 0; ok && i < st_writer_count(w); i++)
-        ok = write_tensor(stock, st_writer_order(w, i)->name, w, src, &total, err);
-    if (ok)
-        ok = st_writer_commit(w, err);
-    else
-        st_writer_drop(w);
-    ok = ok && write_index(stock, out_dir, total, err);
+    Assistant a = {.stock = stock, .from = src, .held = -1};
+    const MlxSource from = {&a, assistant_rows};
+    bool ok = assistant_config_load(&config, stock_dir, err) &&
+              mlx_assistant_inputs(stock, config.ordered != 0, &in, &n, err) &&
+              mlx_plan_make(&plan, in, n, recipe, MLX_SHARD_BYTES, err);
+    if (ok) mlx_plan_tell(&plan, recipe->name);
+    ok = ok && mlx_write_planned(out_dir, in, &plan, &from, err);
+    if (ok) {
+        *rules = plan.rules;
+        plan.rules = (MlxRules){0};
+    }
+    mlx_plan_free(&plan);
+    free(in);
+    free(a.data);
     st_close(stock);
     return ok;
 }

@@ -5,64 +5,79 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "infer/base/hash.h"
 #include "infer/base/log.h"
-#include "infer/export/json_edit.h"
+#include "infer/export/companions.h"
 #include "infer/export/mlx.h"
+#include "infer/model/gemma4_config.h"
 
-enum { CONFIG_LIMIT = 16 << 20 };
-
-// Copies from_dir/name with `key` set to value; key NULL: as it is. An absent file is left out, or
-// made of that key alone.
-static bool carry_json(const char *from_dir, const char *dir, const char *name, const char *key,
-                       int64_t value, Err *err) {
-    char from[PATH_ROOM], to[PATH_ROOM];
-    size_t size;
-    path_join(to, dir, name);
-    if (!file_exists(path_join(from, from_dir, name))) {
-        char text[128];
-        if (key == NULL) return true;
-        const int n = snprintf(text, sizeof text, "{\n  \"%s\": %lld\n}\n", key, (long long)value);
-        return file_write(to, text, (size_t)n, err);
-    }
-    if (key == NULL) return file_copy(from, to, err);
-    char *text = file_read(from, CONFIG_LIMIT, &size, err);
-    char *edited = text ? json_text_set(from, text, size, key, value, err) : NULL;
-    const bool ok = edited != NULL && file_write(to, edited, strlen(edited), err);
-    free(edited);
-    free(text);
+static bool fill_hf(const RepoInputs *in, const char *dir, char encoding[256], Err *err) {
+    if (!hf_mirror(in->stock_dir, dir, &in->weights, err)) return false;
+    StFile *f = st_open(in->stock_dir, err);
+    if (f == NULL) return false;
+    const StTensor *table = st_find(f, "model.embed_tokens.weight");
+    snprintf(encoding, 256, "%s", table != NULL ? table->dtype : "");
+    st_close(f);
+    json_t *k = json_pack("{s:I}", "num_assistant_tokens", (json_int_t)in->card.draft_tokens);
+    const bool ok = carry_json(in->stock_dir, dir, "config.json", NULL, err) &&
+                    carry_json(in->stock_dir, dir, "generation_config.json", k, err);
+    json_decref(k);
     return ok;
 }
 
-static bool carry_tokenizer(const char *target_dir, const char *dir, Err *err) {
-    static const char *const names[] = {"tokenizer.json",          "tokenizer_config.json",
-                                        "special_tokens_map.json", "added_tokens.json",
-                                        "chat_template.jinja",     "chat_template.json"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (!carry_json(target_dir, dir, names[i], NULL, 0, err)) return false;
-    return true;
+// MLX runtimes take the draft length from config.json: block_size = k + 1.
+static bool mlx_config(const RepoInputs *in, const char *dir, const MlxRules *rules, Err *err) {
+    AssistantConfig config;
+    if (!assistant_config_load(&config, in->stock_dir, err)) return false;
+    json_t *members = json_pack("{s:I}", "block_size", (json_int_t)in->card.draft_tokens + 1);
+    mlx_rules_put(rules, members);
+    const bool ok = carry_config(in->stock_dir, dir, &config.text, members, err);
+    json_decref(members);
+    return ok;
+}
+
+static bool fill_mlx(const RepoInputs *in, const char *dir, char encoding[256], bool *packed_head,
+                     Err *err) {
+    MlxRules rules = {0};
+    char stock[256];
+    card_model_name(in->stock_dir, stock);
+    bool ok = mlx_write(in->stock_dir, dir, &in->weights, in->mlx, &rules, err) &&
+              mlx_config(in, dir, &rules, err) &&
+              carry_generation(in->stock_dir, dir, in->card.draft_tokens, err);
+    if (ok && in->mlx->mix != NULL) ok = mlx_recipe_metadata(in->mlx, dir, stock, err);
+    mlx_rules_text(&rules, encoding);
+    const MlxRule *table = mlx_rules_find(&rules, "model.embed_tokens");
+    *packed_head = rules.present && (table == NULL || !table->keep);
+    mlx_rules_free(&rules);
+    return ok;
+}
+
+bool repo_fill(const RepoInputs *in, const char *dir, char encoding[256], bool *packed_head,
+               Err *err) {
+    *packed_head = false;
+    return (in->mlx == NULL ? fill_hf(in, dir, encoding, err)
+                            : fill_mlx(in, dir, encoding, packed_head, err)) &&
+           carry_tokenizer(in->target_dir, dir, err);
 }
 
 static bool build(const RepoInputs *in, const char *dir, Err *err) {
-    const bool mlx = in->card.format == CARD_MLX;
-    const int64_t k = in->card.draft_tokens;
-    char path[PATH_ROOM];
-    Sha256 sha;
+    char encoding[256] = "", path[PATH_ROOM];
+    AssistantConfig config;
     CardFacts card = in->card;
-    const bool written = mlx ? mlx_write(in->stock_dir, dir, &in->weights, err)
-                             : hf_mirror(in->stock_dir, dir, &in->weights, err);
-    if (!written) return false;
-    // MLX runtimes take the draft length from config.json: block_size = k + 1
-    if (!carry_json(in->stock_dir, dir, "config.json", mlx ? "block_size" : NULL, k + 1, err) ||
-        !carry_json(in->stock_dir, dir, "generation_config.json", "num_assistant_tokens", k, err) ||
-        !carry_tokenizer(in->target_dir, dir, err))
+    if (!assistant_config_load(&config, in->stock_dir, err) ||
+        !repo_fill(in, dir, encoding, &card.packed_head, err))
         return false;
-    path_join(path, dir, "model.safetensors");
-    if (file_exists(path)) {
-        if (!sha256_file(&sha, path, err)) return false;
-        memcpy(card.sha256, sha.hex, sizeof card.sha256);
-    }
+    card.kind = in->mlx == NULL ? CARD_HF : in->mlx->quantise ? CARD_MLX_PACKED : CARD_MLX;
+    card.encoding = encoding;
+    card.quantised = in->mlx != NULL && in->mlx->quantise;
+    card.ordered = config.ordered != 0;
+    card.weights =
+        file_exists(path_join(path, dir, "model.safetensors")) ? "model.safetensors" : NULL;
     return card_write(dir, &card, err) && dir_sync(dir, err);
+}
+
+char *repo_begin(char tmp[PATH_ROOM], const char *final_dir, Err *err) {
+    snprintf(tmp, PATH_ROOM, "%.*s.tmp", PATH_ROOM - 8, final_dir);
+    return dir_remove(tmp, err) && dir_make(tmp, err) ? tmp : NULL;
 }
 
 bool repo_replace(const char *tmp_dir, const char *final_dir, Err *err) {
@@ -76,10 +91,8 @@ bool repo_replace(const char *tmp_dir, const char *final_dir, Err *err) {
 bool repo_write(const RepoInputs *in, const char *final_dir, Err *err) {
     char tmp[PATH_ROOM];
     Err ignored = {0};
-    snprintf(tmp, sizeof tmp, "%.*s.tmp", PATH_ROOM - 8, final_dir);
-    if (dir_remove(tmp, err) && dir_make(tmp, err) && build(in, tmp, err) &&
-        repo_replace(tmp, final_dir, err))
-        return true;
-    if (!dir_remove(tmp, &ignored)) log_warn("%s", ignored.text);
-    return err_wrap(err, "%s", final_dir);
+    if (repo_begin(tmp, final_dir, err) == NULL) return false;
+    if (build(in, tmp, err) && repo_replace(tmp, final_dir, err)) return true;
+    if (!dir_remove(tmp, &ignored)) log_warn("%s: left behind: %s", tmp, ignored.text);
+    return false;
 }

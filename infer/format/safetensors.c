@@ -4,12 +4,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "infer/base/watchdog.h"
 #include "infer/format/safetensors_types.h"
 
 enum { INDEX_LIMIT = 100000000, CONVERT_BYTES = 1 << 18 };
@@ -18,6 +18,7 @@ bool st_read_at(const StShard *s, void *out, int64_t size, int64_t offset, Err *
     char *p = out;
     while (size > 0) {
         const ssize_t got = pread(s->fd, p, (size_t)size, offset);
+        watchdog_beat();
         if (got < 0 && errno == EINTR) continue;
         if (got < 0) return err_errno(err, "%s: reading at byte %lld", s->path, (long long)offset);
         if (got == 0)
@@ -227,25 +228,13 @@ bool st_read(const StFile *f, const StTensor *t, void *out, Err *err) {
     return st_read_part(f, t, 0, t->bytes, out, err);
 }
 
-static float f16_to_f32(uint16_t h) {
-    const int exponent = h >> 10 & 31, mantissa = h & 1023;
-    float f;
-    if (exponent == 31)
-        f = mantissa == 0 ? INFINITY : NAN;
-    else if (exponent == 0)
-        f = ldexpf((float)mantissa, -24);
-    else
-        f = ldexpf((float)(mantissa + 1024), exponent - 25);
-    return h & 0x8000 ? -f : f;
-}
-
 static void widen(float *out, const void *in, int64_t n, char kind) {
     const uint16_t *half = in;
     const double *wide = in;
     if (kind == 'B')
         for (int64_t i = 0; i < n; i++) out[i] = bf16_to_f32((bf16){half[i]});
     else if (kind == 'H')
-        for (int64_t i = 0; i < n; i++) out[i] = f16_to_f32(half[i]);
+        for (int64_t i = 0; i < n; i++) out[i] = f16_to_f32((f16){half[i]});
     else
         for (int64_t i = 0; i < n; i++) out[i] = (float)wide[i];
 }

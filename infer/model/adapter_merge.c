@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "infer/base/cores.h"
 #include "infer/model/adapter_parts.h"
 
 enum { SPAN = 512 };
@@ -63,7 +64,7 @@ static void add_span(float *w, const float *b, const float *a, float scale, int6
 // w (out, in) += scale * b (out, r) a (r, in)
 static void add_product(float *w, const float *b, const float *a, double scale, int64_t out,
                         int64_t in, int64_t r) {
-#pragma omp parallel for
+#pragma omp parallel for num_threads(cores_used())
     for (int64_t i = 0; i < out; i++)
         for (int64_t first = 0; first < in; first += SPAN)
             add_span(w + i * in, b + i * r, a, (float)scale, in, r, first,

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "infer/format/safetensors.h"
+#include "infer/model/weight_source.h"
 
 typedef struct {
     AssistantParam p;
@@ -79,7 +79,7 @@ int64_t assistant_layout(const AssistantConfig *c, AssistantWeights *w, void *fl
     return at;
 }
 
-static bool shape_matches(const StTensor *t, int64_t rows, int64_t cols, Err *err) {
+static bool shape_matches(const SourceTensor *t, int64_t rows, int64_t cols, Err *err) {
     const bool vector = rows == 1;
     const bool ok = vector ? t->rank == 1 && t->dim[0] == cols
                            : t->rank == 2 && t->dim[0] == rows && t->dim[1] == cols;
@@ -90,55 +90,12 @@ static bool shape_matches(const StTensor *t, int64_t rows, int64_t cols, Err *er
                        (long long)t->dim[i]);
     snprintf(want, sizeof want, vector ? "%lld" : "%lld, %lld", (long long)(vector ? cols : rows),
              (long long)cols);
-    return err_set(err, ERR_INPUT, "%s has shape [%s], the configuration says [%s]", t->name, is,
+    return err_set(err, ERR_INPUT, "%s has shape [%s], the configuration says [%s]", t->key, is,
                    want);
 }
 
-// host: room for the tensor in f32.
-static bool read_param(const StFile *f, const StTensor *t, Tensor dst, Device *dev, float *host,
-                       Err *err) {
-    if (strcmp(t->dtype, dtype_name(dst.dtype)) == 0) {
-        if (!st_read(f, t, host, err)) return false;
-    } else {
-        if (!st_read_f32(f, t, host, err)) return false;
-        for (int64_t i = 0; dst.dtype == DT_BF16 && i < t->count;
-             i++) { // in place, behind the reader
-            const bf16 x = bf16_from_f32(host[i]);
-            memcpy((char *)host + (size_t)i * sizeof x, &x, sizeof x);
-        }
-    }
-    dev_upload(dev, dst, host);
-    return true;
-}
-
-// A tied head may be repeated as lm_head.weight; a different one is another model.
-static bool check_head(const StFile *f, Err *err) {
-    const StTensor *head = st_find(f, "lm_head.weight"),
-                   *table = st_find(f, "model.embed_tokens.weight");
-    if (head == NULL || table == NULL) return true;
-    if (strcmp(head->dtype, table->dtype) != 0 || head->bytes != table->bytes)
-        return err_set(err, ERR_INPUT,
-                       "lm_head.weight (%s, %lld bytes) is not model.embed_tokens.weight (%s, "
-                       "%lld bytes)",
-                       head->dtype, (long long)head->bytes, table->dtype, (long long)table->bytes);
-    enum { PIECE = 1 << 20 };
-    char *x = malloc(2 * (size_t)PIECE);
-    CHECK_MEMORY(x);
-    bool ok = true;
-    for (int64_t at = 0; ok && at < head->bytes; at += PIECE) {
-        const int64_t n = head->bytes - at < PIECE ? head->bytes - at : PIECE;
-        ok = st_read_part(f, head, at, n, x, err) && st_read_part(f, table, at, n, x + PIECE, err);
-        if (ok && memcmp(x, x + PIECE, (size_t)n) != 0)
-            ok = err_set(err, ERR_INPUT,
-                         "lm_head.weight differs from model.embed_tokens.weight: an assistant's "
-                         "head is its table");
-    }
-    free(x);
-    return ok;
-}
-
-static bool read_params(const AssistantConfig *c, AssistantWeights *w, Device *dev, const StFile *f,
-                        Err *err) {
+static bool read_params(const AssistantConfig *c, AssistantWeights *w, Device *dev,
+                        const WeightSource *s, Err *err) {
     AssistantParam p[ASSISTANT_PARAMS_MAX];
     const int n = assistant_params(c, w, p);
     int64_t most = 0;
@@ -147,76 +104,77 @@ static bool read_params(const AssistantConfig *c, AssistantWeights *w, Device *d
     float *host = malloc((size_t)most * sizeof *host);
     if (host == NULL)
         return err_set(err, ERR_FAILED, "no memory for a tensor of %lld values", (long long)most);
-    bool ok = check_head(f, err);
+    bool ok = true;
     for (int i = 0; ok && i < n; i++) {
-        const StTensor *t = st_find(f, p[i].name);
-        if (t == NULL)
+        const Tensor dst = *p[i].tensor;
+        SourceTensor t;
+        if (!weight_source_find(s, p[i].name, &t))
             ok = err_set(err, ERR_INPUT, "no tensor %s", p[i].name);
         else
-            ok = shape_matches(t, p[i].tensor->rows, p[i].tensor->cols, err) &&
-                 read_param(f, t, *p[i].tensor, dev, host, err);
+            ok = shape_matches(&t, dst.rows, dst.cols, err) &&
+                 weight_source_read(s, &t, dst.dtype, host, err);
+        if (ok) dev_upload(dev, dst, host);
     }
     free(host);
     return ok && dev_sync(dev, err);
 }
 
 bool assistant_read(const AssistantConfig *c, AssistantWeights *w, Device *dev,
-                    const char *file_or_dir, Err *err) {
-    StFile *f = st_open(file_or_dir, err);
-    const bool ok =
-        f != NULL && (read_params(c, w, dev, f, err) || err_wrap(err, "%s", file_or_dir));
-    st_close(f);
+                    const char *artifact, Err *err) {
+    WeightSource *s = weight_source_open(artifact, err);
+    const bool ok = s != NULL && read_params(c, w, dev, s, err);
+    if (!ok) err_wrap(err, "%s", artifact);
+    weight_source_close(s);
     return ok;
 }
 
-static bool read_scalars(Assistant *a, const StFile *f, Err *err) {
+static bool read_scalars(Assistant *a, const WeightSource *s, Err *err) {
     for (int i = 0; i < a->cfg.text.layers; i++) {
         char name[64];
+        SourceTensor t;
         snprintf(name, sizeof name, "model.layers.%d.layer_scalar", i);
-        const StTensor *t = st_find(f, name);
-        if (t == NULL) return err_set(err, ERR_INPUT, "no tensor %s", name);
-        if (t->count != 1)
+        if (!weight_source_find(s, name, &t)) return err_set(err, ERR_INPUT, "no tensor %s", name);
+        if (t.count != 1)
             return err_set(err, ERR_INPUT, "%s has %lld values, expected 1", name,
-                           (long long)t->count);
-        if (!st_read_f32(f, t, &a->layer_scalar[i], err)) return false;
+                           (long long)t.count);
+        if (!weight_source_read(s, &t, DT_F32, &a->layer_scalar[i], err)) return false;
     }
     return true;
 }
 
-// order (V) as in the file -> token ids and the cluster of every token. false: not a permutation.
-static bool invert(const StTensor *t, const void *raw, int64_t V, int64_t per, int32_t *order,
+// raw (V) as in the file -> token ids and the cluster of every token. false: not a permutation.
+static bool invert(const char *key, const int64_t *raw, int64_t V, int64_t per, int32_t *order,
                    int32_t *cluster_of, Err *err) {
     for (int64_t v = 0; v < V; v++) cluster_of[v] = -1;
     for (int64_t i = 0; i < V; i++) {
-        const int64_t id =
-            strcmp(t->dtype, "I64") == 0 ? ((const int64_t *)raw)[i] : ((const int32_t *)raw)[i];
+        const int64_t id = raw[i];
         if (id < 0 || id >= V)
             return err_set(err, ERR_INPUT,
-                           "%s: slot %lld holds token %lld, the vocabulary has %lld", t->name,
+                           "%s: slot %lld holds token %lld, the vocabulary has %lld", key,
                            (long long)i, (long long)id, (long long)V);
         if (cluster_of[id] >= 0)
-            return err_set(err, ERR_INPUT, "%s: token %lld stands in two slots (second: %lld)",
-                           t->name, (long long)id, (long long)i);
+            return err_set(err, ERR_INPUT, "%s: token %lld stands in two slots (second: %lld)", key,
+                           (long long)id, (long long)i);
         order[i] = (int32_t)id;
         cluster_of[id] = (int32_t)(i / per);
     }
     return true;
 }
 
-static bool read_ordering(Assistant *a, const StFile *f, Err *err) {
+static bool read_ordering(Assistant *a, const WeightSource *s, Err *err) {
     const int64_t V = a->cfg.text.vocab, per = V / a->cfg.clusters;
-    const StTensor *t = st_find(f, "masked_embedding.token_ordering");
-    if (t == NULL) return err_set(err, ERR_INPUT, "no tensor masked_embedding.token_ordering");
-    if (strcmp(t->dtype, "I64") != 0 && strcmp(t->dtype, "I32") != 0)
-        return err_set(err, ERR_INPUT, "%s is %s, expected I64 or I32", t->name, t->dtype);
-    if (t->count != V)
-        return err_set(err, ERR_INPUT, "%s has %lld values, the vocabulary has %lld", t->name,
-                       (long long)t->count, (long long)V);
-    void *raw = malloc((size_t)t->bytes);
+    SourceTensor t;
+    if (!weight_source_find(s, "masked_embedding.token_ordering", &t))
+        return err_set(err, ERR_INPUT, "no tensor %s", t.key);
+    if (t.count != V)
+        return err_set(err, ERR_INPUT, "%s has %lld values, the vocabulary has %lld", t.key,
+                       (long long)t.count, (long long)V);
+    int64_t *raw = malloc((size_t)V * sizeof *raw);
     int32_t *map = malloc(2 * (size_t)V * sizeof *map);
     bool ok = raw != NULL && map != NULL;
-    if (!ok) err_set(err, ERR_FAILED, "no memory for %s", t->name);
-    ok = ok && st_read(f, t, raw, err) && invert(t, raw, V, per, map, map + V, err);
+    if (!ok) err_set(err, ERR_FAILED, "no memory for %s", t.key);
+    ok = ok && weight_source_read_ints(s, &t, raw, err) &&
+         invert(t.key, raw, V, per, map, map + V, err);
     if (ok) {
         dev_upload(a->dev, a->ordering, map);
         dev_upload(a->dev, a->cluster_of, map + V);
@@ -286,10 +244,10 @@ static bool check_config(const AssistantConfig *c, const AssistantOptions *o, Er
 }
 
 static bool load(Assistant *a, const char *dir, Err *err) {
-    StFile *f = st_open(dir, err);
-    const bool ok = f != NULL && read_params(&a->cfg, &a->w, a->dev, f, err) &&
-                    read_scalars(a, f, err) && (!a->cfg.ordered || read_ordering(a, f, err));
-    st_close(f);
+    WeightSource *s = weight_source_open(dir, err);
+    const bool ok = s != NULL && read_params(&a->cfg, &a->w, a->dev, s, err) &&
+                    read_scalars(a, s, err) && (!a->cfg.ordered || read_ordering(a, s, err));
+    weight_source_close(s);
     return ok;
 }
 
@@ -304,7 +262,7 @@ Assistant *assistant_open(Device *dev, const AssistantOptions *opt, Err *err) {
                      .pos_offset = opt->pos_offset,
                      .window_extra = opt->window_extra};
     Arena arena;
-    if (!assistant_config_load(&a->cfg, opt->dir, err) || !check_config(&a->cfg, opt, err))
+    if (!weight_source_config(&a->cfg, opt->dir, err) || !check_config(&a->cfg, opt, err))
         goto fail;
     const size_t bytes = assistant_bytes(a);
     if ((a->block = dev_alloc(dev, bytes, err)) == NULL) goto fail;

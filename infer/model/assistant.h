@@ -56,7 +56,7 @@ typedef struct {
 } Assistant;
 
 typedef struct {
-    const char *dir;
+    const char *dir; // any artifact that weight_source.h opens
     DType dtype;
     Tensor target_table; // borrowed; must outlive the assistant
     float target_scale;
@@ -68,7 +68,7 @@ void assistant_close(Assistant *a);
 size_t assistant_bytes(const Assistant *a); // device memory it holds
 // Reads parameters by HF key into `w` (its dtype); every key must be there with its shape.
 MUST_CHECK bool assistant_read(const AssistantConfig *c, AssistantWeights *w, Device *dev,
-                               const char *file_or_dir, Err *err);
+                               const char *artifact, Err *err);
 
 // The anchors of a call. Shapes: `rows` anchors in all; seg[kind] one segment per sequence over its
 // shared K/V of that kind; T ascending inside a segment.
@@ -135,6 +135,8 @@ void assistant_top2(const Assistant *a, Head head, Tensor best, Tensor id, Tenso
 int64_t assistant_logit_cols(const Assistant *a, Head head);
 void assistant_logits(const Assistant *a, Head head, Tensor z, Tensor token, Tensor y,
                       Arena *scratch);
+// The two best of these logits, as assistant_top2 gives them.
+void assistant_best(const Assistant *a, Tensor best, Tensor id, Tensor lse, Tensor z, Tensor token);
 // The clusters that the centroid head chooses: idx I32 (rows, cluster_topk).
 void assistant_clusters(const Assistant *a, Tensor idx, Tensor y, Arena *scratch);
 Head assistant_deployed_head(const AssistantConfig *c); // centroid when use_ordered_embeddings

@@ -2,6 +2,7 @@
 // embedding are constants.
 #include "infer/model/assistant.h"
 
+#include "infer/base/watchdog.h"
 #include "infer/model/assistant_parts.h"
 
 // Scratch of one step's backward. Gradients that enter products have the assistant's dtype.
@@ -103,6 +104,7 @@ void assistant_step_back(const Assistant *a, const AnchorPlan *plan, StepActs *s
     const int64_t B = a->cfg.backbone;
     const size_t mark = arena_mark(scratch);
     const Back b = take_back(a, dy.rows, scratch);
+    watchdog_beat();
     if (df.data != NULL) {
         const Tensor d = as_input(dev, b.df_in, df);
         op_matmul_tn(dev, g->post, d, s->y, 1.0f);

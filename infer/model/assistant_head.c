@@ -127,6 +127,12 @@ void assistant_logits(const Assistant *a, Head head, Tensor z, Tensor token, Ten
     arena_reset(scratch, mark);
 }
 
+void assistant_best(const Assistant *a, Tensor best, Tensor id, Tensor lse, Tensor z,
+                    Tensor token) {
+    op_top2(a->dev, best, id, z, token, 0);
+    keep_sum(a, lse, z, 0);
+}
+
 void assistant_clusters(const Assistant *a, Tensor idx, Tensor y, Arena *scratch) {
     CHECK(a->cfg.ordered, "(the assistant has no centroid head)");
     const size_t mark = arena_mark(scratch);

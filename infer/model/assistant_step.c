@@ -1,6 +1,7 @@
 // infer/model/assistant_step.c - one draft step of all anchors, and what it keeps for backward.
 #include "infer/model/assistant.h"
 
+#include "infer/base/watchdog.h"
 #include "infer/model/assistant_parts.h"
 
 // I32 (1, n) on the device = host + offset, in pieces so that no host buffer is needed.
@@ -152,6 +153,7 @@ void assistant_step(const Assistant *a, const AnchorPlan *plan, Tensor tokens, T
     Device *dev = a->dev;
     const int L = (int)a->cfg.text.layers;
     const Tensor slot = assistant_feature_slot(a, s);
+    watchdog_beat();
     op_gather(dev, tensor_cols(s->z, 0, a->cfg.backbone), a->target_table, tokens, a->target_scale);
     if (feature.data != slot.data) op_copy(dev, slot, feature);
     op_matmul_nt(dev, s->layer[0].x, s->z, a->w.pre, 0.0f);

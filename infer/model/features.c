@@ -32,14 +32,18 @@ void features_clear(FeaturePack *p) {
 int features_begin(FeaturePack *p) {
     CHECK(p->nseq < PACK_SEQS_MAX);
     p->start[p->nseq] = p->start[p->nseq + 1] = p->rows;
+    p->bare[p->nseq] = 0;
     return p->nseq++;
 }
 
-// Rows of the last sequence that are about to be filled; returns the first.
-static int64_t grow(FeaturePack *p, int64_t n) {
+// Rows of the last sequence that are about to be filled, the first `bare` without a hidden state;
+// returns the first.
+static int64_t grow(FeaturePack *p, int64_t n, int64_t bare) {
     const int64_t at = p->rows;
     CHECK(p->nseq > 0 && n >= 0 && n <= p->room - at, "(pack: %lld rows, %lld more, room for %lld)",
           (long long)at, (long long)n, (long long)p->room);
+    CHECK(bare >= 0 && bare <= n);
+    if (bare > 0) p->bare[p->nseq - 1] = at - p->start[p->nseq - 1] + bare;
     p->start[p->nseq] = p->rows = at + n;
     return at;
 }
@@ -47,7 +51,7 @@ static int64_t grow(FeaturePack *p, int64_t n) {
 void features_append(FeaturePack *p, Device *dev, const Target *t, const KvCache *kv, int slot,
                      int64_t first, int64_t n, Tensor hidden) {
     CHECK(first >= p->rows - p->start[p->nseq - 1] && hidden.rows <= n);
-    const int64_t at = grow(p, n);
+    const int64_t at = grow(p, n, n - hidden.rows);
     op_copy(dev, tensor_rows(p->hidden, at + n - hidden.rows, hidden.rows), hidden);
     for (int kind = 0; kind < 2; kind++) {
         const KvView rows = kv_rows(kv, slot, target_config(t)->kv_source[kind], first, n);
@@ -56,10 +60,10 @@ void features_append(FeaturePack *p, Device *dev, const Target *t, const KvCache
     }
 }
 
-void features_load(FeaturePack *p, Device *dev, const void *hidden, const void *const k[2],
-                   const void *const v[2], int64_t n) {
-    const int64_t at = grow(p, n);
-    dev_upload(dev, tensor_rows(p->hidden, at, n), hidden);
+void features_load(FeaturePack *p, Device *dev, const void *hidden, int64_t bare,
+                   const void *const k[2], const void *const v[2], int64_t n) {
+    const int64_t at = grow(p, n, bare);
+    dev_upload(dev, tensor_rows(p->hidden, at + bare, n - bare), hidden);
     for (int kind = 0; kind < 2; kind++) {
         dev_upload(dev, tensor_rows(p->k[kind], at, n), k[kind]);
         dev_upload(dev, tensor_rows(p->v[kind], at, n), v[kind]);
@@ -69,6 +73,7 @@ void features_load(FeaturePack *p, Device *dev, const void *hidden, const void *
 void features_rewind(FeaturePack *p, int64_t rows) {
     CHECK(p->nseq > 0 && rows >= 0 && rows <= p->rows - p->start[p->nseq - 1]);
     p->start[p->nseq] = p->rows = p->start[p->nseq - 1] + rows;
+    if (p->bare[p->nseq - 1] > rows) p->bare[p->nseq - 1] = rows;
 }
 
 static void upload_feature_rows(const FeaturePack *p, Device *dev, const int32_t *T,
@@ -82,16 +87,15 @@ static void upload_feature_rows(const FeaturePack *p, Device *dev, const int32_t
     }
 }
 
-void features_anchors(const FeaturePack *p, Device *dev, const Assistant *a, const int32_t *T,
-                      const int32_t *seq_of, int64_t rows, AnchorSet *set, AttnSeg *seg_sliding,
-                      AttnSeg *seg_full, Tensor row_index, Tensor feature0) {
+void features_set(const FeaturePack *p, const int32_t *T, const int32_t *seq_of, int64_t rows,
+                  AnchorSet *set, AttnSeg *seg_sliding, AttnSeg *seg_full) {
     AttnSeg *seg[2] = {[LAYER_SLIDING] = seg_sliding, [LAYER_FULL] = seg_full};
-    CHECK(a->cfg.backbone == p->width && row_index.cols == rows);
     *set = (AnchorSet){.rows = rows, .T = T, .seg = {seg[0], seg[1]}};
     for (int64_t r = 0; r < rows; r++) {
         const int32_t s = seq_of[r];
-        CHECK(s >= 0 && s < p->nseq && T[r] >= 1 && T[r] <= p->start[s + 1] - p->start[s],
-              "(anchor T %d of sequence %d)", (int)T[r], (int)s);
+        CHECK(s >= 0 && s < p->nseq && T[r] > p->bare[s] && T[r] <= p->start[s + 1] - p->start[s],
+              "(anchor T %d of sequence %d, whose states begin at row %lld)", (int)T[r], (int)s,
+              (long long)p->bare[s]);
         const bool begins = r == 0 || seq_of[r - 1] != s;
         CHECK(begins ? r == 0 || seq_of[r - 1] < s : T[r] >= T[r - 1]);
         set->nseg += begins;
@@ -105,6 +109,13 @@ void features_anchors(const FeaturePack *p, Device *dev, const Assistant *a, con
             g->nq++;
         }
     }
+}
+
+void features_anchors(const FeaturePack *p, Device *dev, const Assistant *a, const int32_t *T,
+                      const int32_t *seq_of, int64_t rows, AnchorSet *set, AttnSeg *seg_sliding,
+                      AttnSeg *seg_full, Tensor row_index, Tensor feature0) {
+    CHECK(a->cfg.backbone == p->width && row_index.cols == rows);
+    features_set(p, T, seq_of, rows, set, seg_sliding, seg_full);
     upload_feature_rows(p, dev, T, seq_of, row_index);
     op_gather(dev, feature0, p->hidden, row_index, 1.0f);
 }

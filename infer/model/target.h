@@ -54,6 +54,17 @@ void target_logits(Target *t, Tensor logits, Tensor hidden);
 // id I32 (rows, 2). Suppressed ids (suppress.h) are passed over.
 void target_top2(Target *t, Tensor best, Tensor id, Tensor hidden);
 
+// A matrix that a runtime quantises, where it lies: to be looked at, or to be replaced for a while
+// and put back. name: its path in an MLX file without the prefix ("layers.3.self_attn.k_proj").
+// Embeddings, and the router of a mixture (F32), are not among them.
+typedef struct {
+    char name[96];
+    Tensor first;            // the matrix; of a mixture that of expert 0
+    int64_t experts, stride; // experts 0: one matrix; stride: rows from one expert's to the next
+} TargetModule;
+// In the order of the layers; returns their number. out NULL: counts.
+int target_modules(const Target *t, TargetModule *out);
+
 // Merged weights under the keys and dtypes of the source files, one safetensors file (or shards as
 // the source has them) in out_dir, with config and tokenizer files: what gets served.
 MUST_CHECK bool target_export(const char *dir, const char *adapter, const char *out_dir, Err *err);

@@ -8,8 +8,7 @@
 
 enum { COPY_BYTES = 1 << 23 };
 
-// The adapter's module a tensor belongs to; false = the tensor stays as it is.
-static bool merged_part(const TargetSource *s, const StTensor *t, WeightPart *part) {
+bool target_merged_part(const TargetSource *s, const StTensor *t, WeightPart *part) {
     *part = (WeightPart){0};
     if (!weight_canonical(t->name, part->module)) return false;
     const size_t n = strlen(part->module), tail = strlen(".weight");
@@ -79,7 +78,7 @@ static bool write_tensors(OutFile *out, const TargetSource *s, int shard, Err *e
     for (int i = 0; ok && i < st_count(s->file); i++) {
         const StTensor *t = st_at(s->file, i);
         if (t->file != shard) continue;
-        if (!merged_part(s, t, &part))
+        if (!target_merged_part(s, t, &part))
             ok = write_raw(out, s->file, t, buffer, err);
         else
             ok = part.experts > 0 ? write_experts(out, s, t, &part, err)
@@ -101,7 +100,7 @@ static bool export_shard(const TargetSource *s, int shard, const char *out_dir, 
     for (int i = 0; i < st_count(s->file); i++) {
         const StTensor *t = st_at(s->file, i);
         if (t->file != shard) continue;
-        merged += merged_part(s, t, &part);
+        merged += target_merged_part(s, t, &part);
         if (t->offset < start) start = t->offset;
     }
     if (merged == 0) return file_copy(from, to, err);
@@ -136,9 +135,11 @@ static bool copy_companions(const char *dir, const char *out_dir, Err *err) {
     return ok;
 }
 
-static bool export_all(const TargetSource *s, const char *dir, const char *out_dir, Err *err) {
+static bool export_all(const TextConfig *c, const TargetSource *s, const char *dir,
+                       const char *out_dir, Err *err) {
     WeightPart part;
-    for (int i = 0; i < st_count(s->file); i++) merged_part(s, st_at(s->file, i), &part);
+    for (int i = 0; i < st_count(s->file); i++) target_merged_part(s, st_at(s->file, i), &part);
+    target_pass_over_shared_kv(c, s);
     if (!adapter_all_used(s->adapter, err)) return false; // before anything is written
     if (!dir_make(out_dir, err) || !copy_companions(dir, out_dir, err)) return false;
     for (int i = 0; i < st_shards(s->file); i++)
@@ -150,7 +151,8 @@ bool target_export(const char *dir, const char *adapter, const char *out_dir, Er
     TargetConfig config;
     TargetSource s = {0};
     const bool ok = target_config_load(&config, dir, err) &&
-                    target_source_open(&s, dir, adapter, err) && export_all(&s, dir, out_dir, err);
+                    target_source_open(&s, dir, adapter, err) &&
+                    export_all(&config.text, &s, dir, out_dir, err);
     target_source_close(&s);
     return ok;
 }

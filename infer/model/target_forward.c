@@ -8,6 +8,8 @@
 
 #include "infer/model/target_parts.h"
 
+#include "infer/base/watchdog.h"
+
 typedef struct {
     Target *t;
     KvCache *kv;
@@ -295,6 +297,7 @@ void target_forward(Target *t, KvCache *kv, const TargetPiece *piece, int n, con
     if (t->cfg.text.ple > 0) per_layer_inputs(&c, device_ids);
     const int last_kv = skips(&c) ? (int)(t->cfg.text.layers - t->cfg.text.kv_shared) - 1 : -1;
     for (int l = 0; l < t->cfg.text.layers && c.rows > 0; l++) {
+        watchdog_beat();
         layer_forward(&c, l, l == last_kv);
         if (layers != NULL) op_copy(t->dev, layers[l], stream(&c));
     }

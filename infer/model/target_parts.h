@@ -90,6 +90,13 @@ typedef struct {
     char module[256];
     int64_t expert, experts;
 } WeightPart;
+// The adapter's module a tensor belongs to, marked as used; false = the tensor stays as it is.
+bool target_merged_part(const TargetSource *s, const StTensor *t, WeightPart *part);
+// Published files carry K/V projections of layers that share another layer's: nothing reads them.
+// Marks them and the adapter's modules of them as used, and says so.
+void target_pass_over_shared_kv(const TextConfig *c, const TargetSource *s);
+// lm_head.weight may repeat the tied table; another head would change every logit.
+MUST_CHECK bool target_check_head(const TextConfig *c, const TargetSource *s, Err *err);
 bool weight_part_adapted(const Adapter *a, const WeightPart *p, const StTensor *t);
 // Expert e of a tensor of rank 3 as a tensor of the file, rank 2.
 StTensor expert_slice(const StTensor *t, int64_t e);

@@ -168,6 +168,32 @@ static void model_specs(const TextConfig *c, const TargetWeights *w, SpecList *l
     add_spec(list, -1, "per_layer_projection_norm", 1, w->ple_norm);
 }
 
+// The specs that are modules to quantise, behind those that are there.
+static int add_modules(const SpecList *list, TargetModule *out, int n) {
+    for (int i = 0; i < list->n; i++) {
+        const Spec *s = &list->spec[i];
+        if (s->rank < 2 || strstr(s->name, "embed_tokens") || strstr(s->name, "router.")) continue;
+        if (out != NULL) {
+            out[n] = (TargetModule){.first = s->to, .experts = s->experts, .stride = s->stride};
+            snprintf(out[n].name, sizeof out[n].name, "%.*s",
+                     (int)(strlen(s->name) - strlen(".weight")), s->name);
+        }
+        n++;
+    }
+    return n;
+}
+
+int target_modules(const Target *t, TargetModule *out) {
+    SpecList list;
+    int n = 0;
+    for (int l = 0; l < t->cfg.text.layers; l++) {
+        layer_specs(&t->cfg.text, l, &t->w.layer[l], true, &list);
+        n = add_modules(&list, out, n);
+    }
+    model_specs(&t->cfg.text, &t->w, &list);
+    return add_modules(&list, out, n);
+}
+
 bool target_source_open(TargetSource *s, const char *dir, const char *adapter, Err *err) {
     return (s->file = st_open(dir, err)) != NULL &&
            (s->map = weight_map_open(s->file, err)) != NULL &&
@@ -299,8 +325,7 @@ static bool read_scalar(const TargetSource *s, int layer, float *out, Err *err) 
     return st_read_f32(s->file, t, out, err);
 }
 
-// Published files carry K/V projections of layers that share another layer's: nothing reads them.
-static void pass_over_shared_kv(const TextConfig *c, const TargetSource *s) {
+void target_pass_over_shared_kv(const TextConfig *c, const TargetSource *s) {
     static const char *const NAMES[] = {"k_proj", "v_proj", "k_norm"};
     int tensors = 0, modules = 0;
     for (int l = 0; l < c->layers; l++)
@@ -316,11 +341,12 @@ static void pass_over_shared_kv(const TextConfig *c, const TargetSource *s) {
                  st_path(s->file), tensors, modules);
 }
 
-// lm_head.weight may repeat the tied table; another head would change every logit.
-static bool check_head(const TextConfig *c, const TargetSource *s, Err *err) {
+bool target_check_head(const TextConfig *c, const TargetSource *s, Err *err) {
     const StTensor *head = weight_map_find(s->map, "lm_head.weight");
     const StTensor *table = weight_map_find(s->map, "embed_tokens.weight");
     if (head == NULL && c->tied) return true;
+    if (table == NULL)
+        return err_set(err, ERR_INPUT, "%s: no tensor embed_tokens.weight", st_path(s->file));
     if (head == NULL)
         return err_set(err, ERR_INPUT,
                        "%s: tie_word_embeddings is false and there is no lm_head.weight",
@@ -351,7 +377,7 @@ bool target_weights_read(Target *t, const TargetSource *s, Err *err) {
     const bool mlx =
         weight_map_find(s->map, "layers.0.experts.switch_glu.gate_proj.weight") != NULL;
     table_spec(&t->w, &list);
-    if (t->max_rows == 0) return read_specs(t, s, &list, err) && check_head(c, s, err);
+    if (t->max_rows == 0) return read_specs(t, s, &list, err) && target_check_head(c, s, err);
     model_specs(c, &t->w, &list);
     if (!read_specs(t, s, &list, err)) return false;
     for (int l = 0; l < c->layers; l++) {
@@ -359,7 +385,7 @@ bool target_weights_read(Target *t, const TargetSource *s, Err *err) {
         if (!read_specs(t, s, &list, err)) return false;
         if (!read_scalar(s, l, &t->w.layer[l].scalar, err)) return false;
     }
-    pass_over_shared_kv(c, s);
-    return check_head(c, s, err) && weight_map_all_used(s->map, err) &&
+    target_pass_over_shared_kv(c, s);
+    return target_check_head(c, s, err) && weight_map_all_used(s->map, err) &&
            adapter_all_used(s->adapter, err);
 }

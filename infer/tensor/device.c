@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "infer/base/cores.h"
+#include "infer/base/world.h"
 #include "infer/tensor/cpu/cpu.h"
 #include "infer/tensor/device_body.h"
 
@@ -27,11 +29,14 @@ static bool cuda_is_emulated(void) {
 
 static bool open_cuda(Device *dev, const char *spec, int threads, Err *err) {
     char why[256], *end;
-    const long n = spec[4] == ':' ? strtol(spec + 5, &end, 10) : 0;
+    const long n = spec[4] == ':' ? strtol(spec + 5, &end, 10) : world_local();
     if (spec[4] == ':' && (end == spec + 5 || *end != '\0' || n < 0))
         return err_set(err, ERR_USAGE, "device %s: expected auto, cpu, cuda or cuda:N", spec);
     const int count = cuda_count(why, sizeof why);
     if (count == 0) return err_set(err, ERR_USAGE, "device %s: %s", spec, why);
+    if (n >= count && spec[4] == '\0')
+        return err_set(err, ERR_USAGE, "device %s: rank %d of this machine, which has %d GPUs",
+                       spec, world_local(), count);
     if (n >= count)
         return err_set(err, ERR_USAGE, "device %s: there are %d GPUs, the first is cuda:0", spec,
                        count);
@@ -62,6 +67,7 @@ Device *dev_open(const char *spec, int threads, Err *err) {
         free(dev);
         return NULL;
     }
+    cores_use(dev->threads);
     return dev;
 }
 

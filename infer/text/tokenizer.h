@@ -26,6 +26,12 @@ size_t tokenizer_longest(const Tokenizer *t);
 // The id of an exact piece or added token; -1 = none.
 int32_t tokenizer_id(const Tokenizer *t, const char *piece);
 
+// The piece of an id, not 0-terminated; borrowed.
+const char *tokenizer_piece(const Tokenizer *t, int32_t id, size_t *size);
+size_t tokenizer_merges(const Tokenizer *t);
+// The ids of the two halves of every merge by rank; pair: [tokenizer_merges].
+void tokenizer_merge_pairs(const Tokenizer *t, int32_t (*pair)[2]);
+
 // A growing list of ids; zero-initialise, free with ids_free.
 typedef struct {
     int32_t *id;

@@ -95,7 +95,7 @@ struct Run {
 
 Run run;
 std::vector<Fiber *> &spare =
-    *new std::vector<Fiber *>; // never destroyed: leaks are looked for last
+    *new std::vector<Fiber *>; // never destroyed: leaks are looked for after that
 void *scheduler;
 unsigned current; // thread
 alignas(128) unsigned char shared_memory[HOST_SHARED_MAX];

@@ -136,6 +136,57 @@ static void totals_are_those_of_the_steps(void **state) {
         }
 }
 
+// The parts of a step that ranks get are what one rank gets that takes as much.
+static void ranks_share_the_step_of_one(void **state) {
+    (void)state;
+    enum {
+        EACH = 2,
+        RANKS = 3,
+        WANT = 4,
+        STEPS = 9
+    }; // the last step of an epoch has one rank less
+    Err err = {0};
+    Batches *one = open_batches(EACH * RANKS, WANT, 5, 100), *part[RANKS];
+    BatchTotals all, largest = {0}, got;
+    for (int r = 0; r < RANKS; r++) {
+        const BatchOptions opt = {
+            .sequences = EACH, .rank = r, .ranks = RANKS, .anchors = WANT, .K = K, .seed = 5};
+        assert_ok((part[r] = batches_open(&source, &opt, &err)), err);
+        assert_int_equal(batches_per_epoch(part[r]), batches_per_epoch(one));
+    }
+    for (int64_t step = 0; step < STEPS; step++) {
+        Batch whole, x;
+        int64_t rows = 0;
+        int seqs = 0;
+        assert_ok(batches_get(one, step, &whole, &err), err);
+        for (int r = 0; r < RANKS; r++) {
+            assert_ok(batches_get(part[r], step, &x, &err), err);
+            for (int s = 0; s < x.nseq; s++)
+                assert_int_equal(x.seq_index[s], whole.seq_index[s * RANKS + r]);
+            for (int64_t i = 0, at = 0; i < x.rows; i++) { // its anchors, in its sequences' order
+                while (whole.seq_of[at] != x.seq_of[i] * RANKS + r || whole.T[at] != x.T[i]) at++;
+                assert_true(at < whole.rows);
+                for (int j = 0; j < K; j++)
+                    assert_int_equal(x.label[j * x.rows + i], whole.label[j * whole.rows + at]);
+            }
+            seqs += x.nseq;
+            rows += x.rows;
+            if (x.rows > largest.max_rows) largest.max_rows = x.rows;
+            if (x.tokens > largest.max_tokens) largest.max_tokens = x.tokens;
+        }
+        assert_int_equal(seqs, whole.nseq);
+        assert_int_equal(rows, whole.rows);
+    }
+    assert_ok(batches_totals(one, STEPS, &all, &err), err);
+    for (int r = 0; r < RANKS; r++) {
+        assert_ok(batches_totals(part[r], STEPS, &got, &err), err);
+        assert_true(got.all_rows == all.all_rows && got.all_tokens == all.all_tokens);
+        assert_true(got.max_rows == largest.max_rows && got.max_tokens == largest.max_tokens);
+        batches_close(part[r]);
+    }
+    batches_close(one);
+}
+
 static int64_t no_anchors(void *ctx, int64_t i, Err *err) {
     (void)ctx;
     err_set(err, ERR_INPUT, "sequence %lld is damaged", (long long)i);
@@ -285,6 +336,7 @@ int main(void) {
         cmocka_unit_test(every_sequence_comes_once_an_epoch_in_another_order),
         cmocka_unit_test(all_anchors_are_the_supervised_pairs),
         cmocka_unit_test(totals_are_those_of_the_steps),
+        cmocka_unit_test(ranks_share_the_step_of_one),
         cmocka_unit_test(a_source_that_cannot_be_counted_is_an_error),
         cmocka_unit_test(a_step_is_a_function_of_seed_and_number_alone),
         cmocka_unit_test(drawn_anchors_are_distinct_ascending_and_change_between_visits),

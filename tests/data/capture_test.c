@@ -14,7 +14,7 @@
 #include "tests/testing.h"
 
 #define TARGET "configs/demo/base-target"
-enum { COUNT = 12, CHUNK = 96 };
+enum { COUNT = 12, CHUNK = 96, EVERY = 2 };
 
 static OpenTarget open_dir(const char *dir, int64_t rows) {
     char path[PATH_ROOM], dtype[] = "runtime.dtype=f32",
@@ -30,7 +30,8 @@ static OpenTarget open_dir(const char *dir, int64_t rows) {
     return m;
 }
 
-// Random ids; number 4 is longer than a chunk, number 7 has no anchor.
+// Random ids; number 4 is longer than a chunk, number 7 has no anchor, number EVERY has an earlier
+// answer, at tokens 2 and 3.
 static Sample *make_samples(void) {
     Sample *s = calloc(COUNT, sizeof *s);
     for (int i = 0; i < COUNT; i++) {
@@ -44,8 +45,15 @@ static Sample *make_samples(void) {
             s[i].ids[t] =
                 t == 0 ? 2 : 300 + (int32_t)rng_below(2, RNG_TEST, (uint64_t)i, (uint64_t)t, 7000);
         memset(s[i].kind + s[i].prompt, TOKEN_MODEL, (size_t)(s[i].n - s[i].prompt));
+        if (i == EVERY) memset(s[i].kind + 2, TOKEN_MODEL, 2);
     }
     return s;
+}
+
+// Widths of the demo target; about 150 tokens a shard.
+static bool plan(CapturePlan *p, const Sample *s, Err *err) {
+    const ShardMeta meta = {.hidden = 256, .kv_width = {128, 256}};
+    return capture_plan(p, s, COUNT, CHUNK, &meta, 150 * shard_bytes_per_token(&meta), err);
 }
 
 static void a_plan_keeps_the_order_and_its_limits(void **state) {
@@ -53,16 +61,18 @@ static void a_plan_keeps_the_order_and_its_limits(void **state) {
     Err err = {0};
     Sample *s = make_samples();
     CapturePlan p;
-    assert_ok(capture_plan(&p, s, COUNT, CHUNK, 150, &err), err);
+    assert_ok(plan(&p, s, &err), err);
     assert_int_equal(p.n, COUNT - 1);
     assert_int_equal(p.left_out, 1);
     assert_int_equal(p.longest, s[4].n);
-    int64_t tokens = 0;
+    int64_t tokens = 0, states = 0;
     for (int64_t i = 0; i < p.n; i++) {
         assert_ptr_equal(p.seq[i], &s[i + (i >= 7)]);
         tokens += p.seq[i]->n;
+        states += p.seq[i]->n - (i == EVERY ? 1 : p.seq[i]->prompt - 1);
     }
     assert_int_equal(p.tokens, tokens);
+    assert_int_equal(p.states, states);
     assert_int_equal(p.group[p.groups], p.n);
     assert_int_equal(p.shard[p.shards], p.groups);
     for (int64_t g = 0; g < p.groups; g++) {
@@ -95,7 +105,7 @@ static void captured_rows_are_those_of_the_sequence_alone(void **state) {
     OpenTarget m = open_dir(TARGET, 4 * CHUNK);
     Sample *s = make_samples();
     CapturePlan p;
-    assert_ok(capture_plan(&p, s, COUNT, CHUNK, 150, &err), err);
+    assert_ok(plan(&p, s, &err), err);
     Capturer *c = capturer_open(m.target, &p, CHUNK, DT_F32, &err);
     assert_ok(c, err);
     const int64_t B = target_config(m.target)->text.hidden;
@@ -107,9 +117,10 @@ static void captured_rows_are_those_of_the_sequence_alone(void **state) {
             CapturedSeq *got = &out[i - p.group[g]];
             float *want = hidden_alone(&m, p.seq[i]);
             assert_string_equal(got->sample.id, p.seq[i]->id);
-            for (int64_t k = 0; k < p.seq[i]->n * B; k++) {
-                const double d = fabs((double)bf16_to_f32(((bf16 *)got->hidden)[k]) - want[k]);
-                const double scale = fabs((double)want[k]) + 0.05;
+            assert_int_equal(got->bare, i == EVERY ? 1 : p.seq[i]->prompt - 1);
+            for (int64_t k = got->bare * B; k < p.seq[i]->n * B; k++) {
+                const double x = bf16_to_f32(((bf16 *)got->hidden)[k - got->bare * B]);
+                const double d = fabs(x - want[k]), scale = fabs((double)want[k]) + 0.05;
                 if (d / scale > worst) worst = d / scale;
             }
             free(want);
@@ -128,8 +139,8 @@ static bool same(const CapturedSeq *a, const CapturedSeq *b, const ShardMeta *m)
     const size_t n = (size_t)a->sample.n;
     bool ok = n == (size_t)b->sample.n && !strcmp(a->sample.id, b->sample.id) &&
               !memcmp(a->sample.ids, b->sample.ids, 4 * n) &&
-              !memcmp(a->sample.kind, b->sample.kind, n) &&
-              !memcmp(a->hidden, b->hidden, 2 * n * (size_t)m->hidden);
+              !memcmp(a->sample.kind, b->sample.kind, n) && a->bare == b->bare &&
+              !memcmp(a->hidden, b->hidden, 2 * (n - (size_t)a->bare) * (size_t)m->hidden);
     for (int k = 0; k < 2; k++)
         ok = ok && !memcmp(a->k[k], b->k[k], 2 * n * (size_t)m->kv_width[k]) &&
              !memcmp(a->v[k], b->v[k], 2 * n * (size_t)m->kv_width[k]);
@@ -144,7 +155,7 @@ static void the_stream_and_the_shards_hold_the_same_bits(void **state) {
     Sample *s = make_samples();
     CapturePlan p;
     assert_ok(samples_save(path_join(path, test_dir(), "s.jsonl"), s, COUNT, &err), err);
-    assert_ok(capture_plan(&p, s, COUNT, CHUNK, 150, &err), err);
+    assert_ok(plan(&p, s, &err), err);
     assert_true(p.shards > 2);
     Capturer *c = capturer_open(m.target, &p, CHUNK, DT_F32, &err);
     const Sha256 fingerprint = {"f"};
@@ -224,12 +235,15 @@ static void numbers_that_are_not_finite_name_the_sample(void **state) {
     OpenTarget m = open_dir(broken_target(), CHUNK);
     Sample *s = make_samples();
     CapturePlan p;
-    assert_ok(capture_plan(&p, s, COUNT, CHUNK, 150, &err), err);
+    assert_ok(plan(&p, s, &err), err);
     Capturer *c = capturer_open(m.target, &p, CHUNK, DT_F32, &err);
     CapturedSeq out[16];
     assert_false(capturer_run(c, 0, out, &err));
     assert_int_equal(err.code, ERR_FAILED);
-    assert_non_null(strstr(err.text, "sample s0 (answer 0): at token 0"));
+    char where[64];
+    snprintf(where, sizeof where, "sample s0 (answer 0): at token %lld of",
+             (long long)s->prompt - 1);
+    assert_non_null(strstr(err.text, where));
     capturer_close(c);
     capture_plan_free(&p);
     samples_free(s, COUNT);

@@ -255,6 +255,31 @@ static void recall_bounds_the_centroid_head(void **state) {
     assert_int_equal(pool.impossible, 0);
 }
 
+// Drafts behind one that cannot stand are left out, whole calls of them too; counts stay, to the
+// bit.
+static void drafts_that_nothing_reaches_do_not_count(void **state) {
+    (void)state;
+    static Measured all[SEQS], some[SEQS];
+    const Sampler samplers[] = {{0},
+                                {.temperature = 0.9, .top_k = 30, .top_p = 0.9},
+                                {.temperature = 1, .top_k = 2, .top_p = 1},
+                                {.temperature = 1, .top_p = 0.9}};
+    const int64_t anchors[] = {1000, 13, 1};
+    for (int s = 0; s < 4; s++)
+        for (int i = 0; i < 3; i++)
+            for (int heads = 1; heads < 4; heads++) {
+                MeasureOptions o = options(&samplers[s], anchors[i], 200);
+                o.p_mins = 0;
+                o.recall = false;
+                o.head[HEAD_DENSE] = heads & 1;
+                o.head[HEAD_CENTROID] = heads >> 1;
+                measure(&o, all, NULL);
+                o.reached = true;
+                measure(&o, some, NULL);
+                assert_memory_equal(all, some, sizeof all);
+            }
+}
+
 static void memory_grows_with_what_is_asked(void **state) {
     (void)state;
     const TargetConfig *tc = target_config(pair.target);
@@ -272,11 +297,42 @@ static void memory_grows_with_what_is_asked(void **state) {
     assert_true(measurer_bytes(pair.assistant, tc, &source, &full) < b);
 }
 
+// A drafter without centroids (out of a GGUF file) beside one with them, in one reading.
+static void a_drafter_without_centroids_counts_its_dense_head(void **state) {
+    (void)state;
+    Err err = {0};
+    Assistant dense = *pair.assistant;
+    dense.cfg.ordered = 0;
+    static Measured out[2][SEQS];
+    static MeasuredPool pool[2];
+    const Sampler samplers[] = {{.top_p = 1}, {.temperature = 0.7, .top_p = 0.9}};
+    for (int i = 0; i < 2; i++) {
+        const MeasureOptions o = options(&samplers[i], 33, 80);
+        AcceptRule rule[RULE_COUNT];
+        const int rules = measure_rules(&samplers[i], rule);
+        Measurer *m = measurer_open(pair.assistant, target_config(pair.target), &source, &o, &err);
+        assert_ok(m, err);
+        assert_ok(measurer_add(m, &dense, &err), err);
+        const MeasureTask task[] = {{pair.assistant, out[0], &pool[0]}, {&dense, out[1], &pool[1]}};
+        assert_ok(measurer_run_all(m, task, 2, &err), err);
+        measurer_close(m);
+        for (int r = 0; r < rules; r++)
+            for (int k = 0; k <= K; k++) {
+                assert_memory_equal(&pool[0].k[rule[r]][HEAD_DENSE][k],
+                                    &pool[1].k[rule[r]][HEAD_DENSE][k], sizeof(Acceptance));
+                assert_true(pool[0].k[rule[r]][HEAD_CENTROID][k].rounds > 0);
+                assert_true(pool[1].k[rule[r]][HEAD_CENTROID][k].rounds == 0);
+            }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_drafter_without_centroids_counts_its_dense_head),
         cmocka_unit_test(greedy_text_is_counted_by_the_greedy_rule),
         cmocka_unit_test(sampled_text_is_counted_by_three_rules),
         cmocka_unit_test(recall_bounds_the_centroid_head),
+        cmocka_unit_test(drafts_that_nothing_reaches_do_not_count),
         cmocka_unit_test(memory_grows_with_what_is_asked),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);

@@ -92,6 +92,31 @@ static int run_killed(const char *out, double temperature, int samples, const ch
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
+static int lines_of(const char *path) {
+    Err err = {0};
+    size_t size;
+    char *text = file_exists(path) ? file_read(path, 1 << 24, &size, &err) : NULL;
+    int n = 0;
+    for (char *p = text; p && (p = strchr(p, '\n')); p++) n++;
+    free(text);
+    return n;
+}
+
+// Kills a run as soon as its journal has `lines` lines. false: it was done before that was seen.
+static bool run_killed_at(const char *out, double temperature, const char *identity, int lines) {
+    char journal[PATH_ROOM];
+    int status = 0;
+    snprintf(journal, sizeof journal, "%s.journal", out);
+    fflush(NULL);
+    const pid_t pid = fork();
+    if (pid == 0) _exit(child(out, temperature, 1, identity));
+    while (lines_of(journal) < lines)
+        if (waitpid(pid, &status, WNOHANG) == pid || usleep(500) != 0) return false;
+    kill(pid, SIGKILL);
+    waitpid(pid, &status, 0);
+    return WIFSIGNALED(status);
+}
+
 static char *file_in(const char *name) {
     static char path[4][PATH_ROOM];
     static int turn;
@@ -176,26 +201,14 @@ static void kills_and_stops_do_not_change_the_bytes(void **state) {
     assert_true(killed > 0);
 }
 
-static int lines_of(const char *path) {
-    Err err = {0};
-    size_t size;
-    char *text = file_exists(path) ? file_read(path, 1 << 24, &size, &err) : NULL;
-    int n = 0;
-    for (char *p = text; p && (p = strchr(p, '\n')); p++) n++;
-    free(text);
-    return n;
-}
-
 static void a_journal_of_other_settings_is_not_used_nor_lost_unasked(void **state) {
     (void)state;
     const char *out = file_in("other.jsonl"), *want = file_in("a.jsonl");
     char journal[PATH_ROOM];
     Err err = {0};
     snprintf(journal, sizeof journal, "%s.journal", out);
-    for (int ms = 200; lines_of(journal) < 2 && ms < 20000; ms += ms / 4) {
+    for (int try = 0; try < 20 && !run_killed_at(out, 0.8, "sampled", 2); try++)
         unlink(out); // it was faster than the signal
-        run_killed(out, 0.8, 1, "sampled", SIGKILL, ms);
-    }
     const int lines = lines_of(journal);
     assert_true(lines >= 2);
     assert_int_equal(run_killed(out, 0, 1, "a", 0, 0), ERR_USAGE);

@@ -9,7 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "data/shard.h"
+#include "data/shard_file.h"
 #include "infer/base/rng.h"
 #include "infer/text/chat.h"
 #include "tests/testing.h"
@@ -62,7 +62,8 @@ static CapturedSeq make(int seq) {
         s->ids[i] = (int32_t)(draw(seq, 1, i) % 1000);
         s->kind[i] = i < s->prompt ? TOKEN_CONTEXT : (uint8_t)(1 + i % 3);
     }
-    c.hidden = rows(seq, 2, s->n, meta.hidden);
+    c.bare = sample_bare(s) / (1 + seq % 2); // at most what may be missing
+    c.hidden = rows(seq, 2, s->n - c.bare, meta.hidden);
     for (int k = 0; k < 2; k++) {
         c.k[k] = rows(seq, 3 + k, s->n, meta.kv_width[k]);
         c.v[k] = rows(seq, 5 + k, s->n, meta.kv_width[k]);
@@ -77,8 +78,8 @@ static bool same(const CapturedSeq *a, const CapturedSeq *b) {
               x->stopped == y->stopped && x->min_margin == y->min_margin && !strcmp(x->id, y->id) &&
               !strcmp(x->category, y->category) && !strcmp(x->source, y->source) &&
               !strcmp(x->sampler, y->sampler) && !memcmp(x->ids, y->ids, n * 4) &&
-              !memcmp(x->kind, y->kind, n) &&
-              !memcmp(a->hidden, b->hidden, n * (size_t)meta.hidden * 2);
+              !memcmp(x->kind, y->kind, n) && a->bare == b->bare &&
+              !memcmp(a->hidden, b->hidden, (n - (size_t)a->bare) * (size_t)meta.hidden * 2);
     for (int k = 0; k < 2; k++)
         ok = ok && !memcmp(a->k[k], b->k[k], n * (size_t)meta.kv_width[k] * 2) &&
              !memcmp(a->v[k], b->v[k], n * (size_t)meta.kv_width[k] * 2);
@@ -322,6 +323,97 @@ static void damage_is_an_error_or_harmless_and_never_wrong_data(void **state) {
     free(bad);
 }
 
+// A captured sequence whose hidden states begin behind what its first anchor needs.
+static void states_that_anchors_need_are_missed(void **state) {
+    (void)state;
+    Err err = {0};
+    const char *dir = folder("missed");
+    ShardWriter *w = shard_writer_open(dir, &meta, &err);
+    assert_ok(w, err);
+    CapturedSeq c = make(1), got;
+    const CapturedSeq *one = &c;
+    const int64_t need = sample_bare(&c.sample);
+    c.bare = need + 1;
+    assert_true(c.bare < c.sample.n);
+    assert_ok(shard_write(w, &one, 1, &err), err);
+    assert_ok(shard_writer_finish(w, 1, &err), err);
+    shard_writer_close(w);
+    ShardSet *s = shards_open(dir, &meta, &err);
+    assert_ok(s, err);
+    assert_false(shards_read(s, 0, &got, &err));
+    assert_int_equal(err.code, ERR_INPUT);
+    char want[120];
+    snprintf(want, sizeof want, "hidden states begin at row %lld, the first anchor needs row %lld",
+             (long long)need + 1, (long long)need);
+    assert_non_null(strstr(err.text, want));
+    shards_close(s);
+    captured_free(&c);
+}
+
+static void set_version(const char *path, int64_t version) {
+    const hid_t file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
+    const hid_t a = H5Aopen(file, "version", H5P_DEFAULT);
+    assert_true(H5Awrite(a, H5T_NATIVE_INT64, &version) >= 0);
+    H5Aclose(a);
+    if (version == 1) {
+        assert_true(H5Ldelete(file, "bare", H5P_DEFAULT) >= 0);
+        assert_true(H5Ldelete(file, "xxh3/bare", H5P_DEFAULT) >= 0);
+    }
+    assert_true(H5Fclose(file) >= 0);
+}
+
+// Sequence 0 with all its hidden states, as version 1 wrote it.
+static void write_version_1(const char *dir, bool complete) {
+    Err err = {0};
+    char path[PATH_ROOM], text[4096];
+    CapturedSeq c = make(0);
+    const CapturedSeq *one = &c;
+    ShardEntry e = {.file = "shard-00000.h5", .sequences = 1, .tokens = c.sample.n};
+    ShardWriter *w = shard_writer_open(dir, &meta, &err);
+    assert_ok(w, err);
+    c.bare = 0;
+    free(c.hidden);
+    c.hidden = rows(0, 2, c.sample.n, meta.hidden);
+    assert_ok(shard_write(w, &one, 1, &err), err);
+    shard_writer_close(w);
+    set_version(path_join(path, dir, e.file), 1);
+    assert_ok(file_size(path, &e.bytes, &err), err);
+    snprintf(
+        text, sizeof text,
+        "{\"version\":1,\"complete\":%s,\"meta\":{\"target\":\"aaaa\",\"tokenizer\":\"bbbb\","
+        "\"chat_template\":\"cccc\",\"config\":\"dddd\",\"dtype\":\"BF16\",\"sampler\":\"greedy\","
+        "\"hidden\":48,\"kv_width_sliding\":16,\"kv_width_full\":24,\"window\":8,\"vocab\":1000},"
+        "\"shards\":[{\"file\":\"shard-00000.h5\",\"sequences\":1,\"tokens\":%lld,"
+        "\"bytes\":%lld,\"sha256\":\"%064d\"}]}",
+        complete ? "true" : "false", (long long)e.tokens, (long long)e.bytes, 0);
+    assert_ok(file_write(path_join(path, dir, "manifest.json"), text, strlen(text), &err), err);
+    captured_free(&c);
+}
+
+static void shards_of_version_1_are_read_and_not_continued(void **state) {
+    (void)state;
+    Err err = {0};
+    const char *dir = folder("first"), *begun = folder("begun");
+    write_version_1(dir, true);
+    assert_true(shards_complete(dir));
+    ShardSet *s = shards_open(dir, &meta, &err);
+    assert_ok(s, err);
+    CapturedSeq got, want = make(0);
+    assert_ok(shards_read(s, 0, &got, &err), err);
+    assert_int_equal(got.bare, 0);
+    assert_memory_equal(got.sample.ids, want.sample.ids, (size_t)want.sample.n * 4);
+    void *hidden = rows(0, 2, want.sample.n, meta.hidden);
+    assert_memory_equal(got.hidden, hidden, (size_t)(want.sample.n * meta.hidden) * 2);
+    free(hidden);
+    captured_free(&got);
+    captured_free(&want);
+    shards_close(s);
+    write_version_1(begun, false);
+    assert_null(shard_writer_open(begun, &meta, &err));
+    assert_int_equal(err.code, ERR_INPUT);
+    assert_non_null(strstr(err.text, "version 1, this program writes 2"));
+}
+
 static void a_damaged_chunk_is_named(void **state) {
     (void)state;
     Err err = {0};
@@ -358,7 +450,11 @@ static void manifests_that_lie_are_refused(void **state) {
     size_t size;
     char *good = file_read(path_join(path, dir, "manifest.json"), 1 << 20, &size, &err);
     const char *swap[][2] = {{"shard-00001.h5", "../ard-00001.h5"},
-                             {"\"version\": 1", "\"version\": 2"},
+                             {"\"version\": 2", "\"version\": 3"},
+                             {"\"version\": 2", "\"version\": 1"},
+                             {"\"states\": ", "\"states\": 1"},
+                             {"\"states\": ", "\"states\": -"},
+                             {"\"states\": ", "\"others\": "},
                              {"\"sequences\": 5", "\"sequences\": 4"},
                              {"\"sequences\": 5", "\"sequences\": 0"},
                              {"\"hidden\": 48", "\"hidden\": 47"},
@@ -389,6 +485,8 @@ int main(void) {
         cmocka_unit_test(a_second_writer_is_refused),
         cmocka_unit_test(a_full_disk_is_reported_and_leaves_nothing),
         cmocka_unit_test(damage_is_an_error_or_harmless_and_never_wrong_data),
+        cmocka_unit_test(states_that_anchors_need_are_missed),
+        cmocka_unit_test(shards_of_version_1_are_read_and_not_continued),
         cmocka_unit_test(a_damaged_chunk_is_named),
         cmocka_unit_test(manifests_that_lie_are_refused),
     };

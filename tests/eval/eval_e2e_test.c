@@ -227,7 +227,8 @@ static void any_number_of_drafters_is_measured(void **state) {
     const char *dir = copy_of_work("many"), *again = "tests/smoke.json";
     Said s = run("eval " SMALL "output_dir=%s eval.drafters=%s", dir, again);
     assert_status(s, 2);
-    assert_non_null(strstr(s.err, "eval.drafters: no folder tests/smoke.json"));
+    assert_non_null(
+        strstr(s.err, "eval.drafters: neither a drafter's folder nor its file: tests/smoke.json"));
     s = run("eval " SMALL "output_dir=%s eval.drafters=stock=%s/ckpt/best", dir, dir);
     assert_status(s, 2);
     assert_non_null(strstr(s.err, "the name \"stock\""));

@@ -1,9 +1,8 @@
 // tests/eval/live_check_long_test.c - five samplers, every draft length: tokens a round of 2,000
-// answers decoded live against the simulator on 2,000 others. About 15 minutes on two cores.
+// answers decoded live against the simulator on 2,000 others.
 //
-// 65 values of z with fixed seeds; those of one sampler share the simulated text and go together.
-// If all were independent, one above 3 would be expected in 6 of such tables, so that a change of
-// seeds may need a second look, and an error of one part in a hundred is far outside.
+// 65 values of z with fixed seeds; those of one sampler share the simulated text and go together,
+// and the tails are heavier than a normal's (60 prompts): another seed may need a second look.
 #include "tests/eval/live_pair.h"
 
 enum { SAMPLES = 34, FEW = 8 }; // of 60 prompts: 2,040 answers, of the other rules 480

@@ -1,6 +1,7 @@
 // infer/tensor/cpu/cluster.c - the centroid head: cluster masses, their cross-entropy, and sparse
 // logits.
 #include <math.h>
+#include <string.h>
 
 #include "infer/tensor/cpu/cpu.h"
 #include "infer/tensor/cpu/simd.h"
@@ -115,8 +116,72 @@ static float dot_rows(Tensor a, int64_t ra, Tensor b, int64_t rb) {
     return sum;
 }
 
+// What is asked of the centroid head's table.
+typedef struct {
+    Tensor z, token, y, table, ordering, idx;
+} Clusters;
+
+static int32_t token_of(const Clusters *c, int64_t cluster, int64_t j) {
+    const int32_t v = *i32_at(c->ordering, cluster, j);
+    CHECK(v >= 0 && v < c->table.rows, "(token %d of %lld)", v, (long long)c->table.rows);
+    return v;
+}
+
+// One token for up to DOTS rows, whose logits go to z and ids to id; the first stands in for those
+// that are missing.
+static void token_logits(const Clusters *c, int32_t v, const int64_t *row, int n, float *const *z,
+                         int32_t *const *id) {
+    float sum[DOTS] = {0}, part[DOTS], buf[DOTS + 1][SPAN];
+    for (int64_t at = 0; at < c->y.cols; at += SPAN) {
+        const int64_t cols = span_size(c->y.cols, at);
+        const float *a[DOTS] = {0};
+        for (int d = 0; d < DOTS; d++)
+            a[d] = d < n ? span_read(c->y, row[d], at, cols, buf[d]) : a[0];
+        span_dots(part, a, span_read(c->table, v, at, cols, buf[DOTS]), cols);
+        for (int d = 0; d < DOTS; d++) sum[d] += part[d];
+    }
+    for (int d = 0; d < n; d++) {
+        *z[d] = sum[d];
+        *id[d] = v;
+    }
+}
+
+// All tokens of a cluster for the rows that chose it, given by row and slot: a token's row of the
+// table is read once for DOTS of them.
+static void cluster_rows(const Clusters *c, int64_t cluster, const int32_t *pair, int64_t pairs) {
+    const int64_t k = c->idx.cols, per = c->ordering.cols;
+    for (int64_t i = 0; i < pairs; i += DOTS) {
+        const int n = pairs - i < DOTS ? (int)(pairs - i) : DOTS;
+        int64_t row[DOTS];
+        float *z[DOTS];
+        int32_t *id[DOTS];
+        for (int d = 0; d < n; d++) {
+            row[d] = pair[i + d] / k;
+            z[d] = f32_at(c->z, row[d], pair[i + d] % k * per);
+            id[d] = i32_at(c->token, row[d], pair[i + d] % k * per);
+        }
+        for (int64_t j = 0; j < per; j++) {
+            token_logits(c, token_of(c, cluster, j), row, n, z, id);
+            for (int d = 0; d < n; d++) z[d]++, id[d]++;
+        }
+    }
+}
+
+// Rows and slots by cluster: those of cluster c are pair[start[c]] .. pair[start[c + 1] - 1].
+static int32_t *pairs_by_cluster(Device *dev, const Clusters *c, int32_t **start) {
+    const int64_t pairs = tensor_count(c->idx), clusters = c->ordering.rows, k = c->idx.cols;
+    int32_t *pair = cpu_scratch(dev, SCRATCH_PAIRS, (size_t)(pairs + clusters + 2) * sizeof *pair);
+    int32_t *at = *start = pair + pairs;
+    memset(at, 0, (size_t)(clusters + 2) * sizeof *at);
+    for (int64_t i = 0; i < pairs; i++) at[*i32_at(c->idx, i / k, i % k) + 2]++;
+    for (int64_t i = 0; i < clusters; i++) at[i + 2] += at[i + 1];
+    for (int64_t i = 0; i < pairs; i++) pair[at[*i32_at(c->idx, i / k, i % k) + 1]++] = (int32_t)i;
+    return pair;
+}
+
 void cpu_cluster_logits(Device *dev, Tensor z, Tensor token, Tensor y, Tensor table,
                         Tensor ordering, Tensor idx) {
+    const Clusters all = {z, token, y, table, ordering, idx};
     const int64_t per = ordering.cols, k = idx.cols;
     CHECK_SHAPE(z, y.rows, k * per);
     CHECK_SHAPE(token, y.rows, k * per);
@@ -128,16 +193,23 @@ void cpu_cluster_logits(Device *dev, Tensor z, Tensor token, Tensor y, Tensor ta
     CHECK_TYPE(ordering, DT_I32);
     CHECK_FLOAT(y);
     CHECK_FLOAT(table);
-#pragma omp parallel for num_threads(cpu_threads(dev, tensor_count(z) * y.cols))
-    for (int64_t i = 0; i < y.rows * k; i++) { // one row and one of its clusters
-        const int64_t r = i / k, c = *i32_at(idx, r, i % k);
-        CHECK(c >= 0 && c < ordering.rows, "(cluster %lld of %lld)", (long long)c,
-              (long long)ordering.rows);
-        for (int64_t j = 0; j < per; j++) {
-            const int32_t v = *i32_at(ordering, c, j);
-            CHECK(v >= 0 && v < table.rows, "(token %d of %lld)", v, (long long)table.rows);
-            *i32_at(token, r, i % k * per + j) = v;
-            *f32_at(z, r, i % k * per + j) = dot_rows(y, r, table, v);
-        }
+    for (int64_t i = 0; i < y.rows * k; i++)
+        CHECK(*i32_at(idx, i / k, i % k) >= 0 && *i32_at(idx, i / k, i % k) < ordering.rows,
+              "(cluster %d of %lld)", *i32_at(idx, i / k, i % k), (long long)ordering.rows);
+    const int threads = cpu_threads(dev, tensor_count(z) * y.cols);
+    if (y.rows * k < ordering.rows) { // few of them share a cluster
+#pragma omp parallel for num_threads(threads)
+        for (int64_t i = 0; i < y.rows * k; i++)
+            for (int64_t j = 0; j < per; j++) {
+                const int32_t v = token_of(&all, *i32_at(idx, i / k, i % k), j);
+                *i32_at(token, i / k, i % k * per + j) = v;
+                *f32_at(z, i / k, i % k * per + j) = dot_rows(y, i / k, table, v);
+            }
+        return;
     }
+    int32_t *start;
+    const int32_t *pair = pairs_by_cluster(dev, &all, &start);
+#pragma omp parallel for schedule(dynamic, 4) num_threads(threads)
+    for (int64_t c = 0; c < ordering.rows; c++)
+        cluster_rows(&all, c, pair + start[c], start[c + 1] - start[c]);
 }

@@ -4,8 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <omp.h>
-
+#include "infer/base/cores.h"
 #include "infer/tensor/cpu/cpu.h"
 #include "infer/tensor/cpu/gemm.h"
 
@@ -46,25 +45,8 @@ const Ops cpu_ops = {
     .sumsq = cpu_sumsq,
 };
 
-// Processors this process may use: those it may run on, cut to OMP_NUM_THREADS and to a container's
-// quota. More threads than that would wait for each other in turns of the scheduler.
-static int processors(void) {
-    static int allowed; // products set OpenMP's own value later
-    if (allowed == 0) allowed = omp_get_max_threads();
-    int n = omp_get_num_procs() < allowed ? omp_get_num_procs() : allowed;
-    long quota = 0, period = 0;
-    FILE *f = fopen("/sys/fs/cgroup/cpu.max", "r");
-    if (f == NULL) return n;
-    if (fscanf(f, "%ld %ld", &quota, &period) == 2 && quota > 0 && period > 0) {
-        const long whole = quota / period > 0 ? quota / period : 1;
-        if (whole < n) n = (int)whole;
-    }
-    fclose(f);
-    return n;
-}
-
 int cpu_thread_count(int threads, Err *err) {
-    const int all = processors();
+    const int all = cores_all();
     if (threads >= 0 && threads <= CPU_THREADS_MAX)
         return threads ? threads : all < CPU_THREADS_MAX ? all : CPU_THREADS_MAX;
     err_set(err, ERR_USAGE, "%d threads: expected 0 (all) to %d", threads, CPU_THREADS_MAX);
@@ -137,7 +119,7 @@ void cpu_describe(Device *dev, void (*line)(void *ctx, const char *name, const c
     char text[256];
     cpu_model(text, sizeof text);
     line(ctx, "CPU", text);
-    snprintf(text, sizeof text, "%d of %d", dev->threads, processors());
+    snprintf(text, sizeof text, "%d of %d", dev->threads, cores_all());
     line(ctx, "threads", text);
     line(ctx, "OpenBLAS core", openblas_get_corename());
     line(ctx, "oneDNN kernels", cpu->dnnl ? dnnl_gemm_name(cpu->dnnl) : "none for this CPU");

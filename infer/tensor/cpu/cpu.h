@@ -12,7 +12,7 @@ typedef enum {
     SCRATCH_B,
     SCRATCH_C,
     SCRATCH_SUMS,    // partial sums of a reduction
-    SCRATCH_PAIRS,   // rows by expert
+    SCRATCH_PAIRS,   // rows by expert, by cluster
     SCRATCH_EXPERTS, // buffers of one expert
     SCRATCH_THREAD
 } ScratchId;
@@ -68,6 +68,9 @@ float span_max(const float *x, int64_t n); // -infinity when n is 0; NaN is pass
 enum { MAX_BLOCK = 128 };
 void block_max(float *max, const float *x, int64_t n);
 float span_dot(const float *a, const float *b, int64_t n);
+enum { DOTS = 4 };
+// span_dot of each a with b, to the bit.
+void span_dots(float out[DOTS], const float *const a[DOTS], const float *b, int64_t n);
 void span_softcap(float *z, float cap, int64_t n); // in place
 
 // The two best of a row so far, see op_top2.

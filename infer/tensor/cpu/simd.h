@@ -14,7 +14,8 @@
 // The helpers below are always inlined, so the calling convention of wide vectors never matters.
 #pragma GCC diagnostic ignored "-Wpsabi"
 
-#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) // resolvers run before a sanitizer is up
+// Resolvers run before a sanitizer is up; clang names instruction sets in another way.
+#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__clang__)
 #define KERNEL                                                                                     \
     __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"), noinline))
 #else

@@ -53,6 +53,23 @@ KERNEL float span_dot(const float *a, const float *b, int64_t n) {
     return sum_lanes(s0 + s1);
 }
 
+KERNEL void span_dots(float out[DOTS], const float *const a[DOTS], const float *b, int64_t n) {
+    f32x16 s0[DOTS] = {0}, s1[DOTS] = {0};
+    int64_t i = 0;
+    for (; i + 2 * LANES <= n; i += 2 * LANES) {
+        const f32x16 b0 = load16(b + i), b1 = load16(b + i + LANES);
+        for (int k = 0; k < DOTS; k++) {
+            s0[k] += load16(a[k] + i) * b0;
+            s1[k] += load16(a[k] + i + LANES) * b1;
+        }
+    }
+    for (; i + LANES <= n; i += LANES)
+        for (int k = 0; k < DOTS; k++) s0[k] += load16(a[k] + i) * load16(b + i);
+    for (int k = 0; i < n && k < DOTS; k++)
+        s1[k] += load_tail(a[k] + i, n - i, 0.0f) * load_tail(b + i, n - i, 0.0f);
+    for (int k = 0; k < DOTS; k++) out[k] = sum_lanes(s0[k] + s1[k]);
+}
+
 KERNEL void span_softcap(float *z, float cap, int64_t n) {
     const float inverse = 1.0f / cap;
     int64_t i = 0;

@@ -8,6 +8,7 @@
 #include "eval/count/sweep.h"
 #include "infer/text/chat.h"
 #include "tests/infer/decode/mini_pair.h"
+#include "tests/infer/decode/plain_walk.h"
 
 enum { SEQS = 7, K = 6 };
 

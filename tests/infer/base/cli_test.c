@@ -9,7 +9,10 @@
 
 #include "tests/testing.h"
 
-static const Verb toy = {"toy", "plays", "draftsmith toy x\ndraftsmith toy y", 1, NULL, false};
+static const Verb toy = {.name = "toy",
+                         .summary = "plays",
+                         .usage = "draftsmith toy x\ndraftsmith toy y",
+                         .max_args = 1};
 
 static bool parse(Cli *cli, const char *line,
                   Err *err) { // words split at blanks; kept for the test

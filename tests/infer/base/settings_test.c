@@ -56,7 +56,7 @@ static void values_out_of_range_are_shown_with_the_range(void **state) {
     REFUSED("{}", (char[]){"train.k=99999999999999999999"}, "expected an integer");
     REFUSED("{}", (char[]){"train.loss=kl"}, "train.loss is \"kl\"", "fkl|ce_argmax");
     REFUSED("{}", (char[]){"runtime.device=gpu"}, "runtime.device is \"gpu\"", "cuda");
-    REFUSED("{}", (char[]){"export.to=hf,gguf"}, "export.to is \"gguf\"", "hf|mlx|target-hf");
+    REFUSED("{}", (char[]){"export.to=hf,gguf"}, "export.to is \"gguf\"", "hf|mlx|mlx:*");
 }
 
 static void wrong_types_are_named(void **state) {

@@ -5,6 +5,7 @@
 
 #include "infer/base/rng.h"
 #include "infer/decode/acceptance.h"
+#include "tests/infer/decode/plain_walk.h"
 #include "tests/testing.h"
 
 enum { LONG = 60, SMALL = 8, SMALL_K = 3 };

@@ -1,5 +1,6 @@
 // tests/infer/decode/acceptance_test.c - the count on hand-made texts, ends included.
 #include "infer/decode/acceptance.h"
+#include "tests/infer/decode/plain_walk.h"
 #include "tests/testing.h"
 
 // Text 0..9, prompt of 3: T = 3..8, the last anchor has one token left. K = 4.
@@ -161,8 +162,8 @@ static void reach_counts_anchors_with_that_many_successors(void **state) {
     assert_true(biased_uniform_anchors(&r, 2) == 1 + 5.0 / 6 + 3.0 / 5);
     assert_true(biased_product_of_means(&r, 2) == 1 + 5.0 / 6 + 5.0 / 6 * (4.0 / 5));
     assert_true(biased_uniform_alpha(&r, 2) == biased_uniform_anchors(&r, 2));
-    acceptance_reach_merge(&two, &r);
-    acceptance_reach_merge(&two, &r);
+    acceptance_reach(&two, &odds);
+    acceptance_reach(&two, &odds);
     assert_int_equal(two.anchors[4], 6);
     assert_true(acceptance_u_all(&two, 4) == 1.0 / 3.0);
     assert_true(acceptance_u_all(&two, K + 1) == 0.0);

@@ -10,6 +10,7 @@
 #include "infer/base/file.h"
 #include "infer/decode/simulate.h"
 #include "infer/decode/speculate.h"
+#include "tests/infer/decode/plain_walk.h"
 #include "tests/testing.h"
 
 enum { ROWS = 160, NAMES = 2 };

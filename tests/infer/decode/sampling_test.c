@@ -104,6 +104,49 @@ static void large_rows_keep_what_a_full_sort_keeps(void **state) {
     dist_free(&d);
 }
 
+// Logits of some tokens in any order beside a row that has -infinity for all others, to the bit.
+static void some_tokens_are_a_row_without_the_others(void **state) {
+    (void)state;
+    enum { V = 9000, N = 700 };
+    static float row[V], z[N];
+    static int32_t token[N];
+    Dist whole = {0}, some = {0};
+    const int64_t top_k[] = {0, 1, 20, 64, 300, N, 5000};
+    const double top_p[] = {1, 0.95, 0.3};
+    int64_t compared = 0;
+    for (int turn = 0; turn < 6; turn++) {
+        const int64_t n = turn < 3 ? N : 100;
+        const Tensor x = test_random(DT_F32, 1, N);
+        for (int v = 0; v < V; v++) row[v] = -INFINITY;
+        for (int64_t i = 0; i < n; i++) { // wide, with ties, some impossible
+            const float g = ((const float *)x.data)[i];
+            token[i] = (int32_t)(i * 5003 % V);
+            z[i] = i % 11 == 3     ? -INFINITY
+                   : turn % 3 == 0 ? 5 * g
+                                   : roundf(2 * g) + (turn % 3) * 0.1f;
+            row[token[i]] = z[i];
+        }
+        for (int c = 0; c < 7 * 3; c++) {
+            const Sampler s = {.temperature = 0.8, .top_k = top_k[c / 3], .top_p = top_p[c % 3]};
+            dist_from_logits(&whole, row, V, &s);
+            dist_from_some(&some, z, token, n, &s);
+            assert_int_equal(some.n, whole.n);
+            assert_true(some.n > 0);
+            assert_memory_equal(some.id, whole.id, (size_t)whole.n * sizeof *whole.id);
+            assert_memory_equal(some.p, whole.p, (size_t)whole.n * sizeof *whole.p);
+            compared += whole.n;
+        }
+    }
+    print_message("%lld survivors compared\n", (long long)compared);
+    assert_true(compared > 5000);
+    z[0] = NAN;
+    const Sampler s = {.temperature = 1, .top_k = 5, .top_p = 1};
+    dist_from_some(&some, z, token, 100, &s);
+    assert_int_equal(some.n, 0);
+    dist_free(&whole);
+    dist_free(&some);
+}
+
 static void picks_follow_the_probabilities(void **state) {
     (void)state;
     const float z[5] = {0.0f, logf(2.0f), -INFINITY, logf(5.0f), 0.0f};
@@ -137,6 +180,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(distributions_equal_those_of_the_official_warpers),
         cmocka_unit_test(large_rows_keep_what_a_full_sort_keeps),
+        cmocka_unit_test(some_tokens_are_a_row_without_the_others),
         cmocka_unit_test(picks_follow_the_probabilities),
         cmocka_unit_test(a_row_without_a_distribution_has_no_survivor),
     };

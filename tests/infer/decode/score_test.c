@@ -39,6 +39,8 @@ typedef struct {
     int64_t impossible;
 } Output;
 
+static bool reached; // SimulatorOptions
+
 static void run(Output *o, const Sampler *sampler, int64_t max_anchors, size_t tile_bytes) {
     Err err = {0};
     SimulateJob job[SEQS] = {0};
@@ -49,7 +51,7 @@ static void run(Output *o, const Sampler *sampler, int64_t max_anchors, size_t t
             DraftScores *score = &job[s].score[h];
             job[s].drafts[h] = o->drafts[s][h];
             score->top = o->top[s][h];
-            if (h == HEAD_CENTROID) score->recall = o->recall[s];
+            if (h == HEAD_CENTROID && !reached) score->recall = o->recall[s];
             if (sampler->temperature == 0) continue;
             score->drawn = o->drawn[s][h];
             for (int r = RULE_REJECTION; r < RULE_COUNT; r++) {
@@ -61,7 +63,8 @@ static void run(Output *o, const Sampler *sampler, int64_t max_anchors, size_t t
     const SimulatorOptions opt = {.max_anchors = max_anchors,
                                   .K = K,
                                   .head = {true, true},
-                                  .recall = true,
+                                  .recall = !reached,
+                                  .reached = reached,
                                   .sampler = *sampler,
                                   .target = pair.target,
                                   .tile_bytes = tile_bytes};
@@ -212,6 +215,50 @@ static void calls_of_any_size_give_the_same_scores(void **state) {
     }
 }
 
+// Of a head's drafts of one anchor: the same up to the first that neither head's rules let stand,
+// nothing behind it or the same. Returns how many were left out.
+static int64_t check_reached(const Output *all, const Output *some, bool greedy, int s, int64_t a) {
+    int64_t out = 0;
+    bool may = true;
+    for (int64_t j = 0; j < K && first[s] + a + 1 + j < length[s]; j++) {
+        const int64_t at = a * K + j;
+        bool stands = false;
+        for (int h = 0; h < 2; h++) {
+            const bool made = some->drafts[s][h][at] >= 0;
+            assert_true(made || !may);
+            out += !made;
+            stands |= greedy ? all->drafts[s][h][at] == ids[s][first[s] + a + 1 + j]
+                             : all->keep[RULE_REJECTION][s][h][at] > 0;
+            if (made) assert_int_equal(some->drafts[s][h][at], all->drafts[s][h][at]);
+            for (int r = RULE_REJECTION; r < RULE_COUNT && !greedy; r++) {
+                near("kept", some->keep[r][s][h][at], made ? all->keep[r][s][h][at] : 0);
+                near("alpha", some->alpha[r][s][h][at], made ? all->alpha[r][s][h][at] : 0);
+            }
+        }
+        may = may && stands;
+    }
+    return out;
+}
+
+static void drafts_behind_one_that_cannot_stand_are_left_out(void **state) {
+    (void)state;
+    static Output all, some;
+    const Sampler samplers[] = {{0}, {.temperature = 1, .top_k = 3, .top_p = 0.9}};
+    for (int i = 0; i < 2; i++) {
+        int64_t out = 0;
+        run(&all, &samplers[i], 1000, 0);
+        reached = true;
+        run(&some, &samplers[i], 1000, 0);
+        reached = false;
+        for (int s = 0; s < SEQS; s++)
+            for (int64_t a = 0; a < length[s] - first[s] - 1; a++)
+                out += check_reached(&all, &some, i == 0, s, a);
+        print_message("%lld drafts left out\n", (long long)out);
+        assert_true(out > 0);
+        assert_int_equal(some.impossible, all.impossible);
+    }
+}
+
 static void greedy_text_is_its_own_best_token(void **state) {
     (void)state;
     static Output o;
@@ -236,6 +283,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(scores_are_those_of_single_anchors),
         cmocka_unit_test(calls_of_any_size_give_the_same_scores),
+        cmocka_unit_test(drafts_behind_one_that_cannot_stand_are_left_out),
         cmocka_unit_test(greedy_text_is_its_own_best_token),
     };
     return cmocka_run_group_tests(tests, open_pair, close_pair);

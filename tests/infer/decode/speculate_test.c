@@ -3,6 +3,7 @@
 #include "infer/decode/simulate.h"
 #include "infer/decode/speculate.h"
 #include "tests/infer/decode/mini_pair.h"
+#include "tests/infer/decode/plain_walk.h"
 
 enum { PROMPTS = 4, NEW = 40, KMAX = 9 };
 

@@ -1,65 +1,8 @@
 // tests/infer/export/export_cmd_test.c - the verb: gate, untouched bytes, what a repository holds.
-#include "tests/testing.h"
+#include "tests/infer/export/export_run.h"
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
-#include "infer/base/file.h"
 #include "infer/base/hash.h"
-#include "infer/base/json.h"
 #include "infer/base/log.h"
-#include "infer/export/export_cmd.h"
-
-#define STOCK "configs/demo/stock-assistant"
-
-// Runs the verb on an output folder; its stdout goes to /dev/null.
-static bool export_to(const char *out, const char *const *more, Err *err) {
-    char output[PATH_ROOM];
-    char *set[12] = {output};
-    int n = 1;
-    while (more != NULL && *more != NULL) set[n++] = (char *)*more++;
-    snprintf(output, sizeof output, "output_dir=%s", out);
-    Cli cli = {.verb = "export"};
-    assert_ok(settings_load(&cli.s, NULL, set, n, err), *err);
-    fflush(stdout);
-    const int saved = dup(1);
-    assert_non_null(freopen("/dev/null", "w", stdout));
-    const bool ok = export_verb.run(&cli, err);
-    fflush(stdout);
-    dup2(saved, 1);
-    close(saved);
-    settings_free(&cli.s);
-    return ok;
-}
-
-// An output folder whose best checkpoint is the stock assistant; gain < -1: never measured.
-static const char *new_run(double gain, const char *sha) {
-    static char out[PATH_ROOM];
-    static int count;
-    char name[32], path[PATH_ROOM], command[4 * PATH_ROOM];
-    Err err = {0};
-    snprintf(name, sizeof name, "run%d", count++);
-    path_join(out, test_dir(), name);
-    snprintf(command, sizeof command, "mkdir -p %s/ckpt %s/eval && cp -r " STOCK " %s/ckpt/best",
-             out, out, out);
-    assert_int_equal(system(command), 0);
-    if (gain < -1) return out;
-    json_t *o = json_pack("{s:[i,i], s:i, s:i, s:{s:{s:{s:s, s:[f,f]}}, s:{s:{s:s, s:[f,f]}}}, "
-                          "s:{s:{s:[f,f], s:[[f,f],[f,f]]}}}",
-                          "draft_tokens", 1, 6, "prompts", 200, "tokens", 9000, "drafters", "stock",
-                          "greedy", "head", "centroid", "tau", 1.5, 2.0, "trained", "greedy",
-                          "head", "centroid", "tau", 1.5, 2.0 * (1 + gain), "paired", "greedy",
-                          "gain", 0.0, gain, "ci", -0.1, 0.1, gain - 0.1, gain + 0.1);
-    assert_non_null(o);
-    if (sha != NULL)
-        json_object_set_new(json_object_get(json_object_get(o, "drafters"), "trained"), "sha256",
-                            json_string(sha));
-    assert_ok(json_write_file(path_join(path, out, "eval/acceptance.json"), o, &err), err);
-    json_decref(o);
-    return out;
-}
 
 static void same_file(const char *a, const char *b) {
     Sha256 x, y;
@@ -177,6 +120,94 @@ static void a_new_export_replaces_the_old_one_whole(void **state) {
     assert_false(dir_exists(path_join(path, out, "export/hf.old")));
 }
 
+// The measurement of a quantised artifact is found by the hash of its weights.
+static void a_quantised_card_tells_whether_it_was_measured(void **state) {
+    (void)state;
+    Err err = {0};
+    Sha256 sha;
+    char path[PATH_ROOM];
+    size_t size;
+    const char *out = new_run(0.25, NULL);
+    const char *const q4[] = {"export.to=mlx:q4", NULL};
+    assert_ok(export_to(out, q4, &err), err);
+    char *card = file_read(path_join(path, out, "export/mlx-q4/README.md"), 1 << 20, &size, &err);
+    assert_non_null(strstr(card, "This quantised artifact itself was not measured"));
+    assert_non_null(strstr(card, "base_model_relation: quantized\nlibrary_name: mlx\n"));
+    assert_non_null(strstr(card, "affine, 4 bits, groups of 64"));
+    assert_non_null(strstr(card, "--draft-block-size 7"));
+    assert_null(strstr(card, "cannot draft from it"));
+    free(card);
+    assert_ok(sha256_file(&sha, path_join(path, out, "export/mlx-q4/model.safetensors"), &err),
+              err);
+    path_join(path, out, "eval/acceptance.json");
+    json_t *a = json_read_file(path, 1 << 20, &err);
+    json_object_set_new(json_object_get(a, "drafters"), "small",
+                        json_pack("{s:s, s:{s:[f,f], s:[[f,f],[f,f]]}}", "sha256", sha.hex,
+                                  "greedy", "tau", 1.4, 2.25, "tau_ci", 1.3, 1.5, 2.125, 2.375));
+    assert_ok(json_write_file(path, a, &err), err);
+    json_decref(a);
+    assert_ok(export_to(out, q4, &err), err);
+    card = file_read(path_join(path, out, "export/mlx-q4/README.md"), 1 << 20, &size, &err);
+    assert_null(strstr(card, "was not measured"));
+    assert_non_null(strstr(card, "| 6 | 2.500 | 2.250 | 2.125 to 2.375 |"));
+    assert_non_null(strstr(card, sha.hex));
+    free(card);
+    const char *const heads[] = {"export.to=mlx:q4", "export.heads=true", NULL};
+    assert_ok(export_to(out, heads, &err), err);
+    card = file_read(path_join(path, out, "export/mlx-q4/README.md"), 1 << 20, &size, &err);
+    assert_non_null(strstr(card, "mlx-vlm (0.7.10) cannot draft from it"));
+    assert_null(strstr(card, "--draft-block-size"));
+    free(card);
+}
+
+static void formats_that_do_not_exist_are_refused_before_anything_is_written(void **state) {
+    (void)state;
+    static const char *const CASE[][2] = {{"mlx:q7", "q7"},
+                                          {"mlx:", "mlx takes q8"},
+                                          {"target-mlx:fp8", "fp8"},
+                                          {"mtplx:fast", "fast"},
+                                          {"mlx:mixed", "export.mix"}};
+    for (size_t i = 0; i < sizeof CASE / sizeof *CASE; i++) {
+        Err err = {0};
+        char to[64], path[PATH_ROOM];
+        const char *out = new_run(0.25, NULL), *const set[] = {to, NULL};
+        snprintf(to, sizeof to, "export.to=hf,%s", CASE[i][0]);
+        assert_false(export_to(out, set, &err));
+        assert_int_equal(err.code, ERR_USAGE);
+        if (strstr(err.text, CASE[i][1]) == NULL) fail_msg("%s", err.text);
+        assert_false(dir_exists(path_join(path, out, "export")));
+    }
+}
+
+static void a_drafter_of_another_target_is_refused(void **state) {
+    (void)state;
+    Err err = {0};
+    const char *const set[] = {"export.to=mlx:q4", "model.target_path=tests/golden/e2b/target",
+                               NULL};
+    assert_false(export_to(new_run(0.25, NULL), set, &err));
+    assert_int_equal(err.code, ERR_INPUT);
+    assert_non_null(strstr(err.text, "256")); // the width of the pair's hidden states
+}
+
+static void targets_have_cards_and_need_no_drafter(void **state) {
+    (void)state;
+    Err err = {0};
+    char path[PATH_ROOM];
+    size_t size;
+    const char *out = test_dir();
+    const char *const both[] = {"export.to=target-hf,target-mlx:q4", NULL};
+    assert_ok(export_to(out, both, &err), err);
+    char *hf = file_read(path_join(path, out, "export/target-hf/README.md"), 1 << 20, &size, &err),
+         *mlx = file_read(path_join(path, out, "export/target-mlx-q4/README.md"), 1 << 20, &size,
+                          &err);
+    assert_non_null(strstr(hf, "| adapter merged into it | `adapter-german-facts` |"));
+    assert_null(strstr(hf, "## Measured"));
+    assert_non_null(strstr(mlx, "affine, 4 bits, groups of 64"));
+    assert_non_null(strstr(mlx, "| `model.safetensors.index.json` | `"));
+    free(hf);
+    free(mlx);
+}
+
 int main(void) {
     log_set_quiet(true);
     const struct CMUnitTest tests[] = {
@@ -186,6 +217,10 @@ int main(void) {
         cmocka_unit_test(the_gate_refuses_what_is_below_stock_unmeasured_or_another_drafter),
         cmocka_unit_test(a_missing_checkpoint_is_named),
         cmocka_unit_test(a_new_export_replaces_the_old_one_whole),
+        cmocka_unit_test(a_quantised_card_tells_whether_it_was_measured),
+        cmocka_unit_test(formats_that_do_not_exist_are_refused_before_anything_is_written),
+        cmocka_unit_test(targets_have_cards_and_need_no_drafter),
+        cmocka_unit_test(a_drafter_of_another_target_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -123,7 +123,10 @@ static void mlx_has_the_same_keys_and_an_i32_ordering(void **state) {
     Err err = {0};
     char path[PATH_ROOM];
     const char *dir = folder("mlx");
-    assert_ok(mlx_write(STOCK, dir, &(HfSource){NULL, keep_all}, &err), err);
+    MlxRules rules = {0};
+    const MlxRecipe floats = {.name = "bf16"};
+    assert_ok(mlx_write(STOCK, dir, &(HfSource){NULL, keep_all}, &floats, &rules, &err), err);
+    assert_false(rules.present);
     StFile *a = st_open(STOCK, &err), *b = st_open(path_join(path, dir, "model.safetensors"), &err);
     assert_non_null(a);
     assert_non_null(b);

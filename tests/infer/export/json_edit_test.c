@@ -53,6 +53,27 @@ static void what_is_no_object_is_refused_with_its_name(void **state) {
     }
 }
 
+static void an_object_is_put_in_the_style_of_the_text(void **state) {
+    (void)state;
+    Err err = {0};
+    json_t *v = json_pack("{s:i, s:{s:b}}", "bits", 4, "m", "k", 0);
+    static const char *const CASE[][2] = {
+        {"{\n    \"a\": null\n}\n",
+         "{\n    \"a\": null,\n    \"q\": {\n        \"bits\": 4,\n        \"m\": {\n"
+         "            \"k\": false\n        }\n    }\n}\n"},
+        {"{\"a\":1}", "{\"a\":1,\"q\": {\"bits\":4,\"m\":{\"k\":false}}}"},
+        {"{\n  \"q\": 3,\n  \"a\": 1\n}",
+         "{\n  \"q\": {\n    \"bits\": 4,\n    \"m\": {\n      \"k\": false\n    }\n  },\n"
+         "  \"a\": 1\n}"}};
+    for (size_t i = 0; i < sizeof CASE / sizeof *CASE; i++) {
+        char *out = json_text_put("x.json", CASE[i][0], strlen(CASE[i][0]), "q", v, &err);
+        if (out == NULL) fail_msg("%s", err.text);
+        assert_string_equal(out, CASE[i][1]);
+        free(out);
+    }
+    json_decref(v);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_present_value_is_replaced_in_place),
@@ -60,6 +81,7 @@ int main(void) {
         cmocka_unit_test(an_absent_key_is_added_in_the_style_of_the_last_member),
         cmocka_unit_test(a_value_that_is_already_there_changes_nothing),
         cmocka_unit_test(what_is_no_object_is_refused_with_its_name),
+        cmocka_unit_test(an_object_is_put_in_the_style_of_the_text),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -236,10 +236,18 @@ static void a_pack_rounds_once_and_rewinds(void **state) {
     const float *h = test_random(DT_F32, 5, SMALL_B).data;
     const Tensor k0 = test_random(DT_F32, 5, p->kv_width[0]),
                  k1 = test_random(DT_F32, 5, p->kv_width[1]);
-    features_load(p, s.a.dev, h, (const void *[]){k0.data, k1.data},
+    features_load(p, s.a.dev, h, 0, (const void *[]){k0.data, k1.data},
                   (const void *[]){k0.data, k1.data}, 5);
     assert_int_equal(p->start[2], 26);
     assert_memory_equal((float *)p->hidden.data + 21 * SMALL_B, h, 5 * SMALL_B * sizeof *h);
+    assert_int_equal(p->bare[1], 0);
+    features_rewind(p, 4);
+    features_load(p, s.a.dev, h, 2, (const void *[]){k0.data, k1.data}, // h: of rows 2 .. 4
+                  (const void *[]){k0.data, k1.data}, 5);
+    assert_int_equal(p->bare[1], 6);
+    assert_memory_equal((float *)p->hidden.data + 23 * SMALL_B, h, 3 * SMALL_B * sizeof *h);
+    features_rewind(p, 3); // the next row has a state, none before it
+    assert_int_equal(p->bare[1], 3);
     features_clear(p);
     assert_int_equal(features_begin(p), 0);
 }

@@ -98,7 +98,7 @@ static inline int64_t pair_load(Pair *p, const char *seq) {
     const Tensor v0 = pair_tensor(p->target, name[3], n, w[0]),
                  v1 = pair_tensor(p->target, name[4], n, w[1]);
     features_begin(&p->pack);
-    features_load(&p->pack, test_env()->dev, h.data, (const void *[]){k0.data, k1.data},
+    features_load(&p->pack, test_env()->dev, h.data, 0, (const void *[]){k0.data, k1.data},
                   (const void *[]){v0.data, v1.data}, n);
     return n;
 }

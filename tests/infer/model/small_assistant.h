@@ -102,7 +102,7 @@ static inline void small_open(Small *s, int nseq, const int64_t *rows) {
         op_axpby(env->dev, k0, k0, 0.3f, 0); // else attention is so sharp that rounding decides
         op_axpby(env->dev, k1, k1, 0.3f, 0);
         features_begin(&s->pack);
-        features_load(&s->pack, env->dev, h.data, (const void *[]){k0.data, k1.data},
+        features_load(&s->pack, env->dev, h.data, 0, (const void *[]){k0.data, k1.data},
                       (const void *[]){v0.data, v1.data}, rows[i]);
     }
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "infer/base/file.h"
+#include "infer/export/mlx_target.h"
 #include "infer/model/target.h"
 #include "infer/model/weights.h"
 #include "tests/testing.h"
@@ -225,12 +226,26 @@ static void the_table_alone_leaves_the_experts_where_they_are(void **state) {
     target_close(table);
 }
 
+// The exporter merges expert by expert and splits gate from up.
+static void an_mlx_export_with_the_adapter_is_the_merged_model(void **state) {
+    (void)state;
+    Err err = {0};
+    MlxRecipe r;
+    char encoding[256];
+    const char *lora = adapter(RANK * EXPERTS), *out = fresh_dir();
+    assert_ok(mlx_recipe_named(&r, "bf16", 64, &err), err);
+    assert_ok(mlx_target_write(SOURCE, lora, out, &r, MLX_SHARD_BYTES, encoding, &err), err);
+    const Tensor want = run(SOURCE, lora), got = run(out, NULL);
+    assert_memory_equal(got.data, want.data, tensor_bytes(want));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(mlx_names_give_the_same_model),
         cmocka_unit_test(a_pair_for_all_experts_changes_each_by_its_share),
         cmocka_unit_test(a_pair_of_another_rank_is_refused),
         cmocka_unit_test(the_table_alone_leaves_the_experts_where_they_are),
+        cmocka_unit_test(an_mlx_export_with_the_adapter_is_the_merged_model),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -85,7 +85,7 @@ static void cross_entropy_gradient_matches_finite_differences(void **state) {
 
 static void logits_of_chosen_clusters(void **state) {
     (void)state;
-    enum { C = 11, PER = 5, K = 3, ROWS = 4 };
+    enum { C = 11, PER = 5, K = 3, ROWS = 13 };
     const int64_t width[] = {50, 256, 1100};
     for (int i = 0; i < 12; i++) {
         const int64_t n = width[i / 4];
@@ -103,6 +103,13 @@ static void logits_of_chosen_clusters(void **state) {
                 const double want = test_dot(tensor_rows(y, r, 1), tensor_rows(table, v, 1));
                 assert_true(fabs(test_get(z, r, j) - want) < 2e-6 * sqrt((double)n) * 4);
             }
+        for (int64_t r = 0; r < ROWS; r++) { // a row has the same bits among others as alone
+            Tensor own = test_zeros(DT_F32, 1, K * PER), id = test_zeros(DT_I32, 1, K * PER);
+            op_cluster_logits(test_env()->dev, own, id, tensor_rows(y, r, 1), table,
+                              tensor_of(order, DT_I32, C, PER),
+                              tensor_of(pick + r * K, DT_I32, 1, K));
+            assert_same_bits("a row alone", own, tensor_rows(z, r, 1));
+        }
     }
 }
 

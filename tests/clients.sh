@@ -1,0 +1,118 @@
+#!/usr/bin/env bash
+# tests/clients.sh - exported files in the programs that users load them in. Not part of check: it
+# needs their interpreters and builds.
+#
+# CLIENTS=DIR PYTHON=python3 [LLAMA_QUANTIZE=llama-quantize] [LLAMA_SERVER=llama-server
+#     LLAMA_CONVERT=convert_hf_to_gguf.py] [RUN=runs/demo] [DRAFTSMITH=./draftsmith]
+#     [TYPES="BF16 Q8_0 ..."] tests/clients.sh
+# CLIENTS holds load_gguf.py (PYTHON has the gguf package) and run_llama.sh. RUN is a finished run:
+# its drafter is exported into a folder of its own, in every type and both dialects, and each file
+# is loaded. With LLAMA_QUANTIZE every type that it knows is made from our BF16 file and compared with
+# ours byte for byte. With LLAMA_SERVER and LLAMA_CONVERT the merged target is converted by llama.cpp's own
+# converter, and each file drafts for it there: greedy text must be that without a drafter.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+run=${RUN:-runs/demo} program=${DRAFTSMITH:-./draftsmith} python=${PYTHON:-python3}
+types=${TYPES:-BF16 F16 Q8_0 Q6_K Q5_K_M Q5_K_S Q4_K_M Q4_K_S IQ4_NL IQ4_XS MXFP4 Q3_K_L}
+passed=0 failed=0 skipped=0
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+verdict() { # NAME STATUS OUTPUT
+    if [ "$2" -eq 0 ]; then
+        passed=$((passed + 1)); echo "ok    $1: $(tail -n 2 <<<"$3" | tr '\n' ' ')"; return
+    fi
+    failed=$((failed + 1)); echo "FAIL  $1"; tail -n 12 <<<"$3" | sed 's/^/      /'
+}
+skip() { skipped=$((skipped + 1)); echo "skipped: $1"; }
+finish() {
+    echo "$passed passed, $failed failed, $skipped skipped"
+    [ "$failed" -eq 0 ]
+    exit
+}
+
+[ -f "${CLIENTS:-}/load_gguf.py" ] || { skip 'no CLIENTS=DIR with load_gguf.py'; finish; }
+[ -d "$run/ckpt/best" ] || { skip "no finished run in $run (RUN=DIR)"; finish; }
+
+# The finished run is only read: its checkpoint and its measurement are linked into ours.
+mkdir "$work/run"
+ln -s "$(realpath "$run/ckpt")" "$work/run/ckpt"
+ln -s "$(realpath "$run/eval")" "$work/run/eval"
+to=gguf:all,gguf-ik:all,gguf:MXFP4_MOE,gguf:Q4_K_M-head4,hf,target-hf
+out=$("$program" export -c "$run/config.json" output_dir="$work/run" export.to=$to export.name=drafter 2>&1)
+verdict "export.to=$to" $? "$out"
+[ "$failed" -eq 0 ] || finish
+tokenizer=$work/run/export/target-hf/tokenizer.json
+
+load() { # FOLDER TYPE MIX MORE...
+    local file=$work/run/export/$1/mtp-drafter-$2.gguf mix=()
+    [ -n "$3" ] && mix=(--mix "$3")
+    out=$("$python" "$CLIENTS/load_gguf.py" "$file" "${mix[@]}" --tokenizer "$tokenizer" "${@:4}" 2>&1)
+    verdict "load_gguf.py $1 $2" $? "$out"
+}
+# mixes.json knows no mix of that name: llama-quantize puts MXFP4 into experts only
+mix_of() { if [ "$1" = MXFP4 ]; then echo; else echo "$1"; fi; }
+# The universal files of a drafter as wide as its target are widened, so that only the others can be
+# held against the folder value by value.
+for type in $types; do
+    load gguf-all "$type" "$(mix_of "$type")"
+    load gguf-ik-all "$type" "$(mix_of "$type")" --hf "$work/run/export/hf"
+done
+load gguf-MXFP4_MOE MXFP4_MOE MXFP4_MOE
+load gguf-Q4_K_M-head4 Q4_K_M-head4 ''
+
+same_bytes() { # OURS THEIRS: every tensor, type and data
+    "$python" - "$1" "$2" <<'PY'
+import sys
+import gguf
+import numpy as np
+ours, theirs = ({t.name: t for t in gguf.GGUFReader(f).tensors} for f in sys.argv[1:3])
+bad = sorted(set(ours) ^ set(theirs))
+total = 0
+for name in set(ours) & set(theirs):
+    a, b = ours[name], theirs[name]
+    total += a.data.nbytes
+    if a.tensor_type != b.tensor_type or not np.array_equal(a.data.view(np.uint8), b.data.view(np.uint8)):
+        bad.append(name)
+print(f"{total} bytes compared, {len(bad)} tensors differ {bad[:4]}")
+sys.exit(bool(bad))
+PY
+}
+if [ -n "${LLAMA_QUANTIZE:-}" ]; then
+    for type in $types; do
+        case $type in BF16 | MXFP4) continue ;; esac
+        "$LLAMA_QUANTIZE" "$work/run/export/gguf-all/mtp-drafter-BF16.gguf" "$work/theirs.gguf" "$type" 1 >/dev/null 2>&1
+        out=$(same_bytes "$work/run/export/gguf-all/mtp-drafter-$type.gguf" "$work/theirs.gguf" 2>&1)
+        verdict "llama-quantize $type" $? "$out"
+    done
+else
+    skip 'no LLAMA_QUANTIZE: bytes are not compared'
+fi
+
+if [ -z "${LLAMA_SERVER:-}" ] || [ -z "${LLAMA_CONVERT:-}" ]; then
+    skip 'no LLAMA_SERVER and LLAMA_CONVERT: nothing drafts in llama.cpp'
+    finish
+fi
+out=$(PYTHONPATH="$(dirname "$LLAMA_CONVERT")/gguf-py" "$python" "$LLAMA_CONVERT" \
+    "$work/run/export/target-hf" --outfile "$work/target.gguf" --outtype bf16 2>&1)
+verdict 'convert_hf_to_gguf.py of the merged target' $? "$out"
+[ "$failed" -eq 0 ] || finish
+
+# The shortest held-out prompt as text, without its <bos>: the server adds one.
+prompt=$("$python" - "$run/data/eval.jsonl" "$tokenizer" <<'PY'
+import json, sys
+best = min((json.loads(l) for l in open(sys.argv[1])), key=lambda d: d["prompt"])
+names = {i: p for p, i in json.load(open(sys.argv[2], encoding="utf-8"))["model"]["vocab"].items()}
+text = b""
+for i in best["ids"][1:best["prompt"]]:
+    p = names[i]
+    text += bytes([int(p[3:5], 16)]) if len(p) == 6 and p.startswith("<0x") else p.encode()
+sys.stdout.write(text.decode("utf-8", "replace").replace("\u2581", " ") + ".")
+PY
+) || { skip "no prompt in $run/data/eval.jsonl"; finish; }
+for file in "$work"/run/export/gguf-all/*.gguf "$work"/run/export/gguf-Q4_K_M-head4/*.gguf; do
+    out=$(PROMPT="${prompt%.}" N_PREDICT="${N_PREDICT:-40}" MIN_ACCEPT=1 \
+        "$CLIENTS/run_llama.sh" "$work/target.gguf" "$file" "${K:-3}" 2>&1)
+    verdict "run_llama.sh $(basename "$file" .gguf)" $? "$out"
+done
+finish
