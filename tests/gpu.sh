@@ -27,7 +27,7 @@ say() { # PART ok|FAIL|skip TEXT
 }
 # Runs a command with its output in a log; says how it ended.
 step() { # PART NAME SECONDS COMMAND...
-    local part=$1 name=$2 most=$3 log=$logs/$1-${2//[^a-z0-9_]/-}.log status
+    local part=$1 name=$2 most=$(($3 * seconds / 540)) log=$logs/$1-${2//[^a-z0-9_]/-}.log status
     shift 3
     [ "$most" -le "$(left)" ] || most=$(left)
     if [ "$most" -lt 5 ]; then say "$part" skip "$name: no time is left"; return 1; fi

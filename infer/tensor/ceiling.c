@@ -73,12 +73,15 @@ double device_gemm_ceiling(Device *dev, DType dtype, int64_t m, int64_t n, int64
 }
 
 double device_gemm_peak(Device *dev, DType dtype) {
-    static const int64_t cpu[][3] = {{2048, 2048, 2048}, {1024, 20480, 2560}, {1024, 2560, 10240}};
-    static const int64_t gpu[][3] = {{8192, 8192, 8192}, {8192, 20480, 2560}, {8192, 2560, 10240}};
-    const bool host = strcmp(dev->kind, "cpu") == 0;
+    static const int64_t shape[2][3][3] = {
+        {{2048, 2048, 2048}, {1024, 20480, 2560}, {1024, 2560, 10240}},
+        {{8192, 8192, 8192}, {8192, 20480, 2560}, {8192, 2560, 10240}}};
+    const double fast = 5000.0; // GFLOP/s: a GPU, which the first three would not fill
+    const int large =
+        strcmp(dev->kind, "cpu") != 0 && device_gemm_ceiling(dev, dtype, 1024, 1024, 1024) > fast;
     double best = 0.0;
-    for (size_t i = 0; i < sizeof cpu / sizeof cpu[0]; i++) {
-        const int64_t *s = host ? cpu[i] : gpu[i];
+    for (int i = 0; i < 3; i++) {
+        const int64_t *s = shape[large][i];
         const double rate = device_gemm_ceiling(dev, dtype, s[0], s[1], s[2]);
         if (rate > best) best = rate;
     }
