@@ -38,9 +38,9 @@ int64_t shard_bytes(const ShardMeta *m, int64_t tokens, int64_t states);
 
 // Writing. The folder's manifest may already name finished shards (resume): shards are numbered,
 // and writing starts at the first missing one. A set that an earlier version began is refused: it
-// cut other shards. Several ranks write together: every one calls these, a turn of shard_write makes
-// the next world_size() shards, one each in the order of the ranks, and rank 0 names them in the
-// manifest.
+// cut other shards. Several ranks write together: every one calls these, a turn of shard_write
+// makes the next world_size() shards, one each in the order of the ranks, and rank 0 names them in
+// the manifest.
 typedef struct ShardWriter ShardWriter;
 MUST_CHECK ShardWriter *shard_writer_open(const char *dir, const ShardMeta *meta, Err *err);
 int shard_writer_next(const ShardWriter *w); // number of the first missing shard

@@ -1,5 +1,5 @@
-// tests/eval/audit/audit_alignment_e2e_test.c - drafts made with explicit rows, positions and inputs,
-// anchor by anchor: the table must find the wiring that made them.
+// tests/eval/audit/audit_alignment_e2e_test.c - drafts made with explicit rows, positions and
+// inputs, anchor by anchor: the table must find the wiring that made them.
 #include <stdio.h>
 #include <string.h>
 

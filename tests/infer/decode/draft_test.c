@@ -82,8 +82,8 @@ static Jobs run(Item *item, const GenerateOptions *opt) {
     return j;
 }
 
-// On the CPU a row's bits do not depend on the rows beside it. On a GPU keys are split by the number
-// of rows.
+// On the CPU a row's bits do not depend on the rows beside it. On a GPU keys are split by the
+// number of rows.
 static double margin_noise(void) {
     return strcmp(test_env()->dev->kind, "cpu") == 0 ? 0.0 : 1e-4;
 }
