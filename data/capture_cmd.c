@@ -186,11 +186,13 @@ static MemoryPlan memory_of(const Work *w, const Sample *sample, int64_t n) {
         if (bytes_of(w, i) > most) most = bytes_of(w, i);
     for (int64_t i = 0; i < n; i++)
         texts += sample[i].n * (int64_t)(sizeof *sample[i].ids + sizeof *sample[i].kind);
-    memory_add(&m, "target", (int64_t)target_bytes(w->model.target));
-    memory_add(&m, "kernels", (int64_t)dev_scratch_bytes(w->model.dev));
+    m.device = (int64_t)dev_own_memory(w->model.dev);
+    memory_add_tensors(&m, "target", (int64_t)target_bytes(w->model.target));
+    memory_add_tensors(&m, "kernels", (int64_t)dev_scratch_bytes(w->model.dev));
     memory_add(&m, "texts", texts);
-    memory_add(&m, "K/V and rows of a chunk",
-               (int64_t)capturer_bytes(w->model.target, p, w->s->capture.chunk, w->model.dtype));
+    memory_add_tensors(
+        &m, "K/V and rows of a chunk",
+        (int64_t)capturer_bytes(w->model.target, p, w->s->capture.chunk, w->model.dtype));
     memory_add(&m, "shard under way", most);
     return m;
 }
@@ -277,6 +279,7 @@ static bool plan_and_run(Work *w, const json_t *identity, json_t **result, Err *
                       w->s->capture.shard_mib << 20, err);
     ok = world_agree(ok, err);
     if (ok) memory = memory_of(w, sample, n);
+    ok = ok && memory_fits(&memory, err);
     if (memory_announced(&memory) > w->announced) w->announced = memory_announced(&memory);
     if (ok && w->cli->dry_run) {
         ok = dry_run(w, &memory, err);

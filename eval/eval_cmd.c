@@ -192,11 +192,12 @@ static void plan_memory(Eval *e) {
                  sweep = sweep_bytes(drafter, e->n, tc, &e->source, &e->sweep_options),
                  quant = eval_quant_bytes(e), counts = cost > sweep ? cost : sweep,
                  most = quant > counts ? quant : counts;
-    memory_add(&e->memory, "target", (int64_t)target_bytes(e->open.target));
-    memory_add(&e->memory, "drafters", (int64_t)drafters);
-    memory_add(&e->memory, "kernels", (int64_t)dev_scratch_bytes(e->open.dev));
-    memory_add(&e->memory, audit > most ? "live audit" : "sequences and anchors of a call",
-               (int64_t)(audit > most ? audit : most));
+    e->memory.device = (int64_t)dev_own_memory(e->open.dev);
+    memory_add_tensors(&e->memory, "target", (int64_t)target_bytes(e->open.target));
+    memory_add_tensors(&e->memory, "drafters", (int64_t)drafters);
+    memory_add_tensors(&e->memory, "kernels", (int64_t)dev_scratch_bytes(e->open.dev));
+    memory_add_tensors(&e->memory, audit > most ? "live audit" : "sequences and anchors of a call",
+                       (int64_t)(audit > most ? audit : most));
 }
 
 // Without a trained drafter: whether one is worth training.
@@ -269,7 +270,8 @@ static bool make_report(Eval *e, const Cli *cli, const json_t *identity, Err *er
     bool ok = stage_clear(e->stage, err) &&
               dir_make(path_join(dir, e->s->output_dir, "eval"), err) && eval_open(e, err);
     if (ok) plan_memory(e);
-    ok = ok && (report = measure(e, err)) != NULL && eval_cost(e, report, err);
+    ok = ok && memory_fits(&e->memory, err) && (report = measure(e, err)) != NULL &&
+         eval_cost(e, report, err);
     if (ok) audit_start(&audit, e->K, audit_near_tie(e->open.dtype));
     ok = ok && eval_audit(e, &audit, report, err) && json_write_file(e->report, report, err) &&
          write_matrix(e, report, err) && write_pages(e, report, err);

@@ -60,12 +60,13 @@ static bool train(TrainSetup *t, const Cli *cli, json_t **result, Err *err) {
     if (!world_agree(!first || make_root(cli, err), err)) return false;
     bool ok = trainer_plan(&opt, &plan, err);
     if (ok && !cli->quiet) trainer_plan_print(stderr, &plan, &opt);
+    MemoryPlan memory = t->memory;
+    trainer_plan_memory(&plan, &memory);
+    ok = ok && memory_fits(&memory, err);
     Trainer *trainer = ok ? trainer_open(&opt, err) : NULL;
     ok = world_agree(trainer != NULL, err) && trainer_run(trainer, &r, err);
     trainer_close(trainer);
     if (ok) *result = result_json(&r, &cli->s);
-    MemoryPlan memory = t->memory;
-    trainer_plan_memory(&plan, &memory);
     return ok &&
            (!first || memory_record(cli->s.output_dir, "train", memory_announced(&memory), err));
 }

@@ -191,6 +191,7 @@ bool train_setup_open(TrainSetup *t, Err *err) {
     // Of the target only the table is needed, which makes the teacher's logits.
     const int64_t rows = t->s->train.stream ? t->s->capture.chunk : 0;
     memory_plan(&t->memory);
+    t->memory.device = (int64_t)dev_own_memory(t->model.dev);
     if (!load_target(&t->model, t->s, rows, err) || !open_assistant(t, err) ||
         !open_sources(t, err) || !open_measurer(t, err))
         return false;

@@ -137,13 +137,18 @@ bool trainer_plan(const TrainerOptions *opt, TrainPlan *plan, Err *err) {
 }
 
 void trainer_plan_memory(const TrainPlan *p, MemoryPlan *m) {
-    memory_add(m, "target", (int64_t)p->target);
-    memory_add(m, "kernels", (int64_t)p->kernels);
-    memory_add(m, "weights", (int64_t)p->weights);
-    memory_add(m, "optimiser", (int64_t)p->optimizer);
-    memory_add(m, "features", (int64_t)p->features);
-    memory_add(m, "rollout", (int64_t)(p->rollout + p->batch));
-    memory_add(m, "dev split", (int64_t)p->measure);
+    memory_add_tensors(m, "target", (int64_t)p->target);
+    memory_add_tensors(m, "kernels", (int64_t)p->kernels);
+    memory_add_tensors(m, "weights", (int64_t)p->weights);
+    memory_add_tensors(m, "optimiser", (int64_t)p->optimizer);
+    memory_add_tensors(m, "features", (int64_t)p->features);
+    if (m->device > 0) {
+        memory_add_tensors(m, "rollout", (int64_t)p->rollout);
+        memory_add(m, "batches", (int64_t)p->batch);
+    } else {
+        memory_add(m, "rollout", (int64_t)(p->rollout + p->batch));
+    }
+    memory_add_tensors(m, "dev split", (int64_t)p->measure);
     memory_add(m, "sequences kept", (int64_t)p->kept);
     memory_add(m, "saving", (int64_t)p->saving);
     memory_add(m, "visits", (int64_t)p->simulator);

@@ -53,16 +53,31 @@ void memory_plan(MemoryPlan *p) {
     memory_add(p, "program", memory_held());
 }
 
-void memory_add(MemoryPlan *p, const char *name, int64_t bytes) {
+static void add_part(MemoryPlan *p, const char *name, int64_t bytes, bool on_device) {
     CHECK(p->n < MEMORY_PARTS && bytes >= 0, "(%s: %lld)", name, (long long)bytes);
     if (bytes == 0) return;
     p->part[p->n].name = name;
+    p->part[p->n].on_device = on_device;
     p->part[p->n++].bytes = bytes;
 }
 
-int64_t memory_announced(const MemoryPlan *p) {
+void memory_add(MemoryPlan *p, const char *name, int64_t bytes) {
+    add_part(p, name, bytes, false);
+}
+
+void memory_add_tensors(MemoryPlan *p, const char *name, int64_t bytes) {
+    add_part(p, name, bytes, p->device > 0);
+}
+
+static int64_t sum_of(const MemoryPlan *p, bool on_device) {
     int64_t sum = 0;
-    for (int i = 0; i < p->n; i++) sum += p->part[i].bytes;
+    for (int i = 0; i < p->n; i++)
+        if (p->part[i].on_device == on_device) sum += p->part[i].bytes;
+    return sum;
+}
+
+int64_t memory_announced(const MemoryPlan *p) {
+    const int64_t sum = sum_of(p, false);
     return sum > p->spent ? sum : p->spent;
 }
 
@@ -70,10 +85,28 @@ static double mib(int64_t bytes) {
     return (double)bytes / 1048576.0;
 }
 
+static void print_parts(FILE *out, const MemoryPlan *p, bool on_device) {
+    const char *before = ":";
+    for (int i = 0; i < p->n; i++) {
+        if (p->part[i].on_device != on_device) continue;
+        fprintf(out, "%s %s %.1f", before, p->part[i].name, mib(p->part[i].bytes));
+        before = ",";
+    }
+}
+
 void memory_print(FILE *out, const MemoryPlan *p) {
     fprintf(out, "%.1f MiB", mib(memory_announced(p)));
-    for (int i = 0; i < p->n; i++)
-        fprintf(out, "%s %s %.1f", i == 0 ? ":" : ",", p->part[i].name, mib(p->part[i].bytes));
+    print_parts(out, p, false);
+    if (p->device == 0) return;
+    fprintf(out, "; %.1f of %.1f MiB on the device", mib(sum_of(p, true)), mib(p->device));
+    print_parts(out, p, true);
+}
+
+bool memory_fits(const MemoryPlan *p, Err *err) {
+    const int64_t wanted = sum_of(p, true);
+    return p->device == 0 || wanted <= p->device ||
+           err_set(err, ERR_FAILED, "%.1f MiB are wanted on a device of %.1f MiB", mib(wanted),
+                   mib(p->device));
 }
 
 // Rounded to a tenth: what a reader compares.

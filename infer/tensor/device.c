@@ -118,6 +118,12 @@ void dev_memory(const Device *dev, size_t *free, size_t *total) {
     dev->body->memory(dev, free, total);
 }
 
+size_t dev_own_memory(const Device *dev) {
+    size_t free_now = 0, total = 0;
+    if (strcmp(dev->kind, "cpu") != 0) dev_memory(dev, &free_now, &total);
+    return total;
+}
+
 bool dev_prefers_bf16(const Device *dev) {
     return dev->body->prefers_bf16(dev);
 }

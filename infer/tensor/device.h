@@ -39,6 +39,8 @@ void dev_describe(Device *dev, void (*line)(void *ctx, const char *name, const c
 size_t dev_scratch_bytes(const Device *dev);
 // Memory that tensors can have: free now, and in all. 0 = unknown.
 void dev_memory(const Device *dev, size_t *free, size_t *total);
+// Bytes of memory that is the device's own; 0 where tensors live in the host's.
+size_t dev_own_memory(const Device *dev);
 // True where bf16 GEMM beats f32 GEMM on this device (measured by the kernels it has, not timed).
 bool dev_prefers_bf16(const Device *dev);
 

@@ -46,6 +46,28 @@ static void a_plan_is_the_sum_of_its_parts_but_no_less_than_was_spent(void **sta
     assert_true(p.n == 1 && memory_announced(&p) >= memory_held() - MIB);
 }
 
+static void tensors_are_the_devices_where_it_has_memory(void **state) {
+    (void)state;
+    for (int apart = 0; apart < 2; apart++) {
+        char line[256] = "";
+        Err err = {0};
+        MemoryPlan p = {.device = apart ? 4 * MIB : 0};
+        memory_add(&p, "program", MIB);
+        memory_add_tensors(&p, "target", 3 * MIB);
+        assert_int_equal(memory_announced(&p), apart ? MIB : 4 * MIB);
+        assert_ok(memory_fits(&p, &err), err);
+        memory_add_tensors(&p, "rows", 2 * MIB);
+        FILE *f = fmemopen(line, sizeof line, "w");
+        memory_print(f, &p);
+        fclose(f);
+        assert_string_equal(line, apart ? "1.0 MiB: program 1.0; 5.0 of 4.0 MiB on the device: "
+                                          "target 3.0, rows 2.0"
+                                        : "6.0 MiB: program 1.0, target 3.0, rows 2.0");
+        assert_true(memory_fits(&p, &err) == !apart);
+        if (apart) assert_non_null(strstr(err.text, "5.0 MiB"));
+    }
+}
+
 static double said(const json_t *all, const char *stage, const char *key) {
     const json_t *v = json_object_get(json_object_get(all, stage), key);
     assert_true(json_is_real(v));
@@ -79,6 +101,7 @@ static void a_record_keeps_other_stages_and_survives_damage(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_peak_holds_what_is_gone_until_it_is_begun_anew),
+        cmocka_unit_test(tensors_are_the_devices_where_it_has_memory),
         cmocka_unit_test(a_plan_is_the_sum_of_its_parts_but_no_less_than_was_spent),
         cmocka_unit_test(a_record_keeps_other_stages_and_survives_damage),
     };
