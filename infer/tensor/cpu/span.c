@@ -1,5 +1,6 @@
 // infer/tensor/cpu/span.c - what several operators do to a stretch of a row.
 #include <math.h>
+#include <string.h>
 
 #include "infer/tensor/cpu/cpu.h"
 #include "infer/tensor/cpu/simd.h"
@@ -53,21 +54,55 @@ KERNEL float span_dot(const float *a, const float *b, int64_t n) {
     return sum_lanes(s0 + s1);
 }
 
+// Lane i meets i + 8, then i + 4: the first half of sum_lanes.
+LANE_FN f32x4 fold_lanes(f32x16 v) {
+    f32x8 half[2];
+    f32x4 quarter[2];
+    memcpy(half, &v, sizeof half);
+    const f32x8 eight = half[0] + half[1];
+    memcpy(quarter, &eight, sizeof quarter);
+    return quarter[0] + quarter[1];
+}
+
+// The loops over the DOTS rows are unrolled: else the sums live in memory.
 KERNEL void span_dots(float out[DOTS], const float *const a[DOTS], const float *b, int64_t n) {
-    f32x16 s0[DOTS] = {0}, s1[DOTS] = {0};
+    f32x16 s0[DOTS], s1[DOTS];
     int64_t i = 0;
+#pragma GCC unroll 4
+    for (int k = 0; k < DOTS; k++) s0[k] = s1[k] = lanes(0.0f);
     for (; i + 2 * LANES <= n; i += 2 * LANES) {
         const f32x16 b0 = load16(b + i), b1 = load16(b + i + LANES);
+#pragma GCC unroll 4
         for (int k = 0; k < DOTS; k++) {
             s0[k] += load16(a[k] + i) * b0;
             s1[k] += load16(a[k] + i + LANES) * b1;
         }
     }
-    for (; i + LANES <= n; i += LANES)
-        for (int k = 0; k < DOTS; k++) s0[k] += load16(a[k] + i) * load16(b + i);
-    for (int k = 0; i < n && k < DOTS; k++)
-        s1[k] += load_tail(a[k] + i, n - i, 0.0f) * load_tail(b + i, n - i, 0.0f);
-    for (int k = 0; k < DOTS; k++) out[k] = sum_lanes(s0[k] + s1[k]);
+    if (i + LANES <= n) {
+        const f32x16 b0 = load16(b + i);
+#pragma GCC unroll 4
+        for (int k = 0; k < DOTS; k++) s0[k] += load16(a[k] + i) * b0;
+        i += LANES;
+    }
+    if (i < n) {
+        const f32x16 b1 = load_tail(b + i, n - i, 0.0f);
+#pragma GCC unroll 4
+        for (int k = 0; k < DOTS; k++) s1[k] += load_tail(a[k] + i, n - i, 0.0f) * b1;
+    }
+    f32x4 s[DOTS];
+#pragma GCC unroll 4
+    for (int k = 0; k < DOTS; k++) s[k] = fold_lanes(s0[k] + s1[k]);
+    // the second half of sum_lanes, of four sums at once
+    const f32x4 u = __builtin_shuffle(s[0], s[1], (i32x4){0, 4, 1, 5}),
+                v = __builtin_shuffle(s[2], s[3], (i32x4){0, 4, 1, 5}),
+                w = __builtin_shuffle(s[0], s[1], (i32x4){2, 6, 3, 7}),
+                x = __builtin_shuffle(s[2], s[3], (i32x4){2, 6, 3, 7});
+    const f32x4 even = __builtin_shuffle(u, v, (i32x4){0, 1, 4, 5}) +
+                       __builtin_shuffle(w, x, (i32x4){0, 1, 4, 5}),
+                odd = __builtin_shuffle(u, v, (i32x4){2, 3, 6, 7}) +
+                      __builtin_shuffle(w, x, (i32x4){2, 3, 6, 7});
+    const f32x4 sum = even + odd;
+    memcpy(out, &sum, sizeof sum);
 }
 
 KERNEL void span_softcap(float *z, float cap, int64_t n) {
