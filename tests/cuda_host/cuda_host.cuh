@@ -12,7 +12,8 @@
 // * A pointer into other host memory among a kernel's arguments ends the program.
 // * copy_async lands when it is waited for and no sooner. A collective that not everybody reaches
 //   ends the program with the kernel's threads counted.
-// CUDA_HOST_FAIL=N makes the N-th launch of the process fail; CUDA_HOST_MIB sets the memory (4096).
+// CUDA_HOST_FAIL=N makes the N-th launch of the process fail; CUDA_HOST_MIB sets the memory (4096),
+// CUDA_HOST_SHARED_KIB the shared memory that a block can have (227; sm_80 has 163, sm_86 99).
 #ifndef TESTS_CUDA_HOST_CUH
 #define TESTS_CUDA_HOST_CUH
 

@@ -167,7 +167,8 @@ void cuda_attention(Device *dev, Tensor o, Tensor lse, Tensor q, const AttnArgs 
     Cuda *cu = cuda_begin(dev, "attention");
     check_attention(o, lse, q, a);
     const bool mma = suits_mma(a, q, o, NO_TENSOR, NO_TENSOR);
-    const bool few = mma && most_rows(a) <= attn_mma_shape(cu, a->hd, true).rows;
+    const bool few = mma && (!attn_mma_many_fits(cu, a->hd) ||
+                             most_rows(a) <= attn_mma_shape(cu, a->hd, true).rows);
     const AttnShape shape = mma ? attn_mma_shape(cu, a->hd, few) : attn_any_shape(a->hd);
     AttnCall c = call_of(a, q, shape);
     c.o = o, c.lse = lse;
@@ -190,7 +191,7 @@ void cuda_attention_back(Device *dev, Tensor dq, Tensor do_, Tensor o, Tensor q,
     CHECK_FLOAT(dq);
     CHECK_FLOAT(do_);
     CHECK(lse.data != NULL);
-    const bool mma = suits_mma(a, q, o, do_, dq);
+    const bool mma = suits_mma(a, q, o, do_, dq) && attn_mma_back_fits(cu, a->hd);
     const AttnShape shape = mma ? attn_mma_back_shape(cu, a->hd) : attn_any_shape(a->hd);
     AttnCall c = call_of(a, q, shape);
     c.o = o, c.lse = lse, c.do_ = do_, c.dq = dq;
