@@ -12,7 +12,12 @@
 
 namespace {
 
-constexpr size_t RANGE = size_t(1) << 40, ALIGN = 64;
+#ifdef HOST_RACES
+constexpr size_t RANGE = size_t(1) << 36; // every byte has shadows
+#else
+constexpr size_t RANGE = size_t(1) << 40;
+#endif
+constexpr size_t ALIGN = 64;
 
 struct Block {
     char *map;   // first page
