@@ -27,13 +27,19 @@ static bool cuda_is_emulated(void) {
 }
 #endif
 
+// Launchers that give each rank a GPU of its own (srun --gpus-per-task) show it that one only.
+static long gpu_of_rank(int count) {
+    return count == 1 && getenv("CUDA_VISIBLE_DEVICES") != NULL ? 0 : world_local();
+}
+
 static bool open_cuda(Device *dev, const char *spec, int threads, Err *err) {
     char why[256], *end;
-    const long n = spec[4] == ':' ? strtol(spec + 5, &end, 10) : world_local();
+    long n = spec[4] == ':' ? strtol(spec + 5, &end, 10) : 0;
     if (spec[4] == ':' && (end == spec + 5 || *end != '\0' || n < 0))
         return err_set(err, ERR_USAGE, "device %s: expected auto, cpu, cuda or cuda:N", spec);
     const int count = cuda_count(why, sizeof why);
     if (count == 0) return err_set(err, ERR_USAGE, "device %s: %s", spec, why);
+    if (spec[4] == '\0') n = gpu_of_rank(count);
     if (n >= count && spec[4] == '\0')
         return err_set(err, ERR_USAGE, "device %s: rank %d of this machine, which has %d GPUs",
                        spec, world_local(), count);

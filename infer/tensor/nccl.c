@@ -19,7 +19,8 @@ struct Nccl {
     Device *dev;
     void *library, *driver; // of dlopen
     void *comm, *stream, *event;
-    bool busy; // something was added since the last wait
+    bool joined; // every rank is there
+    bool busy;   // something was added, and no wait has seen its end
     struct {
         int (*get_id)(NcclId *id);
         int (*init_rank)(void **comm, int ranks, NcclId id, int rank);
@@ -45,9 +46,10 @@ static bool find(void *library, const char *name, void *function) {
     return at != NULL;
 }
 
+// NODELETE: they have threads and exit handlers of their own, which must not lose their code.
 static bool load(Nccl *n) {
-    n->library = dlopen("libnccl.so.2", RTLD_NOW | RTLD_LOCAL);
-    n->driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+    n->library = dlopen("libnccl.so.2", RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+    n->driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
     return find(n->library, "ncclGetUniqueId", &n->f.get_id) &&
            find(n->library, "ncclCommInitRank", &n->f.init_rank) &&
            find(n->library, "ncclAllReduce", &n->f.all_reduce) &&
@@ -84,6 +86,7 @@ static bool join(Nccl *n, Err *err) {
          driver_done(n->f.stream_create(&n->stream, STREAM_NON_BLOCKING), "stream", err) &&
          driver_done(n->f.event_create(&n->event, EVENT_NO_TIMING), "event", err);
     if (!world_agree(ok, err)) return false;
+    n->joined = true;
     n->f.version(&version);
     log_info("NCCL %d: %d ranks", version, world_size());
     return true;
@@ -105,8 +108,10 @@ bool nccl_open(Nccl **out, Device *dev, Err *err) {
 
 void nccl_close(Nccl *n) {
     if (n == NULL) return;
-    // One that waits for a rank that is gone would never be destroyed.
-    if (n->comm != NULL) (void)(world_broken() ? n->f.abort(n->comm) : n->f.destroy(n->comm));
+    // One that waits for a rank that is gone, or has failed, would never be destroyed; nor would
+    // memory be freed while its kernel runs.
+    const bool well = n->joined && !n->busy && !world_broken();
+    if (n->comm != NULL) (void)(well ? n->f.destroy(n->comm) : n->f.abort(n->comm));
     if (n->event != NULL) n->f.event_destroy(n->event);
     if (n->stream != NULL) n->f.stream_destroy(n->stream);
     if (n->library != NULL) dlclose(n->library);
@@ -122,11 +127,9 @@ bool nccl_add(Nccl *n, void *x, int64_t count, Err *err) {
                 "all-reduce", err);
 }
 
-bool nccl_wait(Nccl *n, Err *err) {
+static bool wait_for_sums(Nccl *n, Err *err) {
     WorldWait w = {0};
     int state;
-    if (!n->busy) return true;
-    n->busy = false;
     if (!driver_done(n->f.event_record(n->event, n->stream), "event", err)) return false;
     while ((state = n->f.event_query(n->event)) == CUDA_NOT_READY) {
         int failed = 0;
@@ -135,4 +138,10 @@ bool nccl_wait(Nccl *n, Err *err) {
             return false;
     }
     return driver_done(state, "all-reduce", err);
+}
+
+bool nccl_wait(Nccl *n, Err *err) {
+    if (!n->busy) return true;
+    n->busy = !wait_for_sums(n, err);
+    return !n->busy;
 }

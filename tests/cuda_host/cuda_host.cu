@@ -12,7 +12,12 @@
 
 namespace {
 
-constexpr size_t RANGE = size_t(1) << 40, ALIGN = 64;
+#ifdef HOST_RACES
+constexpr size_t RANGE = size_t(1) << 36; // every byte has shadows
+#else
+constexpr size_t RANGE = size_t(1) << 40;
+#endif
+constexpr size_t ALIGN = 64;
 
 struct Block {
     char *map;   // first page
@@ -32,6 +37,12 @@ cudaError_t last = cudaSuccess, broken = cudaSuccess;
 size_t memory_size() {
     const char *s = getenv("CUDA_HOST_MIB");
     return (s ? strtoull(s, nullptr, 10) : 4096) << 20;
+}
+
+size_t shared_size() {
+    const char *s = getenv("CUDA_HOST_SHARED_KIB");
+    const size_t kib = s ? strtoull(s, nullptr, 10) : HOST_SHARED_MAX >> 10;
+    return std::min(kib << 10, size_t(HOST_SHARED_MAX));
 }
 
 bool blocking() {
@@ -93,7 +104,7 @@ void host_launch_any(dim3 grid, dim3 block, size_t shared, std::function<void()>
     const std::lock_guard<std::recursive_mutex> held(lock);
     static const char *const fail = getenv("CUDA_HOST_FAIL");
     if (block.x * block.y * block.z > 1024 || grid.y > 65535 || grid.z > 65535 ||
-        shared > HOST_SHARED_MAX) {
+        shared > shared_size()) {
         last = cudaErrorInvalidConfiguration;
         return;
     }
@@ -117,7 +128,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int n) {
     *p = {};
     snprintf(p->name, sizeof p->name, "emulated on the CPU, for tests");
     p->totalGlobalMem = memory_size();
-    p->sharedMemPerBlockOptin = HOST_SHARED_MAX;
+    p->sharedMemPerBlockOptin = shared_size();
     p->major = 9;
     p->multiProcessorCount = 4;
     return result(n == 0 ? cudaSuccess : cudaErrorInvalidDevice);
@@ -282,7 +293,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t) {
     return cudaStreamSynchronize(nullptr);
 }
 cudaError_t cudaFuncSetAttribute(const void *, cudaFuncAttribute, int value) {
-    return result((size_t)value <= HOST_SHARED_MAX ? cudaSuccess : cudaErrorInvalidValue);
+    return result((size_t)value <= shared_size() ? cudaSuccess : cudaErrorInvalidValue);
 }
 
 cudaError_t cudaGetLastError() {

@@ -12,7 +12,8 @@
 // * A pointer into other host memory among a kernel's arguments ends the program.
 // * copy_async lands when it is waited for and no sooner. A collective that not everybody reaches
 //   ends the program with the kernel's threads counted.
-// CUDA_HOST_FAIL=N makes the N-th launch of the process fail; CUDA_HOST_MIB sets the memory (4096).
+// CUDA_HOST_FAIL=N makes the N-th launch of the process fail; CUDA_HOST_MIB sets the memory (4096),
+// CUDA_HOST_SHARED_KIB the shared memory that a block can have (227; sm_80 has 163, sm_86 99).
 #ifndef TESTS_CUDA_HOST_CUH
 #define TESTS_CUDA_HOST_CUH
 
@@ -120,6 +121,9 @@ template <typename T> static inline T __ldg(const T *p) {
 // Threads of a launch run in one thread of the process, so plain arithmetic is atomic.
 template <typename T> static inline T atomicAdd(T *p, T v) {
     static_assert(!std::is_floating_point_v<T>, "sums by atomics have no order");
+#ifdef __SANITIZE_THREAD__
+    return __atomic_fetch_add(p, v, __ATOMIC_RELAXED);
+#endif
     const T old = *p;
     *p = old + v;
     return old;
@@ -192,6 +196,10 @@ static inline T __shfl_up_sync(unsigned mask, T v, unsigned by, int width = 32) 
 }
 // The butterfly of a whole warp in one step, in the order of its five.
 template <typename T, typename Op> static inline T host_butterfly(T v, Op op) {
+#ifdef __SANITIZE_THREAD__
+    for (int step = 16; step > 0; step /= 2) v = op(v, __shfl_xor_sync(0xffffffffu, v, step));
+    return v;
+#endif
     bool last = false;
     HostTable *table = host_exchange(0xffffffffu, &v, sizeof v, &last);
     if (last) {

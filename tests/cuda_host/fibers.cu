@@ -17,6 +17,25 @@
 #include <sanitizer/common_interface_defs.h>
 #endif
 
+// races.sh: every thread of a block is one of ThreadSanitizer's. Kernels are instrumented, this
+// file is not: it says what orders threads (barriers, collectives, begin and end of a block) and
+// what library code in the place of instructions reads and writes.
+#ifdef HOST_RACES
+#define RACES(call) call
+extern "C" {
+void *__tsan_get_current_fiber(void);
+void *__tsan_create_fiber(unsigned flags);
+void __tsan_switch_to_fiber(void *fiber, unsigned flags);
+void __tsan_acquire(void *at);
+void __tsan_release(void *at);
+void __tsan_read16(void *at);
+void __tsan_write16(void *at);
+}
+static char begun, ended, at_barrier[2], met[32][4][2]; // places where threads meet
+#else
+#define RACES(call) (void)0
+#endif
+
 dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 #ifdef __x86_64__
@@ -49,13 +68,18 @@ host_switch:
 
 namespace {
 
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(__SANITIZE_ADDRESS__) || defined(HOST_RACES)
 constexpr size_t STACK = 512 << 10; // redzones
 #else
 constexpr size_t STACK = 128 << 10;
 #endif
 constexpr size_t SKEW = 13 * 64; // neighbours' hot lines must not share a set of the cache
 constexpr unsigned MOST = 1024;
+#ifdef HOST_RACES
+constexpr bool ONE_EACH = true; // a fiber runs one thread of a block, or the next would be ordered
+#else
+constexpr bool ONE_EACH = false;
+#endif
 
 struct Copy {
     void *to;
@@ -67,6 +91,7 @@ struct Fiber {
     void *sp;
     char *stack;
     unsigned thread; // that it runs
+    void *tsan;      // races.sh only
 };
 
 // Lanes of one mask that meet.
@@ -87,8 +112,8 @@ struct Run {
     const std::function<void()> *thread;
     unsigned threads, warps, live, at_barrier;
     bool turned, copied;
-    unsigned barrier_vote[2], votes; // of __syncthreads_or and _count
-    Fiber *fiber[MOST];
+    unsigned barrier_vote[2], votes;             // of __syncthreads_or and _count
+    Fiber *fiber[MOST], *done[MOST];             // done: as many as have ended
     std::vector<std::vector<Copy>> copies[MOST]; // groups of copy_async, the last one open
     WarpState *warp;
 };
@@ -137,6 +162,16 @@ void find_main_stack() {
     pthread_attr_getstack(&attr, &low, &size);
     pthread_attr_destroy(&attr);
     main_stack = {low, size};
+}
+#elif defined(HOST_RACES)
+void *main_stack;
+#define STACK_OF(f) (f)->tsan
+void switch_to(void **leave, void *enter, void *to) {
+    __tsan_switch_to_fiber(to, 1); // 1: switching by itself orders nothing
+    host_switch(leave, enter);
+}
+void find_main_stack() {
+    main_stack = __tsan_get_current_fiber();
 }
 #else
 int main_stack;
@@ -224,16 +259,21 @@ void leave(Fiber *f) {
 #endif
     for (;;) {
         set_thread(f->thread);
+        RACES(__tsan_acquire(&begun));
         (*run.thread)();
+        RACES(__tsan_release(&ended));
         finish_thread(f->thread);
-        const unsigned next = next_in_warp(f->thread / WARP);
+        const unsigned next = ONE_EACH ? MOST : next_in_warp(f->thread / WARP);
         if (next != MOST && warp_of(next).fresh & bit_of(next)) {
             warp_of(next).fresh &= ~bit_of(next);
             run.fiber[next] = f;
             f->thread = next;
             continue;
         }
-        spare.push_back(f);
+        if (ONE_EACH)
+            run.done[run.threads - run.live - 1] = f;
+        else
+            spare.push_back(f);
         leave(f);
     }
 }
@@ -255,6 +295,7 @@ Fiber *fiber_for(unsigned t) {
         *--sp = (void *)fiber_main; // where host_switch returns to
         for (int i = 0; i < 6; i++) *--sp = nullptr;
         f->sp = sp;
+        RACES(f->tsan = __tsan_create_fiber(0));
     }
     f->thread = t;
     run.fiber[t] = f;
@@ -286,6 +327,7 @@ void run_block(const std::function<void()> &thread, size_t shared) {
     run.live = run.threads;
     run.at_barrier = run.votes = run.barrier_vote[0] = run.barrier_vote[1] = 0;
     memset(shared_memory, 0xff, shared);
+    RACES(__tsan_release(&begun));
     for (unsigned w = 0; w < run.warps; w++) {
         const unsigned lanes = std::min(run.threads - w * WARP, unsigned(WARP));
         WarpState &warp = run.warp[w];
@@ -299,6 +341,8 @@ void run_block(const std::function<void()> &thread, size_t shared) {
             ran = run_warp(run.turned ? run.warps - 1 - w : w) || ran;
         if (!ran) stuck();
     }
+    RACES(__tsan_acquire(&ended));
+    if (ONE_EACH) spare.insert(spare.end(), run.done, run.done + run.threads);
     if (run.copied)
         for (unsigned t = 0; t < run.threads; t++) run.copies[t].clear();
     run.copied = false;
@@ -362,16 +406,19 @@ HostTable *host_exchange(unsigned mask, const void *mine, size_t size, bool *las
     Meeting *m = meeting_of(mask);
     HostTable *table = &m->table[m->turn];
     WarpState &w = warp_of(current);
+    RACES(char *const where = &met[current / WARP][m - w.meeting][m->turn]);
     if (m->came == 0) table->there = 0;
     table->step = size <= 8 ? 8 : 64;
     memcpy(table->slot + lane * table->step, mine, size);
     m->came |= 1u << lane;
     table->there |= 1u << lane;
+    RACES(__tsan_release(where));
     if (complete(w, m)) {
         w.ready &= ~(1u << lane); // this lane runs
         if (last != nullptr) *last = true;
     } else
         leave(run.fiber[current]);
+    RACES(__tsan_acquire(where));
     return table;
 }
 
@@ -397,12 +444,14 @@ unsigned __activemask() {
 static unsigned barrier(unsigned vote) {
     const unsigned turn = run.votes;
     run.barrier_vote[turn] += vote;
+    RACES(__tsan_release(&at_barrier[turn]));
     run.at_barrier++;
     warp_of(current).at_barrier |= bit_of(current);
     if (release_barrier())
         warp_of(current).ready &= ~bit_of(current);
     else
         leave(run.fiber[current]);
+    RACES(__tsan_acquire(&at_barrier[turn]));
     return run.barrier_vote[turn];
 }
 
@@ -446,6 +495,7 @@ void host_ldmatrix(uint32_t (&r)[4], const void *row, bool turned) {
         fprintf(stderr, "ldmatrix takes aligned rows of dynamic shared memory\n");
         abort();
     }
+    RACES(__tsan_read16((void *)row));
     const HostTable *table = host_exchange(ALL_LANES, &row, sizeof row);
     const unsigned lane = host_lane();
     for (unsigned m = 0; m < 4; m++) {
@@ -469,6 +519,8 @@ void host_copy_async(void *shared, const void *from, bool there) {
     auto &groups = run.copies[current];
     if (groups.empty()) groups.emplace_back();
     groups.back().push_back({shared, from, there});
+    RACES(__tsan_write16(shared)); // from now until it is waited for
+    RACES(there ? __tsan_read16((void *)from) : (void)0);
     run.copied = true;
 }
 
@@ -482,6 +534,7 @@ void host_copy_async_wait(int groups_left) {
     auto &groups = run.copies[current];
     while ((int)groups.size() - 1 > groups_left) {
         for (const Copy &c : groups.front()) {
+            RACES(__tsan_write16(c.to));
             if (c.there)
                 memcpy(c.to, c.from, 16);
             else

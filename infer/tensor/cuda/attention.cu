@@ -113,53 +113,53 @@ static bool plan_splits(Cuda *cu, AttnCall *c, const AttnArgs *a, int keys, int6
     return true;
 }
 
-// One warp has a work row: all splits' maxima and sums, then each column in the order of splits.
+// A block has a work row, blockIdx.z of its tile: all splits' maxima and sums, then each column in
+// the order of splits.
 __global__ void __launch_bounds__(COMBINE_THREADS) attn_combine_kernel(AttnCall c) {
     const AttnRows b = attn_rows(c);
-    const int lane = (int)threadIdx.x % WARP;
-    const int64_t stride = c.q.rows * c.heads;
-    for (int i = (int)threadIdx.x / WARP; i < b.nq * b.nh; i += COMBINE_THREADS / WARP) {
-        const AttnPlace at = attn_place(b, i);
-        const int64_t first = attn_index(c, at);
-        float max = -INFINITY, sum = 0.0f;
-        for (int s = 0; s < c.splits; s++) max = fmaxf(max, c.part_stat[2 * (first + s * stride)]);
-        const float base = max == -INFINITY ? 0.0f : max;
-        for (int s = 0; s < c.splits; s++) {
-            const float *stat = c.part_stat + 2 * (first + s * stride);
-            sum = fmaf(stat[1], exp2f(stat[0] - base), sum);
-        }
-        const float share = sum > 0.0f ? 1.0f / sum : 0.0f;
-        if (lane == 0 && c.lse.data)
-            *f32_at(c.lse, at.r, at.h) = sum > 0.0f ? max / LOG2_E + logf(sum) : -INFINITY;
-        for (int col = lane; col < c.hd; col += WARP) {
-            float o = 0.0f;
-            for (int s = 0; s < c.splits; s++) {
-                const int64_t k = first + s * stride;
-                o = fmaf(c.part[k * c.hd + col], exp2f(c.part_stat[2 * k] - base), o);
-            }
-            store_one(c.o, at.r, (int64_t)at.h * c.hd + col, o * share);
-        }
+    if ((int)blockIdx.z >= b.nq * b.nh) return;
+    const AttnPlace at = attn_place(b, (int)blockIdx.z);
+    const int64_t first = attn_index(c, at), stride = c.q.rows * c.heads;
+    const float *stat = c.part_stat + 2 * first;
+    float max = -INFINITY, sum = 0.0f;
+#pragma unroll 8
+    for (int s = 0; s < c.splits; s++) max = fmaxf(max, stat[2 * s * stride]);
+    const float base = max == -INFINITY ? 0.0f : max;
+#pragma unroll 8
+    for (int s = 0; s < c.splits; s++)
+        sum = fmaf(stat[2 * s * stride + 1], exp2f(stat[2 * s * stride] - base), sum);
+    const float share = sum > 0.0f ? 1.0f / sum : 0.0f;
+    if (threadIdx.x == 0 && c.lse.data)
+        *f32_at(c.lse, at.r, at.h) = sum > 0.0f ? max / LOG2_E + logf(sum) : -INFINITY;
+    for (int col = (int)threadIdx.x; col < c.hd; col += COMBINE_THREADS) {
+        const float *part = c.part + first * c.hd + col;
+        float o = 0.0f;
+#pragma unroll 8
+        for (int s = 0; s < c.splits; s++)
+            o = fmaf(part[s * stride * c.hd], exp2f(stat[2 * s * stride] - base), o);
+        store_one(c.o, at.r, (int64_t)at.h * c.hd + col, o * share);
     }
 }
 
 // dq += what the splits found, in their order.
 __global__ void __launch_bounds__(COMBINE_THREADS) attn_combine_back_kernel(AttnCall c) {
     const AttnRows b = attn_rows(c);
+    if ((int)blockIdx.z >= b.nq * b.nh) return;
+    const AttnPlace at = attn_place(b, (int)blockIdx.z);
     const int64_t stride = c.q.rows * c.heads * c.hd;
-    for (int i = (int)threadIdx.x / WARP; i < b.nq * b.nh; i += COMBINE_THREADS / WARP) {
-        const AttnPlace at = attn_place(b, i);
-        const float *part = c.part + attn_index(c, at) * c.hd;
-        for (int col = (int)threadIdx.x % WARP; col < c.hd; col += WARP) {
-            float sum = 0.0f;
-            for (int s = 0; s < c.splits; s++) sum += part[s * stride + col];
-            const int64_t to = (int64_t)at.h * c.hd + col;
-            store_one(c.dq, at.r, to, load_one(c.dq, at.r, to) + sum);
-        }
+    for (int col = (int)threadIdx.x; col < c.hd; col += COMBINE_THREADS) {
+        const float *part = c.part + attn_index(c, at) * c.hd + col;
+        const int64_t to = (int64_t)at.h * c.hd + col;
+        float sum = 0.0f;
+#pragma unroll 8
+        for (int s = 0; s < c.splits; s++) sum += part[s * stride];
+        store_one(c.dq, at.r, to, load_one(c.dq, at.r, to) + sum);
     }
 }
 
 static void combine(Cuda *cu, const AttnCall *c, void (*kernel)(AttnCall)) {
-    const dim3 grid((unsigned)c->tiles, (unsigned)(c->heads / c->group * c->parts));
+    const dim3 grid((unsigned)c->tiles, (unsigned)(c->heads / c->group * c->parts),
+                    (unsigned)(c->queries * c->nh));
     launch(cu, kernel, grid, dim3(COMBINE_THREADS), 0, *c);
 }
 
@@ -167,7 +167,8 @@ void cuda_attention(Device *dev, Tensor o, Tensor lse, Tensor q, const AttnArgs 
     Cuda *cu = cuda_begin(dev, "attention");
     check_attention(o, lse, q, a);
     const bool mma = suits_mma(a, q, o, NO_TENSOR, NO_TENSOR);
-    const bool few = mma && most_rows(a) <= attn_mma_shape(cu, a->hd, true).rows;
+    const bool few = mma && (!attn_mma_many_fits(cu, a->hd) ||
+                             most_rows(a) <= attn_mma_shape(cu, a->hd, true).rows);
     const AttnShape shape = mma ? attn_mma_shape(cu, a->hd, few) : attn_any_shape(a->hd);
     AttnCall c = call_of(a, q, shape);
     c.o = o, c.lse = lse;
@@ -190,7 +191,7 @@ void cuda_attention_back(Device *dev, Tensor dq, Tensor do_, Tensor o, Tensor q,
     CHECK_FLOAT(dq);
     CHECK_FLOAT(do_);
     CHECK(lse.data != NULL);
-    const bool mma = suits_mma(a, q, o, do_, dq);
+    const bool mma = suits_mma(a, q, o, do_, dq) && attn_mma_back_fits(cu, a->hd);
     const AttnShape shape = mma ? attn_mma_back_shape(cu, a->hd) : attn_any_shape(a->hd);
     AttnCall c = call_of(a, q, shape);
     c.o = o, c.lse = lse, c.do_ = do_, c.dq = dq;

@@ -145,10 +145,13 @@ typedef struct {
 } AttnShape;
 
 // bf16 throughout, heads of 256 and 512, rows and columns aligned to 16 bytes. few: a segment has
-// at most as many work rows as the smaller tile.
+// at most as many work rows as the smaller tile, or the larger ones do not fit into the shared
+// memory of a block (99 KiB on sm_86, sm_89, sm_120; 163 on sm_80; 227 on sm_90, sm_100).
 AttnShape attn_mma_shape(const Cuda *cu, int hd, bool few); // attention_mma.cu
+bool attn_mma_many_fits(const Cuda *cu, int hd);
 void attn_mma(Cuda *cu, const AttnCall *c, bool few);
-AttnShape attn_mma_back_shape(const Cuda *cu, int hd); // attention_mma_back.cu
+bool attn_mma_back_fits(const Cuda *cu, int hd); // attention_mma_back.cu
+AttnShape attn_mma_back_shape(const Cuda *cu, int hd);
 void attn_mma_back(Cuda *cu, const AttnCall *c);
 // Any types, any size up to ATTN_HD_MAX, f32 throughout.
 enum { ATTN_HD_MAX = 1024 };

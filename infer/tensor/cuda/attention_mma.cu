@@ -151,15 +151,18 @@ __global__ void __launch_bounds__(S::THREADS, BLOCKS) attn_mma_kernel(AttnCall c
     put_output<S>(c, b, o, r, t);
 }
 
-// Sixty-four keys of 512 wide heads want 200 KiB.
-typedef MmaShape<256, 128, 64, 2, 8> Many256;
-typedef MmaShape<256, 32, 64, 2, 8> Few256;
-typedef MmaShape<512, 64, 64, 2, 8> Many512;
-typedef MmaShape<512, 64, 32, 2, 8> Small512;
-typedef MmaShape<512, 32, 32, 2, 4> Few512;
+typedef MmaShape<256, 128, 64, 2, 8> Many256; // 146 KiB
+typedef MmaShape<256, 32, 64, 2, 8> Few256;   // 86 KiB
+typedef MmaShape<512, 64, 64, 2, 8> Many512;  // 202 KiB
+typedef MmaShape<512, 64, 32, 2, 8> Small512; // 134 KiB
+typedef MmaShape<512, 32, 32, 2, 4> Few512;   // 98.8 KiB: all that sm_86 has
 
 static bool is_roomy(const Cuda *cu) {
     return cu->shared_max >= shared_bytes<Many512>();
+}
+
+bool attn_mma_many_fits(const Cuda *cu, int hd) {
+    return cu->shared_max >= (hd == 256 ? shared_bytes<Many256>() : shared_bytes<Small512>());
 }
 
 AttnShape attn_mma_shape(const Cuda *cu, int hd, bool few) {

@@ -141,17 +141,24 @@ __global__ void __launch_bounds__(S::THREADS, 1) attn_mma_back_kernel(AttnCall c
     add_output<S>(c, b, dq, t);
 }
 
-typedef MmaShape<256, 64, 64, 2, 8> Back256; // 170 KiB
-typedef MmaShape<256, 64, 32, 2, 8> Small256;
-typedef MmaShape<512, 32, 32, 1, 8> Back512; // 162.4 KiB: all that sm_80 has
+typedef MmaShape<256, 64, 64, 2, 8> Back256;  // 169 KiB
+typedef MmaShape<256, 64, 32, 2, 8> Small256; // 117 KiB
+typedef MmaShape<256, 32, 32, 1, 8> Tiny256;  // 83 KiB: for the 99 that sm_86 has
+typedef MmaShape<512, 32, 32, 1, 8> Back512;  // 162.4 KiB: all that sm_80 has
 
-static bool is_roomy(const Cuda *cu) {
-    return cu->shared_max >= shared_bytes<Back256>();
+template <typename S> static bool fits(const Cuda *cu) {
+    return cu->shared_max >= shared_bytes<S>();
+}
+
+bool attn_mma_back_fits(const Cuda *cu, int hd) {
+    return hd == 512 ? fits<Back512>(cu) : fits<Tiny256>(cu);
 }
 
 AttnShape attn_mma_back_shape(const Cuda *cu, int hd) {
     if (hd == 512) return AttnShape{32, 32};
-    return is_roomy(cu) ? AttnShape{64, 64} : AttnShape{64, 32};
+    return fits<Back256>(cu)    ? AttnShape{64, 64}
+           : fits<Small256>(cu) ? AttnShape{64, 32}
+                                : AttnShape{32, 32};
 }
 
 template <typename S> static void start(Cuda *cu, const AttnCall *c) {
@@ -163,8 +170,10 @@ template <typename S> static void start(Cuda *cu, const AttnCall *c) {
 void attn_mma_back(Cuda *cu, const AttnCall *c) {
     if (c->hd == 512)
         start<Back512>(cu, c);
-    else if (is_roomy(cu))
+    else if (fits<Back256>(cu))
         start<Back256>(cu, c);
-    else
+    else if (fits<Small256>(cu))
         start<Small256>(cu, c);
+    else
+        start<Tiny256>(cu, c);
 }

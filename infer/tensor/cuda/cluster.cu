@@ -122,39 +122,57 @@ typedef struct {
     int32_t *alarm;
 } LogitsCall;
 
-// A block has a row and one of its clusters; a warp a token at a time.
-template <int V>
+constexpr int TOKENS = 4; // of a warp at a time: their rows are on the way together
+
+// Token j of a cluster; -1: not there, or an alarm was raised.
+DEVICE_FN int32_t cluster_token(const LogitsCall &k, int32_t cluster, int64_t j) {
+    if (j >= k.ordering.cols) return -1;
+    const int32_t v = *i32_at(k.ordering, cluster, j);
+    if (v >= 0 && v < k.table.rows) return v;
+    cuda_raise(k.alarm, ALARM_TOKEN);
+    return -1;
+}
+
+// A block has a row and one of its clusters. T is the table's type: known beforehand, so that no
+// branch stands between the loads.
+template <int V, DType T>
 __global__ void __launch_bounds__(CLUSTER_THREADS) cluster_logits_kernel(LogitsCall k) {
     SHARED_MEMORY(memory);
     float *y = (float *)memory; // (H): the row
     const int64_t row = blockIdx.x / k.idx.cols, nth = blockIdx.x % k.idx.cols,
                   per = k.ordering.cols, H = k.y.cols;
     const int32_t cluster = *i32_at(k.idx, row, nth);
+    const int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP;
     if (cluster < 0 || cluster >= k.ordering.rows) {
         cuda_raise(k.alarm, ALARM_CLUSTER);
         return;
     }
-    const Tensor row_of_y = {y, DT_F32, 1, H, H};
+    const Tensor row_of_y = {y, DT_F32, 1, H, H},
+                 table = {k.table.data, T, k.table.rows, H, k.table.ld};
     for (int64_t c = threadIdx.x; c < H; c += CLUSTER_THREADS) y[c] = load_one(k.y, row, c);
     __syncthreads();
-    for (int64_t j = threadIdx.x / WARP; j < per; j += CLUSTER_THREADS / WARP) {
-        const int32_t v = *i32_at(k.ordering, cluster, j);
-        if (v < 0 || v >= k.table.rows) {
-            cuda_raise(k.alarm, ALARM_TOKEN);
-            continue;
-        }
-        float sum = 0.0f;
-        for (int64_t c = threadIdx.x % WARP * V; c < H; c += WARP * V) {
-            float w[V], yv[V];
-            load<V>(w, k.table, v, c);
+    for (int64_t j = warp * TOKENS; j < per; j += CLUSTER_THREADS / WARP * TOKENS) {
+        int32_t v[TOKENS];
+        float sum[TOKENS] = {};
+#pragma unroll
+        for (int t = 0; t < TOKENS; t++) v[t] = cluster_token(k, cluster, j + t);
+        for (int64_t c = lane * V; c < H; c += WARP * V) {
+            float w[TOKENS][V], yv[V];
+#pragma unroll
+            for (int t = 0; t < TOKENS; t++) load<V>(w[t], table, v[t] < 0 ? 0 : v[t], c);
             load<V>(yv, row_of_y, 0, c);
 #pragma unroll
-            for (int i = 0; i < V; i++) sum = fmaf(w[i], yv[i], sum);
+            for (int t = 0; t < TOKENS; t++)
+#pragma unroll
+                for (int i = 0; i < V; i++) sum[t] = fmaf(w[t][i], yv[i], sum[t]);
         }
-        sum = warp_sum(sum);
-        if (threadIdx.x % WARP != 0) continue;
-        *i32_at(k.token, row, nth * per + j) = v;
-        *f32_at(k.z, row, nth * per + j) = sum;
+#pragma unroll
+        for (int t = 0; t < TOKENS; t++) {
+            const float z = warp_sum(sum[t]);
+            if (lane != t || v[t] < 0) continue;
+            *i32_at(k.token, row, nth * per + j + t) = v[t];
+            *f32_at(k.z, row, nth * per + j + t) = z;
+        }
     }
 }
 
@@ -174,6 +192,12 @@ void cuda_cluster_logits(Device *dev, Tensor z, Tensor token, Tensor y, Tensor t
     CHECK_FLOAT(table);
     CHECK(y.rows * k <= INT32_MAX);
     const LogitsCall c = {z, token, y, table, ordering, idx, cu->alarm};
-    launch(cu, vector_width(8, table) == 8 ? cluster_logits_kernel<8> : cluster_logits_kernel<1>,
-           dim3((unsigned)(y.rows * k)), dim3(CLUSTER_THREADS), (size_t)y.cols * sizeof(float), c);
+    const bool wide = vector_width(8, table) == 8;
+    void (*const kernel)(LogitsCall) =
+        table.dtype == DT_F32
+            ? wide ? cluster_logits_kernel<8, DT_F32> : cluster_logits_kernel<1, DT_F32>
+        : wide ? cluster_logits_kernel<8, DT_BF16>
+               : cluster_logits_kernel<1, DT_BF16>;
+    launch(cu, kernel, dim3((unsigned)(y.rows * k)), dim3(CLUSTER_THREADS),
+           (size_t)y.cols * sizeof(float), c);
 }

@@ -30,5 +30,8 @@ void gemms_close(struct Gemms *g);
 void gemms_describe(const struct Gemms *g, char *text, size_t size);
 // false: the library has no kernel for this (odd alignment); nothing was done.
 bool gemms_run(Cuda *cu, const CudaGemm *g);
+// At most 16 rows of A times rows of B, both BF16 and aligned: an own kernel (few_rows.cu). false:
+// the product is another one; nothing was done.
+bool few_rows_run(Cuda *cu, const CudaGemm *g);
 
 #endif

@@ -57,7 +57,8 @@ static bool lt_ok(Cuda *cu, const Gemms *g, cublasStatus_t s) {
 static bool load_library(Cuda *cu, Gemms *g) {
     char name[64];
     snprintf(name, sizeof name, "libcublasLt.so.%d", CUBLAS_VER_MAJOR);
-    g->library = dlopen(name, RTLD_NOW | RTLD_LOCAL);
+    // NODELETE: its kernels are registered with the driver, which outlives a device
+    g->library = dlopen(name, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
     if (g->library == NULL) {
         const char *why = dlerror();
         cuda_failed(cu, why != NULL ? why : name);

@@ -27,6 +27,7 @@ DEVICE_FN void join_best(Best2 &to, const HeadTileOf &z, int mi, int h, int64_t 
         }
         best2_merge(b, o);
     }
+    __syncwarp(); // all four have read what is there so far
     if (lane_id() % 4 == 0) best2_merge(to, b);
 }
 
@@ -55,6 +56,7 @@ DEVICE_FN void join_tile(LseSlots *s, const HeadTileOf &z, const LseCall &c, int
                 if (head_col(i / 2, i % 2) < left)
                     sum += exp2_fast(fmaf(z[mi][i / 2][2 * h + i % 2], c.inverse, -base) * LOG2_E);
             sum = quad_sum(sum);
+            __syncwarp(); // all four have read `before`
             if (lane_id() % 4 == 0) {
                 s->sum[side][row] = s->sum[side][row] * exp2_fast((before - base) * LOG2_E) + sum;
                 s->max[side][row] = max;

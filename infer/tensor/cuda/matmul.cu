@@ -2,6 +2,7 @@
 //
 // Two BF16 operands are multiplied as they are: products are exact, sums f32. In every other mix
 // the BF16 operand is converted, exactly, and the product is f32. C is rounded once.
+// Few rows, as decoding has them, go to a kernel of our own: the library's are made for many.
 #include "infer/tensor/cuda/cuda_parts.cuh"
 
 // x as type t: itself, or a copy in scratch.
@@ -40,7 +41,7 @@ static void matmul(Device *dev, const char *name, CudaGemm g) {
         return;
     }
     const bool both = g.a.dtype == DT_BF16 && g.b.dtype == DT_BF16;
-    if (both && gemms_run(cu, &g)) return;
+    if (both && (few_rows_run(cu, &g) || gemms_run(cu, &g))) return;
     if (!multiply_f32(dev, cu, g)) cuda_failed(cu, "the library has no kernel for this product");
     cu->op = name;
 }

@@ -245,8 +245,34 @@ static void large_scores_stay_finite(void **state) {
     }
 }
 
+// Cards of 163 and 99 KiB take other tiles, the smallest none for the gradient of 512 wide heads.
+// (A real card keeps what it has: it repeats its own.)
+static void small_shared_memories_have_tiles(void **state) {
+    (void)state;
+    const char *const kib[] = {"163", "99"};
+    const SegSpec seg[] = {{150, 0, 70, 20, 2}, {70, 0, 1, 66, 0}};
+    for (int i = 0; i < 4; i++) {
+        Err err = {0};
+        twins_begin();
+        Case *c = new_case(seg, 2,
+                           (Spec){4, 2, i & 1 ? 512 : 256, i & 1 ? ATTN_ALL : 64, DT_BF16, DT_BF16,
+                                  DT_F32, TWIN_PLAIN});
+        assert_ok(dev_sync(twins.gpu, &err), err);
+        Device *whole = twins.gpu;
+        setenv("CUDA_HOST_SHARED_KIB", kib[i / 2], 1);
+        twins.gpu = dev_open("cuda", 1, &err);
+        assert_ok(twins.gpu != NULL, err);
+        run(c);
+        while (twins.blocks > 0) dev_free(twins.gpu, twins.block[--twins.blocks]);
+        dev_close(twins.gpu);
+        unsetenv("CUDA_HOST_SHARED_KIB");
+        twins.gpu = whole;
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(small_shared_memories_have_tiles),
         cmocka_unit_test(any_size_and_type),
         cmocka_unit_test(wide_heads_on_tensor_cores),
         cmocka_unit_test(wide_heads_in_f32_or_misaligned),

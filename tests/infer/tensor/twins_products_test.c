@@ -31,6 +31,33 @@ static void matmul_twins(void **state) {
         }
 }
 
+// Decoding: few rows in bf16. Every way to share out K, columns beyond the last block's, C of
+// either type. A row's bits do not depend on the rows beside it.
+static void products_of_few_rows(void **state) {
+    (void)state;
+    twins_begin();
+    const int64_t shape[][3] = {{1, 70, 2568}, {16, 33, 1160}, {9, 130, 520}, {8, 200, 264},
+                                {3, 17, 8},    {16, 1, 32},    {2, 16, 4096}};
+    for (int i = 0; i < 7; i++)
+        for (int mix = 0; mix < 4; mix++) {
+            twins_begin();
+            const int64_t m = shape[i][0], n = shape[i][1], k = shape[i][2];
+            const TwinLayout layout = mix & 1 ? TWIN_GAPS : TWIN_PLAIN;
+            const Twin a = twin_random(DT_BF16, m, k, layout),
+                       b = twin_random(DT_BF16, n, k, layout),
+                       c = twin_random(TWIN_FLOATS[mix >> 1], m, n, layout);
+            const float beta = (float)((mix + i) % 2);
+            const Tensor again = twin_again(c);
+            op_matmul_nt(twin_cpu(), c.cpu, a.cpu, b.cpu, beta);
+            op_matmul_nt(twin_gpu(), c.gpu, a.gpu, b.gpu, beta);
+            twin_close("few rows", c, 1e-6 * (double)(k + 20), twin_rounding(c.cpu.dtype, 1e-5));
+            for (int64_t r = 0; r < m; r++)
+                op_matmul_nt(twin_gpu(), tensor_rows(again, r, 1), tensor_rows(a.gpu, r, 1), b.gpu,
+                             beta);
+            twin_repeats("one row", c.gpu, again);
+        }
+}
+
 static void geglu_twins(void **state) {
     (void)state;
     twins_begin();
@@ -119,9 +146,10 @@ static void experts_twins(void **state) {
             const Tensor again = twin_again(y);
             op_experts(twin_cpu(), y.cpu, x.cpu, ids.cpu, w.cpu, gate_up.cpu, down.cpu);
             op_experts(twin_gpu(), y.gpu, x.gpu, ids.gpu, w.gpu, gate_up.gpu, down.gpu);
-            // the CPU rounds gate and up on the way
+            // the CPU rounds gate and up on the way; one row of 16 columns has few errors to
+            // average
             const double off = relative_l2(twin_fetched(y.gpu).data, y.cpu.data, rows * B);
-            if (!(off < (t == DT_BF16 ? 6e-3 : 1e-6))) fail_msg("experts: off by %g", off);
+            if (!(off < (t == DT_BF16 ? 8e-3 : 1e-6))) fail_msg("experts: off by %g", off);
             op_experts(twin_gpu(), again, x.gpu, ids.gpu, w.gpu, gate_up.gpu, down.gpu);
             twin_repeats("experts", y.gpu, again);
         }
@@ -164,9 +192,13 @@ static void route_twins(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(matmul_twins), cmocka_unit_test(geglu_twins),
-        cmocka_unit_test(adamw_twins),  cmocka_unit_test(experts_twins),
-        cmocka_unit_test(route_twins),  cmocka_unit_test(rows_of_experts_are_independent),
+        cmocka_unit_test(matmul_twins),
+        cmocka_unit_test(products_of_few_rows),
+        cmocka_unit_test(geglu_twins),
+        cmocka_unit_test(adamw_twins),
+        cmocka_unit_test(experts_twins),
+        cmocka_unit_test(route_twins),
+        cmocka_unit_test(rows_of_experts_are_independent),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
