@@ -1,6 +1,7 @@
 // infer/base/worker.c - a thread a piece: starting one costs microseconds, the pieces are files.
 #include "infer/base/worker.h"
 
+#include <signal.h>
 #include <time.h>
 
 #include "infer/base/err.h"
@@ -14,11 +15,15 @@ static void *run(void *worker) {
 }
 
 void worker_start(Worker *w, void (*work)(void *ctx), void *ctx) {
+    sigset_t all, before;
     CHECK(!w->runs);
     w->work = work;
     w->ctx = ctx;
     atomic_store(&w->done, false);
+    sigfillset(&all); // signals stay the caller's
+    pthread_sigmask(SIG_SETMASK, &all, &before);
     w->runs = pthread_create(&w->thread, NULL, run, w) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (!w->runs) run(w);
 }
 

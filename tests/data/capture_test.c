@@ -174,7 +174,7 @@ int fsync(int fd) {
     const char *name = readlink(link, path, sizeof path - 1) > 0 ? strstr(path, "/shard-") : NULL;
     if (watching && name && !pthread_equal(pthread_self(), caller)) {
         const int shard = atoi(name + 7);
-        if (stops) raise(SIGUSR1);
+        if (stops) kill(getpid(), SIGUSR1);
         const double from = now_s(), patience_s = 20;
         while (!stops && shard < shards - 1 && !gone_on(shard) && now_s() - from < patience_s)
             usleep(1000);

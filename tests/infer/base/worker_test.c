@@ -2,6 +2,7 @@
 // wait, and alive for other ranks only while it works.
 #include "infer/base/worker.h"
 
+#include <signal.h>
 #include <unistd.h>
 
 #include "infer/base/log.h"
@@ -49,6 +50,32 @@ static void what_the_work_wrote_is_there_when_it_ends(void **state) {
         worker_wait(&w);
         worker_wait(&w);
     }
+}
+
+static pthread_t handled_by;
+
+static void note_thread(int number) {
+    (void)number;
+    handled_by = pthread_self();
+}
+
+static void send_signal(void *unused) {
+    (void)unused;
+    kill(getpid(), SIGUSR1);
+}
+
+static void signals_stay_with_the_caller(void **state) {
+    (void)state;
+    const struct sigaction act = {.sa_handler = note_thread, .sa_flags = SA_RESTART};
+    struct sigaction before;
+    Worker w = {0};
+    assert_int_equal(sigaction(SIGUSR1, &act, &before), 0);
+    for (int i = 0; i < 20; i++) {
+        worker_start(&w, send_signal, NULL);
+        worker_wait(&w);
+        assert_true(pthread_equal(handled_by, pthread_self()));
+    }
+    sigaction(SIGUSR1, &before, NULL);
 }
 
 static int pulses;
@@ -108,6 +135,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_caller_goes_on_while_the_work_is_done),
         cmocka_unit_test(what_the_work_wrote_is_there_when_it_ends),
+        cmocka_unit_test(signals_stay_with_the_caller),
         cmocka_unit_test(beats_of_the_work_are_pulses_of_the_one_that_waits),
         cmocka_unit_test(where_no_thread_is_to_be_had_the_work_is_done_at_once),
     };
