@@ -21,8 +21,8 @@ struct ShardWriter {
     char dir[PATH_ROOM], lock[PATH_ROOM];
     bool locked;
     Manifest m;
-    // It has HDF5, which no two threads may be in, for itself: whoever holds a writer opens no set
-    // of shards while a turn is under way. The manifest is left alone, too.
+    // From begin to end the worker reads the manifest and is the one thread inside of HDF5, which
+    // is not thread safe: its caller opens no shards meanwhile.
     Worker worker;
     Turn turn;
 };
