@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/read_ahead.h"
 #include "infer/base/rng.h"
 
 enum { K_MAX = 64 };
@@ -19,7 +20,8 @@ struct Batches {
     int64_t kept_bytes;
     CapturedSeq loose[PACK_SEQS_MAX]; // of the present batch, not kept
     int nloose;
-    int64_t room; // anchors that the arrays below hold
+    ReadAhead ahead; // of the step that batches_ahead named
+    int64_t room;    // anchors that the arrays below hold
     int32_t *T, *seq_of, *token, *label;
     uint8_t *valid;
     float *share;
@@ -44,7 +46,8 @@ SeqSource shards_source(ShardSet *s) {
                        .length = source_length,
                        .anchors = source_anchors,
                        .read = source_read,
-                       .bytes_per_token = shard_bytes_per_token(shards_meta(s))};
+                       .bytes_per_token = shard_bytes_per_token(shards_meta(s)),
+                       .ahead = true};
 }
 
 // Sequences of a step, of all ranks.
@@ -88,6 +91,7 @@ static void drop_loose(Batches *b) {
 
 void batches_close(Batches *b) {
     if (!b) return;
+    read_ahead_drop(&b->ahead);
     drop_loose(b);
     for (int64_t i = 0; i < b->src.count; i++) captured_free(&b->kept[i]);
     free(b->order);
@@ -141,6 +145,7 @@ static void add_step(const Batches *b, const int64_t *anchors, const int64_t *or
 
 bool batches_totals(const Batches *b, int64_t steps, BatchTotals *out, Err *err) {
     *out = (BatchTotals){0};
+    CHECK(b->ahead.n == 0);
     int64_t *anchors = anchors_used(b, err), *order = malloc((size_t)b->src.count * sizeof *order);
     const bool ok = anchors && (order || err_set(err, ERR_FAILED, "out of memory"));
     for (int64_t step = 0; ok && step < steps; step++) {
@@ -156,7 +161,8 @@ bool batches_totals(const Batches *b, int64_t steps, BatchTotals *out, Err *err)
 
 int64_t batches_kept_bytes(const Batches *b, int64_t tokens, int64_t batch_tokens) {
     const int64_t each = b->src.bytes_per_token, bytes = tokens * each;
-    return bytes < CACHE_BYTES + batch_tokens * each ? bytes : CACHE_BYTES + batch_tokens * each;
+    if (bytes <= CACHE_BYTES) return bytes;
+    return CACHE_BYTES + (b->src.ahead ? 2 : 1) * batch_tokens * each;
 }
 
 int64_t batches_host_bytes(const Batches *b, int64_t rows) {
@@ -170,7 +176,7 @@ static bool take_sequence(Batches *b, int64_t i, CapturedSeq *out, Err *err) {
     CapturedSeq *kept = &b->kept[i];
     if (kept->sample.n == 0) {
         CapturedSeq c;
-        if (!b->src.read(b->src.ctx, i, &c, err)) return false;
+        if (!read_ahead_take(&b->ahead, &b->src, i, &c, err)) return false;
         const int64_t bytes = c.sample.n * b->src.bytes_per_token;
         if (bytes == 0 || b->kept_bytes + bytes > CACHE_BYTES) {
             *out = b->loose[b->nloose++] = c;
@@ -318,23 +324,52 @@ static bool add_anchors(Batches *b, Batch *out, int64_t step, int slot, Err *err
     return true;
 }
 
-bool batches_get(Batches *b, int64_t step, Batch *out, Err *err) {
-    CHECK(step >= 0);
+// Of the sequences of a step, in the order of its epoch, the first; *left: how many there are.
+static const int64_t *order_of(Batches *b, int64_t step, int64_t *left) {
     const int64_t epoch = step / b->per_epoch, first = step % b->per_epoch * per_step(b);
-    const int64_t left = b->src.count - first;
-    drop_loose(b);
-    memset(out, 0, sizeof *out);
     if (epoch != b->epoch)
         rng_permutation(b->opt.seed, RNG_SHUFFLE, (uint64_t)epoch, b->order, b->src.count);
     b->epoch = epoch;
-    for (int slot = 0; slot < b->opt.sequences; slot++) {
-        const int64_t at = (int64_t)slot * b->opt.ranks + b->opt.rank;
-        if (at >= left) break;
-        out->seq_index[slot] = b->order[first + at];
+    *left = b->src.count - first;
+    return b->order + first;
+}
+
+// The place in that order of what this rank has in a slot.
+static int64_t place_of(const Batches *b, int slot) {
+    return (int64_t)slot * b->opt.ranks + b->opt.rank;
+}
+
+void batches_ahead(Batches *b, int64_t step) {
+    int64_t index[PACK_SEQS_MAX], left;
+    int n = 0;
+    if (!b->src.ahead) return;
+    const int64_t *order = order_of(b, step, &left);
+    for (int slot = 0; slot < b->opt.sequences && place_of(b, slot) < left; slot++) {
+        const int64_t i = order[place_of(b, slot)];
+        if (b->kept[i].sample.n == 0) index[n++] = i;
+    }
+    read_ahead_begin(&b->ahead, &b->src, index, n);
+}
+
+static bool take_sequences(Batches *b, int64_t step, Batch *out, Err *err) {
+    int64_t left;
+    const int64_t *order = order_of(b, step, &left);
+    for (int slot = 0; slot < b->opt.sequences && place_of(b, slot) < left; slot++) {
+        out->seq_index[slot] = order[place_of(b, slot)];
         if (!take_sequence(b, out->seq_index[slot], &out->seq[slot], err)) return false;
         out->nseq++;
         if (!add_anchors(b, out, step, slot, err)) return false;
     }
+    return true;
+}
+
+bool batches_get(Batches *b, int64_t step, Batch *out, Err *err) {
+    CHECK(step >= 0);
+    drop_loose(b);
+    memset(out, 0, sizeof *out);
+    const bool ok = take_sequences(b, step, out, err);
+    read_ahead_drop(&b->ahead); // read for another step, or behind a failure
+    if (!ok) return false;
     out->T = b->T;
     out->seq_of = b->seq_of;
     out->token = b->token;

@@ -17,6 +17,9 @@ typedef struct SeqSource {
     // sample_anchors, for training; -1: err says why
     int64_t (*anchors)(void *ctx, int64_t i, Err *err);
     bool (*read)(void *ctx, int64_t i, CapturedSeq *out, Err *err);
+    // read may be called by another thread while this one asks for nothing but lengths. Not where
+    // reading works on the device, or what it reads from is shared.
+    bool ahead;
 } SeqSource;
 SeqSource shards_source(ShardSet *s); // borrows s
 
@@ -63,6 +66,10 @@ void batches_close(Batches *b);
 int64_t batches_per_epoch(const Batches *b);
 MUST_CHECK bool batches_get(Batches *b, int64_t step, Batch *out,
                             Err *err); // out's memory is reused by the next call
+// Begins to read the sequences of `step` while the caller works on the one at hand; where the
+// source allows none of it, does nothing. batches_get of that step has the errors. batches_totals
+// has to wait until then.
+void batches_ahead(Batches *b, int64_t step);
 static inline double batch_share(const Batch *b, int64_t r) {
     return b->share ? b->share[r] : 1.0;
 }
@@ -73,7 +80,8 @@ typedef struct {
 } BatchTotals;
 MUST_CHECK bool batches_totals(const Batches *b, int64_t steps, BatchTotals *out, Err *err);
 // Host memory of sequences kept between steps, once that many tokens were seen.
-// batch_tokens: of the largest step, whose sequences are held although none can be kept any more.
+// batch_tokens: of the largest step: those of the one at hand, and of one read ahead, are held
+// although none can be kept any more.
 int64_t batches_kept_bytes(const Batches *b, int64_t tokens, int64_t batch_tokens);
 int64_t batches_host_bytes(const Batches *b, int64_t rows); // of a step of so many anchors
 

@@ -28,6 +28,9 @@ MUST_CHECK bool capture_plan(CapturePlan *p, const Sample *sample, int64_t n, in
                              const ShardMeta *meta, int64_t most, Err *err);
 void capture_plan_free(CapturePlan *p);
 int64_t capture_bytes(const Sample *s, const ShardMeta *meta); // of one sequence in a shard
+int64_t capture_shard_bytes(const CapturePlan *p, int shard, const ShardMeta *meta);
+// What a rank of capture_shards holds at most.
+int64_t capture_held_bytes(const CapturePlan *p, const ShardMeta *meta, int ranks);
 
 // No sequence may be longer than the target's positions (check_positions); names `what`.
 MUST_CHECK bool check_source(const OpenTarget *o, const SeqSource *src, const char *what, Err *err);
@@ -45,6 +48,12 @@ void capturer_close(Capturer *c);
 // Group g into out (as many as it has; the caller frees them). Rows that are not finite, or hidden
 // rows of zeros, are an error naming the sample.
 MUST_CHECK bool capturer_run(Capturer *c, int64_t g, CapturedSeq *out, Err *err);
+
+// The shards of the plan that `out` has not got, by all ranks together. The file of one is written
+// while the groups of the next run. what: as the progress line calls it. A stop (ERR_STOPPED) and
+// every failure leave in the manifest what was captured as a whole before.
+MUST_CHECK bool capture_shards(const CapturePlan *p, Capturer *c, ShardWriter *out,
+                               const char *what, Err *err);
 
 // A source that captures when asked; sequences of a group that were not asked for are kept until
 // they are, within a budget. Numbers as in the shards of the same plan.

@@ -69,68 +69,14 @@ static int64_t all_bytes(const Work *w) {
     return shard_bytes(&w->meta, w->plan.tokens, w->plan.states);
 }
 
-// Of one shard.
-static int64_t tokens_of(const CapturePlan *p, int shard) {
-    int64_t n = 0;
-    for (int64_t i = p->group[p->shard[shard]]; i < p->group[p->shard[shard + 1]]; i++)
-        n += p->seq[i]->n;
-    return n;
-}
-
-static int64_t bytes_of(const Work *w, int shard) {
-    const CapturePlan *p = &w->plan;
-    int64_t n = 0;
-    for (int64_t i = p->group[p->shard[shard]]; i < p->group[p->shard[shard + 1]]; i++)
-        n += capture_bytes(p->seq[i], &w->meta);
-    return n;
-}
-
-// The groups of a shard through the target; seq: zeroed, of all its sequences.
-static bool capture_groups(const Work *w, Capturer *c, int shard, CapturedSeq *seq,
-                           Progress *progress, int64_t done, int at_once, Err *err) {
-    const CapturePlan *p = &w->plan;
-    const int64_t first = p->group[p->shard[shard]];
-    for (int64_t g = p->shard[shard]; g < p->shard[shard + 1]; g++) {
-        if (stop_requested())
-            return err_set(err, ERR_STOPPED, "stopped; the next run goes on at shard %d", shard);
-        if (!capturer_run(c, g, seq + (p->group[g] - first), err)) return false;
-        for (int64_t i = p->group[g]; i < p->group[g + 1]; i++) done += at_once * p->seq[i]->n;
-        progress_at(progress, done < p->tokens ? done : p->tokens, "");
-    }
-    return true;
-}
-
-// A turn of all ranks: the next shards, one each, to the disk as a whole. A rank that is stopped or
-// fails takes the others along.
-static bool capture_turn(Work *w, Capturer *c, ShardWriter *out, Progress *progress, int64_t *done,
-                         Err *err) {
-    const CapturePlan *p = &w->plan;
-    const int next = shard_writer_next(out), shard = next + world_rank(), left = p->shards - next,
-              N = left < world_size() ? left : world_size();
-    int64_t n = 0;
-    if (shard < p->shards) n = p->group[p->shard[shard + 1]] - p->group[p->shard[shard]];
-    CapturedSeq *seq = calloc((size_t)n + 1, sizeof *seq);
-    const CapturedSeq **list = calloc((size_t)n + 1, sizeof *list);
-    bool ok = seq && list;
-    if (!ok) err_set(err, ERR_FAILED, "out of memory for %lld sequences", (long long)n);
-    if (ok && n > 0) ok = capture_groups(w, c, shard, seq, progress, *done, N, err);
-    for (int64_t i = 0; i < n && ok; i++) list[i] = &seq[i];
-    ok = world_agree(ok, err) && shard_write(out, list, (int)n, err);
-    for (int64_t i = 0; i < n && seq; i++) captured_free(&seq[i]);
-    for (int i = next; i < next + N; i++) *done += tokens_of(p, i);
-    free(seq);
-    free(list);
-    return ok;
-}
-
 static bool capture_missing(Work *w, ShardWriter *out, Err *err) {
     const CapturePlan *p = &w->plan;
     const int next = shard_writer_next(out);
-    int64_t done = 0, there = 0;
+    int64_t there = 0;
     char what[64];
     if (next > p->shards)
         return err_set(err, ERR_INPUT, "%s: %d shards where %d belong", w->dir, next, p->shards);
-    for (int i = 0; i < next; i++) done += tokens_of(p, i), there += bytes_of(w, i);
+    for (int i = 0; i < next; i++) there += capture_shard_bytes(p, i, &w->meta);
     if (next)
         log_info("capture %s: %d of %d shards were there", split_name(w->split), next, p->shards);
     bool ok = world_rank() > 0 || room_on_disk(w, all_bytes(w) - there, p->shards - next, err);
@@ -140,13 +86,8 @@ static bool capture_missing(Work *w, ShardWriter *out, Err *err) {
         capturer_close(c);
         return false;
     }
-    Progress progress;
     snprintf(what, sizeof what, "capture %s", split_name(w->split));
-    progress_start(&progress, what, "tok", p->tokens);
-    progress_at(&progress, done, "");
-    while (ok && shard_writer_next(out) < p->shards)
-        ok = capture_turn(w, c, out, &progress, &done, err);
-    if (ok) progress_end(&progress, done, "");
+    ok = capture_shards(p, c, out, what, err);
     capturer_close(c);
     return ok && shard_writer_finish(out, p->shards, err);
 }
@@ -181,9 +122,7 @@ static void print_result(Split split, const json_t *o) {
 static MemoryPlan memory_of(const Work *w, const Sample *sample, int64_t n) {
     const CapturePlan *p = &w->plan;
     MemoryPlan m = w->base;
-    int64_t most = 0, texts = n * (int64_t)sizeof *sample;
-    for (int i = 0; i < p->shards; i++)
-        if (bytes_of(w, i) > most) most = bytes_of(w, i);
+    int64_t texts = n * (int64_t)sizeof *sample;
     for (int64_t i = 0; i < n; i++)
         texts += sample[i].n * (int64_t)(sizeof *sample[i].ids + sizeof *sample[i].kind);
     m.device = (int64_t)dev_own_memory(w->model.dev);
@@ -193,7 +132,7 @@ static MemoryPlan memory_of(const Work *w, const Sample *sample, int64_t n) {
     memory_add_tensors(
         &m, "K/V and rows of a chunk",
         (int64_t)capturer_bytes(w->model.target, p, w->s->capture.chunk, w->model.dtype));
-    memory_add(&m, "shard under way", most);
+    memory_add(&m, "shards under way", capture_held_bytes(p, &w->meta, world_size()));
     return m;
 }
 

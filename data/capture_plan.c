@@ -25,6 +25,24 @@ int64_t capture_bytes(const Sample *s, const ShardMeta *meta) {
     return shard_bytes(meta, s->n, s->n - sample_bare(s));
 }
 
+int64_t capture_shard_bytes(const CapturePlan *p, int shard, const ShardMeta *meta) {
+    int64_t n = 0;
+    for (int64_t i = p->group[p->shard[shard]]; i < p->group[p->shard[shard + 1]]; i++)
+        n += capture_bytes(p->seq[i], meta);
+    return n;
+}
+
+// Two shards: of turns that follow each other, one on its way to the disk.
+int64_t capture_held_bytes(const CapturePlan *p, const ShardMeta *meta, int ranks) {
+    int64_t most = 0;
+    for (int k = 0; k < p->shards; k++) {
+        int64_t bytes = capture_shard_bytes(p, k, meta);
+        if (k + ranks < p->shards) bytes += capture_shard_bytes(p, k + ranks, meta);
+        if (bytes > most) most = bytes;
+    }
+    return most;
+}
+
 static void plan_shards(CapturePlan *p, const ShardMeta *meta, int64_t most) {
     int64_t bytes = 0;
     for (int64_t g = 0; g < p->groups; g++) {

@@ -46,11 +46,19 @@ MUST_CHECK ShardWriter *shard_writer_open(const char *dir, const ShardMeta *meta
 int shard_writer_next(const ShardWriter *w); // number of the first missing shard
 // One whole shard, number shard_writer_next + world_rank(); n 0: this rank has none any more.
 MUST_CHECK bool shard_write(ShardWriter *w, const CapturedSeq *const *seq, int n, Err *err);
+// The same in two halves. Between them a thread makes the file, seq is borrowed, and no other shard
+// may be opened (HDF5 is not thread safe). One turn at a time; shard_writer_next counts it at its
+// end.
+void shard_write_begin(ShardWriter *w, const CapturedSeq *const *seq, int n);
+bool shard_write_failing(ShardWriter *w); // shard_write_end will say why; never waits
+MUST_CHECK bool shard_write_end(ShardWriter *w, Err *err); // true where none was begun
 MUST_CHECK bool shard_writer_finish(ShardWriter *w, int shards, Err *err); // marks the set complete
-void shard_writer_close(ShardWriter *w);
+void shard_writer_close(ShardWriter *w); // a turn that was not ended is dropped
 
 // Reading. Opening checks the manifest, every file's size, and meta against `want` (fields left
-// empty or 0 there are not compared). XXH3 of every chunk is checked when it is read.
+// empty or 0 there are not compared). XXH3 of every chunk is checked when it is read. Opening is
+// done with HDF5, reading without it: a set is read by one thread at a time, another set by
+// another.
 typedef struct ShardSet ShardSet;
 MUST_CHECK ShardSet *shards_open(const char *dir, const ShardMeta *want, Err *err);
 void shards_close(ShardSet *s);

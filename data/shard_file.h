@@ -50,6 +50,11 @@ bool h5_failed(Err *err, ErrCode code, const char *fmt, ...) PRINTF_LIKE(3, 4);
 MUST_CHECK bool shard_write_attributes(hid_t file, const ShardMeta *m, Err *err);
 MUST_CHECK bool shard_read_attributes(hid_t file, ShardMeta *m, int64_t *version, Err *err);
 
+// One whole shard at `path`: written aside, verified, synced, published; no trace of one that
+// fails. Fills all of e but its name.
+MUST_CHECK bool shard_file_make(const char *path, const ShardMeta *meta,
+                                const CapturedSeq *const *seq, int n, ShardEntry *e, Err *err);
+
 // A shard's index: everything needed to read rows by pread, nothing of HDF5 stays open.
 typedef struct {
     char path[PATH_ROOM];

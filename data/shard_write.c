@@ -1,6 +1,5 @@
-// data/shard_write.c - whole shards onto the disk: written aside, verified, published, then named
-// in the manifest. A kill at any moment leaves the shards before it and at most one nameless
-// temporary.
+// data/shard_write.c - one whole shard onto the disk: written aside, verified, synced, published. A
+// kill at any moment leaves at most one nameless temporary.
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -9,89 +8,7 @@
 
 #include "data/shard_file.h"
 #include "infer/base/watchdog.h"
-#include "infer/base/world.h"
 #include "infer/text/chat.h"
-
-struct ShardWriter {
-    char dir[PATH_ROOM], lock[PATH_ROOM];
-    bool locked;
-    Manifest m;
-};
-
-// Zeroes behind the strings, since whole members are stored and equal input must give equal bytes.
-static ShardMeta tidy(const ShardMeta *meta) {
-    ShardMeta out = {.hidden = meta->hidden, .window = meta->window, .vocab = meta->vocab};
-    memcpy(out.kv_width, meta->kv_width, sizeof out.kv_width);
-    for (int i = 0; i < META_FIELDS; i++)
-        if (meta_fields[i].room)
-            snprintf((char *)&out + meta_fields[i].offset, meta_fields[i].room, "%s",
-                     (const char *)meta + meta_fields[i].offset);
-    return out;
-}
-
-// Counts a named shard only while its file is there in its size; work goes on at the first that is
-// not.
-static void drop_missing(ShardWriter *w) {
-    for (int i = 0; i < w->m.n; i++) {
-        char path[PATH_ROOM];
-        int64_t size = -1;
-        Err err = {0};
-        if (file_size(path_join(path, w->dir, w->m.shard[i].file), &size, &err) &&
-            size == w->m.shard[i].bytes)
-            continue;
-        w->m.n = i;
-        w->m.complete = false;
-    }
-}
-
-static bool read_named(ShardWriter *w, Err *err) {
-    char path[PATH_ROOM];
-    if (!file_exists(manifest_path(path, w->dir))) return true;
-    const ShardMeta mine = w->m.meta;
-    if (!manifest_read(&w->m, w->dir, err) || !shard_meta_match(&w->m.meta, &mine, w->dir, err))
-        return false;
-    if (w->m.version != MANIFEST_VERSION)
-        return err_set(err, ERR_INPUT, "%s: version %lld, this program writes %d", w->dir,
-                       (long long)w->m.version, (int)MANIFEST_VERSION);
-    w->m.meta = mine;
-    drop_missing(w);
-    return true;
-}
-
-// Rank 0 holds the lock for all, and its count of what is there is everyone's.
-static bool open_together(ShardWriter *w, Err *err) {
-    const bool first = world_rank() == 0;
-    bool ok = !first || (dir_make(w->dir, err) && (w->locked = lock_take(w->lock, err)));
-    if (!world_agree(ok, err) || !world_agree(read_named(w, err), err)) return false;
-    const int mine = w->m.n;
-    if (!world_share(&w->m.n, sizeof w->m.n, err)) return false;
-    ok = mine >= w->m.n ||
-         err_set(err, ERR_FAILED, "%s: %d shards are seen, rank 0 sees %d", w->dir, mine, w->m.n);
-    if (!ok) w->m.n = mine;
-    return world_agree(ok, err);
-}
-
-ShardWriter *shard_writer_open(const char *dir, const ShardMeta *meta, Err *err) {
-    ShardWriter *w = calloc(1, sizeof *w);
-    CHECK_MEMORY(w);
-    path_join(w->dir, "", dir);
-    path_join(w->lock, dir, "lock");
-    w->m.meta = tidy(meta);
-    if (open_together(w, err)) return w;
-    shard_writer_close(w);
-    return NULL;
-}
-
-void shard_writer_close(ShardWriter *w) {
-    if (!w) return;
-    if (w->locked) lock_release(w->lock);
-    manifest_free(&w->m);
-    free(w);
-}
-
-int shard_writer_next(const ShardWriter *w) {
-    return w->m.n;
-}
 
 typedef struct {
     const CapturedSeq *const *seq;
@@ -307,61 +224,24 @@ static bool verify(const char *path, const ShardMeta *meta, ShardEntry *e, Err *
     return ok && sync_file(path, err);
 }
 
-// A shard of this rank, whole and in its place, but not named yet.
-static bool make_shard(const ShardWriter *w, int number, const CapturedSeq *const *seq, int n,
-                       ShardEntry *e, Err *err) {
+bool shard_file_make(const char *path, const ShardMeta *meta, const CapturedSeq *const *seq, int n,
+                     ShardEntry *e, Err *err) {
     int64_t *at = calloc(2 * ((size_t)n + 1), sizeof *at);
     if (!at) return err_set(err, ERR_FAILED, "out of memory");
-    *e = (ShardEntry){.sequences = n};
-    Job j = {
-        .seq = seq, .n = n, .offsets = at, .state_at = at + n + 1, .entry = e, .meta = &w->m.meta};
+    Job j = {.seq = seq, .n = n, .offsets = at, .state_at = at + n + 1, .entry = e, .meta = meta};
+    e->sequences = n;
+    e->tokens = e->states = 0;
     for (int i = 0; i < n; i++) {
         const int64_t tokens = seq[i]->sample.n, bare = seq[i]->bare;
         CHECK(bare >= 0 && bare < tokens);
         e->tokens = j.offsets[i + 1] = e->tokens + tokens;
         e->states = j.state_at[i + 1] = e->states + tokens - bare;
     }
-    char path[PATH_ROOM], tmp[PATH_ROOM + 8];
-    path_join(path, w->dir, shard_name(e->file, number));
+    char tmp[PATH_ROOM + 8];
     snprintf(tmp, sizeof tmp, "%s.tmp", path);
     const bool ok =
-        write_file(&j, tmp, err) && verify(tmp, &w->m.meta, e, err) && path_publish(tmp, path, err);
+        write_file(&j, tmp, err) && verify(tmp, meta, e, err) && path_publish(tmp, path, err);
     if (!ok) unlink(tmp);
     free(at);
     return ok;
-}
-
-// Those of this turn, in the order of the ranks; a rank without one has no sequences.
-static bool name_in_manifest(ShardWriter *w, const ShardEntry *e, int n, Err *err) {
-    const int before = w->m.n;
-    ShardEntry *more = realloc(w->m.shard, (size_t)(w->m.n + n) * sizeof *more);
-    if (!more) return err_set(err, ERR_FAILED, "out of memory");
-    w->m.shard = more;
-    for (int i = 0; i < n; i++)
-        if (e[i].sequences > 0) w->m.shard[w->m.n++] = e[i];
-    w->m.complete = false;
-    if (world_rank() > 0 || manifest_write(&w->m, w->dir, err)) return true;
-    w->m.n = before;
-    return false;
-}
-
-bool shard_write(ShardWriter *w, const CapturedSeq *const *seq, int n, Err *err) {
-    const int N = world_size(), number = w->m.n + world_rank();
-    ShardEntry mine = {.sequences = 0}, *all = calloc((size_t)N, sizeof *all);
-    CHECK_MEMORY(all);
-    CHECK(n > 0 || N > 1);
-    bool ok = true;
-    if (n > 0 && number >= SHARDS_MAX)
-        ok = err_set(err, ERR_FAILED, "%s: more than %d shards", w->dir, (int)SHARDS_MAX);
-    ok = ok && (n == 0 || make_shard(w, number, seq, n, &mine, err));
-    ok = world_agree(ok, err) && world_gather(&mine, sizeof mine, all, err) &&
-         world_agree(name_in_manifest(w, all, N, err), err);
-    free(all);
-    return ok;
-}
-
-bool shard_writer_finish(ShardWriter *w, int shards, Err *err) {
-    CHECK(w->m.n == shards, "(%d shards of %d)", w->m.n, shards);
-    w->m.complete = true;
-    return world_agree(world_rank() > 0 || manifest_write(&w->m, w->dir, err), err);
 }

@@ -16,7 +16,7 @@ ulimit -c 0
 
 sed -n 1,40p configs/demo/prompts/german-facts.eval.jsonl >"$work/train.jsonl"
 sed -n 41,60p configs/demo/prompts/german-facts.eval.jsonl >"$work/eval.jsonl"
-settings=(-q -c tests/smoke.json data.train="$work/train.jsonl" data.eval="$work/eval.jsonl" data.max_samples=4
+settings=(-q -c tests/smoke.json data.train="$work/train.jsonl" data.eval="$work/eval.jsonl" data.max_samples=12 capture.shard_mib=1
     data.dev_samples=2 data.eval_samples=2 data.max_length=300 regenerate.max_new_tokens=8 train.steps=2 train.k=2
     train.anchors=8 train.batch_sequences=2 train.save_every=1 train.dev_every=1 train.keep=9 train.dtype=f32
     train.freeze='*embed*,*mlp*,*proj*' runtime.threads=1 eval.select_k=2 eval.draft_tokens=2)

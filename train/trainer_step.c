@@ -92,6 +92,7 @@ static bool prepare(Trainer *t, Batch *b, Err *err) {
     t->walk_end = 0;
     for (int i = 0; i < PACK_SEQS_MAX; i++) t->walk[i] = -1;
     if (!batches_get(t->batches, t->state.step, b, err)) return false;
+    if (t->state.step + 1 < t->plan.steps) batches_ahead(t->batches, t->state.step + 1);
     CHECK(b->rows <= t->plan.max_rows && b->tokens <= t->plan.max_tokens,
           "a step of %lld anchors, planned %lld", (long long)b->rows, (long long)t->plan.max_rows);
     pack_batch(t, b);

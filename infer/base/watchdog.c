@@ -28,6 +28,7 @@ static struct {
 } dog;
 
 static _Thread_local void (*pulse_of_thread)(void);
+static _Thread_local unsigned long long passed_on; // beats
 
 void watchdog_beat(void) {
     atomic_fetch_add_explicit(&beats, 1, memory_order_relaxed);
@@ -40,6 +41,12 @@ void watchdog_waits(void) {
 
 void watchdog_pulse(void (*pulse)(void)) {
     pulse_of_thread = pulse;
+}
+
+void watchdog_pass_on(void) {
+    const unsigned long long is = atomic_load(&beats);
+    if (is != passed_on && pulse_of_thread != NULL) pulse_of_thread();
+    passed_on = is;
 }
 
 void watchdog_at(const char *stage, const char *unit, int64_t at) {

@@ -19,6 +19,8 @@ void watchdog_beat(void);
 void watchdog_waits(void);
 // From now on `pulse` is called with every beat of this thread: other ranks hear of it.
 void watchdog_pulse(void (*pulse)(void));
+// The pulse of this thread, where another one has beaten since the last call.
+void watchdog_pass_on(void);
 // The same, and where the process is now: "train", "step", 7; unit "": at the start of it.
 void watchdog_at(const char *stage, const char *unit, int64_t at);
 // "step 7 of train" of the last watchdog_at, "" before the first.

@@ -1,14 +1,20 @@
 // tests/data/capture_test.c - capture of the demo target: groups, long sequences, stream, bad
 // numbers.
 #include <math.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "data/capture.h"
 #include "data/workspace.h"
+#include "infer/base/cli.h"
 #include "infer/base/log.h"
 #include "infer/base/rng.h"
+#include "infer/base/watchdog.h"
 #include "infer/format/safetensors.h"
 #include "infer/text/chat.h"
 #include "tests/testing.h"
@@ -147,6 +153,57 @@ static bool same(const CapturedSeq *a, const CapturedSeq *b, const ShardMeta *m)
     return ok;
 }
 
+// libc's in front of which this one stands. Of a shard that another follows, the call waits until
+// the capture has gone on into that one, or asks it to stop.
+static pthread_t caller;
+static bool watching, stops;
+static int shards;
+static int64_t tokens_until[COUNT]; // the end of each shard
+static atomic_int overlapped;
+
+static bool gone_on(int shard) {
+    char where[160];
+    long long tokens = 0;
+    watchdog_where(where);
+    return sscanf(where, "tok %lld of capture", &tokens) == 1 && tokens > tokens_until[shard];
+}
+
+int fsync(int fd) {
+    char link[64], path[PATH_ROOM] = "";
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    const char *name = readlink(link, path, sizeof path - 1) > 0 ? strstr(path, "/shard-") : NULL;
+    if (watching && name && !pthread_equal(pthread_self(), caller)) {
+        const int shard = atoi(name + 7);
+        if (stops) kill(getpid(), SIGUSR1);
+        const double from = now_s(), patience_s = 20;
+        while (!stops && shard < shards - 1 && !gone_on(shard) && now_s() - from < patience_s)
+            usleep(1000);
+        atomic_fetch_add(&overlapped, gone_on(shard));
+    }
+    return (int)syscall(SYS_fsync, fd);
+}
+
+static void watch(const CapturePlan *p) {
+    caller = pthread_self();
+    shards = p->shards;
+    for (int k = 0; k < p->shards; k++) {
+        tokens_until[k] = k ? tokens_until[k - 1] : 0;
+        for (int64_t i = p->group[p->shard[k]]; i < p->group[p->shard[k + 1]]; i++)
+            tokens_until[k] += p->seq[i]->n;
+    }
+    watching = true;
+}
+
+static ShardMeta meta_of(const OpenTarget *m) {
+    const Sha256 fingerprint = {"f"};
+    ShardMeta meta = capture_meta(&m->config, &fingerprint);
+    strcpy(meta.tokenizer, "t");
+    strcpy(meta.chat_template, "c");
+    strcpy(meta.config, "x");
+    strcpy(meta.sampler, "greedy");
+    return meta;
+}
+
 static void the_stream_and_the_shards_hold_the_same_bits(void **state) {
     (void)state;
     Err err = {0};
@@ -158,26 +215,13 @@ static void the_stream_and_the_shards_hold_the_same_bits(void **state) {
     assert_ok(plan(&p, s, &err), err);
     assert_true(p.shards > 2);
     Capturer *c = capturer_open(m.target, &p, CHUNK, DT_F32, &err);
-    const Sha256 fingerprint = {"f"};
-    ShardMeta meta = capture_meta(&m.config, &fingerprint);
-    strcpy(meta.tokenizer, "t");
-    strcpy(meta.chat_template, "c");
-    strcpy(meta.config, "x");
-    strcpy(meta.sampler, "greedy");
+    const ShardMeta meta = meta_of(&m);
     ShardWriter *w = shard_writer_open(path_join(dir, test_dir(), "shards"), &meta, &err);
     assert_ok(w, err);
-    for (int k = 0; k < p.shards; k++) {
-        CapturedSeq seq[COUNT];
-        const CapturedSeq *list[COUNT];
-        int n = 0;
-        for (int64_t g = p.shard[k]; g < p.shard[k + 1]; g++) {
-            assert_ok(capturer_run(c, g, seq + n, &err), err);
-            n += (int)(p.group[g + 1] - p.group[g]);
-        }
-        for (int i = 0; i < n; i++) list[i] = &seq[i];
-        assert_ok(shard_write(w, list, n, &err), err);
-        for (int i = 0; i < n; i++) captured_free(&seq[i]);
-    }
+    watch(&p);
+    assert_ok(capture_shards(&p, c, w, "capture", &err), err);
+    watching = false;
+    assert_int_equal(overlapped, p.shards - 1);
     assert_ok(shard_writer_finish(w, p.shards, &err), err);
     shard_writer_close(w);
     ShardSet *set = shards_open(dir, &meta, &err);
@@ -250,6 +294,47 @@ static void numbers_that_are_not_finite_name_the_sample(void **state) {
     close_target(&m);
 }
 
+// The last test: the request to stop stays.
+static void a_stop_leaves_the_shard_on_its_way_to_the_disk_whole(void **state) {
+    (void)state;
+    Err err = {0};
+    char dir[PATH_ROOM], other[PATH_ROOM], path[PATH_ROOM], where[64];
+    OpenTarget m = open_dir(TARGET, CHUNK);
+    Sample *s = make_samples();
+    CapturePlan p;
+    assert_ok(plan(&p, s, &err), err);
+    Capturer *c = capturer_open(m.target, &p, CHUNK, DT_F32, &err);
+    const ShardMeta meta = meta_of(&m);
+    path_join(other, test_dir(), "shards"); // an unbroken set of the same samples
+    ShardWriter *w = shard_writer_open(path_join(dir, test_dir(), "stopped"), &meta, &err);
+    assert_ok(w, err);
+    signals_install();
+    stops = true;
+    watch(&p);
+    assert_false(capture_shards(&p, c, w, "capture", &err));
+    watching = stops = false;
+    assert_int_equal(err.code, ERR_STOPPED);
+    const int next = shard_writer_next(w);
+    assert_in_range(next, 1, 2); // the signal may come when the second is captured
+    assert_true(next < p.shards);
+    snprintf(where, sizeof where, "stopped; the next run goes on at shard %d", next);
+    assert_string_equal(err.text, where);
+    for (int i = 0; i < next; i++) {
+        char name[32];
+        Sha256 a, b;
+        err = (Err){0};
+        snprintf(name, sizeof name, "shard-%05d.h5", i);
+        assert_ok(sha256_file(&a, path_join(path, dir, name), &err), err);
+        assert_ok(sha256_file(&b, path_join(path, other, name), &err), err);
+        assert_string_equal(a.hex, b.hex);
+    }
+    shard_writer_close(w);
+    capturer_close(c);
+    capture_plan_free(&p);
+    samples_free(s, COUNT);
+    close_target(&m);
+}
+
 int main(void) {
     log_set_quiet(true);
     const struct CMUnitTest tests[] = {
@@ -257,6 +342,7 @@ int main(void) {
         cmocka_unit_test(captured_rows_are_those_of_the_sequence_alone),
         cmocka_unit_test(the_stream_and_the_shards_hold_the_same_bits),
         cmocka_unit_test(numbers_that_are_not_finite_name_the_sample),
+        cmocka_unit_test(a_stop_leaves_the_shard_on_its_way_to_the_disk_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
