@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "data/row.h"
-#include "infer/base/file.h"
 #include "infer/text/chat.h"
+#include "infer/text/tokenizer_file.h"
 #include "tests/testing.h"
 
 typedef struct {
@@ -83,7 +83,7 @@ static void rows_render_as_their_originals(void **state) {
     Err err = {0};
     size_t size;
     Tally tally = {0};
-    char *all = file_read(test_golden("tokenizer/chat-cases.jsonl"), 1 << 28, &size, &err);
+    char *all = unpacked_read(test_golden("tokenizer/chat-cases.jsonl.zst"), 1 << 28, &size, &err);
     assert_ok(all, err);
     for (char *p = all, *stop; p < all + size; p = stop + 1) {
         stop = memchr(p, '\n', (size_t)(all + size - p));

@@ -133,7 +133,7 @@ static void every_recorded_case_renders_and_tokenises_alike(void **state) {
     assert_ok(t != NULL, err);
     size_t size;
     char *text =
-        unpacked_read(setting("CASES", "tokenizer/chat-cases.jsonl"), CASES_LIMIT, &size, &err);
+        unpacked_read(setting("CASES", "tokenizer/chat-cases.jsonl.zst"), CASES_LIMIT, &size, &err);
     assert_ok(text != NULL, err);
     Tally tally = {0};
     for (char *p = text, *end = text + size; p < end;) {
