@@ -127,55 +127,62 @@ static int32_t token_of(const Clusters *c, int64_t cluster, int64_t j) {
     return v;
 }
 
-// One token for up to DOTS rows, whose logits go to z and ids to id; the first stands in for those
-// that are missing.
-static void token_logits(const Clusters *c, int32_t v, const int64_t *row, int n, float *const *z,
-                         int32_t *const *id) {
-    float sum[DOTS] = {0}, part[DOTS], buf[DOTS + 1][SPAN];
-    for (int64_t at = 0; at < c->y.cols; at += SPAN) {
-        const int64_t cols = span_size(c->y.cols, at);
-        const float *a[DOTS] = {0};
-        for (int d = 0; d < DOTS; d++)
-            a[d] = d < n ? span_read(c->y, row[d], at, cols, buf[d]) : a[0];
-        span_dots(part, a, span_read(c->table, v, at, cols, buf[DOTS]), cols);
-        for (int d = 0; d < DOTS; d++) sum[d] += part[d];
-    }
-    for (int d = 0; d < n; d++) {
-        *z[d] = sum[d];
-        *id[d] = v;
+// A row of y, and which of its clusters.
+typedef struct {
+    int32_t row, slot;
+} Pair;
+
+// Columns at .. at + cols - 1 of the products of DOT_COLS tokens, v, with the rows that chose their
+// cluster, where they are tokens j and following of it; n of them are there, the first stands in
+// for the others, and so it is with rows.
+static void token_logits(const Clusters *c, const int32_t *v, int64_t j, int n, const Pair *pair,
+                         int64_t pairs, int64_t at, int64_t cols) {
+    float part[DOT_COLS][DOTS], buf_a[DOTS][SPAN], buf_b[DOT_COLS][SPAN];
+    const float *a[DOTS], *b[DOT_COLS];
+    b[0] = span_read(c->table, v[0], at, cols, buf_b[0]);
+    for (int t = 1; t < DOT_COLS; t++)
+        b[t] = t < n ? span_read(c->table, v[t], at, cols, buf_b[t]) : b[0];
+    for (int64_t i = 0; i < pairs; i += DOTS) {
+        const int rows = pairs - i < DOTS ? (int)(pairs - i) : DOTS;
+        a[0] = span_read(c->y, pair[i].row, at, cols, buf_a[0]);
+        for (int d = 1; d < DOTS; d++)
+            a[d] = d < rows ? span_read(c->y, pair[i + d].row, at, cols, buf_a[d]) : a[0];
+        span_dots(part, a, b, cols);
+        for (int d = 0; d < rows; d++) {
+            const int64_t to = pair[i + d].slot * c->ordering.cols + j;
+            float *z = f32_at(c->z, pair[i + d].row, to);
+            for (int t = 0; t < n; t++) z[t] = (at > 0 ? z[t] : 0.0f) + part[t][d];
+        }
     }
 }
 
-// All tokens of a cluster for the rows that chose it, given by row and slot: a token's row of the
-// table is read once for DOTS of them.
-static void cluster_rows(const Clusters *c, int64_t cluster, const int32_t *pair, int64_t pairs) {
-    const int64_t k = c->idx.cols, per = c->ordering.cols;
-    for (int64_t i = 0; i < pairs; i += DOTS) {
-        const int n = pairs - i < DOTS ? (int)(pairs - i) : DOTS;
-        int64_t row[DOTS];
-        float *z[DOTS];
-        int32_t *id[DOTS];
-        for (int d = 0; d < n; d++) {
-            row[d] = pair[i + d] / k;
-            z[d] = f32_at(c->z, row[d], pair[i + d] % k * per);
-            id[d] = i32_at(c->token, row[d], pair[i + d] % k * per);
-        }
-        for (int64_t j = 0; j < per; j++) {
-            token_logits(c, token_of(c, cluster, j), row, n, z, id);
-            for (int d = 0; d < n; d++) z[d]++, id[d]++;
-        }
+// All tokens of a cluster for the rows that chose it: a token's row of the table is read once.
+static void cluster_rows(const Clusters *c, int64_t cluster, const Pair *pair, int64_t pairs) {
+    const int64_t per = c->ordering.cols;
+    if (pairs == 0) return;
+    for (int64_t j = 0; j < per; j += DOT_COLS) {
+        const int n = per - j < DOT_COLS ? (int)(per - j) : DOT_COLS;
+        int32_t v[DOT_COLS];
+        for (int t = 0; t < n; t++) v[t] = token_of(c, cluster, j + t);
+        for (int64_t at = 0; at < c->y.cols; at += SPAN)
+            token_logits(c, v, j, n, pair, pairs, at, span_size(c->y.cols, at));
+        for (int64_t i = 0; i < pairs; i++)
+            for (int t = 0; t < n; t++)
+                *i32_at(c->token, pair[i].row, pair[i].slot * per + j + t) = v[t];
     }
 }
 
 // Rows and slots by cluster: those of cluster c are pair[start[c]] .. pair[start[c + 1] - 1].
-static int32_t *pairs_by_cluster(Device *dev, const Clusters *c, int32_t **start) {
+static Pair *pairs_by_cluster(Device *dev, const Clusters *c, int32_t **start) {
     const int64_t pairs = tensor_count(c->idx), clusters = c->ordering.rows, k = c->idx.cols;
-    int32_t *pair = cpu_scratch(dev, SCRATCH_PAIRS, (size_t)(pairs + clusters + 2) * sizeof *pair);
-    int32_t *at = *start = pair + pairs;
+    Pair *pair = cpu_scratch(
+        dev, SCRATCH_PAIRS, (size_t)pairs * sizeof *pair + (size_t)(clusters + 2) * sizeof **start);
+    int32_t *at = *start = (int32_t *)(pair + pairs);
     memset(at, 0, (size_t)(clusters + 2) * sizeof *at);
     for (int64_t i = 0; i < pairs; i++) at[*i32_at(c->idx, i / k, i % k) + 2]++;
     for (int64_t i = 0; i < clusters; i++) at[i + 2] += at[i + 1];
-    for (int64_t i = 0; i < pairs; i++) pair[at[*i32_at(c->idx, i / k, i % k) + 1]++] = (int32_t)i;
+    for (int64_t i = 0; i < pairs; i++)
+        pair[at[*i32_at(c->idx, i / k, i % k) + 1]++] = (Pair){(int32_t)(i / k), (int32_t)(i % k)};
     return pair;
 }
 
@@ -208,7 +215,7 @@ void cpu_cluster_logits(Device *dev, Tensor z, Tensor token, Tensor y, Tensor ta
         return;
     }
     int32_t *start;
-    const int32_t *pair = pairs_by_cluster(dev, &all, &start);
+    const Pair *pair = pairs_by_cluster(dev, &all, &start);
 #pragma omp parallel for schedule(dynamic, 4) num_threads(threads)
     for (int64_t c = 0; c < ordering.rows; c++)
         cluster_rows(&all, c, pair + start[c], start[c + 1] - start[c]);

@@ -68,9 +68,10 @@ float span_max(const float *x, int64_t n); // -infinity when n is 0; NaN is pass
 enum { MAX_BLOCK = 128 };
 void block_max(float *max, const float *x, int64_t n);
 float span_dot(const float *a, const float *b, int64_t n);
-enum { DOTS = 4 };
-// span_dot of each a with b, to the bit.
-void span_dots(float out[DOTS], const float *const a[DOTS], const float *b, int64_t n);
+enum { DOTS = 4, DOT_COLS = 2 };
+// span_dot of each a with each b, to the bit.
+void span_dots(float out[DOT_COLS][DOTS], const float *const a[DOTS],
+               const float *const b[DOT_COLS], int64_t n);
 void span_softcap(float *z, float cap, int64_t n); // in place
 
 // The two best of a row so far, see op_top2.

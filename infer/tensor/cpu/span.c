@@ -64,45 +64,57 @@ LANE_FN f32x4 fold_lanes(f32x16 v) {
     return quarter[0] + quarter[1];
 }
 
-// The loops over the DOTS rows are unrolled: else the sums live in memory.
-KERNEL void span_dots(float out[DOTS], const float *const a[DOTS], const float *b, int64_t n) {
-    f32x16 s0[DOTS], s1[DOTS];
+// Sums of four vectors' lanes, in the order that sum_lanes has.
+LANE_FN f32x4 sum_four(const f32x16 *v) {
+    f32x4 s[4];
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; k++) s[k] = fold_lanes(v[k]);
+    const f32x4 u = __builtin_shuffle(s[0], s[1], (i32x4){0, 4, 1, 5}),
+                t = __builtin_shuffle(s[2], s[3], (i32x4){0, 4, 1, 5}),
+                w = __builtin_shuffle(s[0], s[1], (i32x4){2, 6, 3, 7}),
+                x = __builtin_shuffle(s[2], s[3], (i32x4){2, 6, 3, 7});
+    const f32x4 even = __builtin_shuffle(u, t, (i32x4){0, 1, 4, 5}) +
+                       __builtin_shuffle(w, x, (i32x4){0, 1, 4, 5}),
+                odd = __builtin_shuffle(u, t, (i32x4){2, 3, 6, 7}) +
+                      __builtin_shuffle(w, x, (i32x4){2, 3, 6, 7});
+    return even + odd;
+}
+
+enum { TILE = DOTS * DOT_COLS };
+
+// The loops over the tile are unrolled: else the sums live in memory. A load serves several of
+// them.
+KERNEL void span_dots(float out[DOT_COLS][DOTS], const float *const a[DOTS],
+                      const float *const b[DOT_COLS], int64_t n) {
+    f32x16 s0[TILE], s1[TILE];
     int64_t i = 0;
-#pragma GCC unroll 4
-    for (int k = 0; k < DOTS; k++) s0[k] = s1[k] = lanes(0.0f);
+#pragma GCC unroll 8
+    for (int k = 0; k < TILE; k++) s0[k] = s1[k] = lanes(0.0f);
     for (; i + 2 * LANES <= n; i += 2 * LANES) {
-        const f32x16 b0 = load16(b + i), b1 = load16(b + i + LANES);
-#pragma GCC unroll 4
-        for (int k = 0; k < DOTS; k++) {
-            s0[k] += load16(a[k] + i) * b0;
-            s1[k] += load16(a[k] + i + LANES) * b1;
-        }
+#pragma GCC unroll 8
+        for (int k = 0; k < TILE; k++) s0[k] += load16(a[k % DOTS] + i) * load16(b[k / DOTS] + i);
+#pragma GCC unroll 8
+        for (int k = 0; k < TILE; k++)
+            s1[k] += load16(a[k % DOTS] + i + LANES) * load16(b[k / DOTS] + i + LANES);
     }
     if (i + LANES <= n) {
-        const f32x16 b0 = load16(b + i);
-#pragma GCC unroll 4
-        for (int k = 0; k < DOTS; k++) s0[k] += load16(a[k] + i) * b0;
+#pragma GCC unroll 8
+        for (int k = 0; k < TILE; k++) s0[k] += load16(a[k % DOTS] + i) * load16(b[k / DOTS] + i);
         i += LANES;
     }
     if (i < n) {
-        const f32x16 b1 = load_tail(b + i, n - i, 0.0f);
-#pragma GCC unroll 4
-        for (int k = 0; k < DOTS; k++) s1[k] += load_tail(a[k] + i, n - i, 0.0f) * b1;
+#pragma GCC unroll 8
+        for (int k = 0; k < TILE; k++)
+            s1[k] +=
+                load_tail(a[k % DOTS] + i, n - i, 0.0f) * load_tail(b[k / DOTS] + i, n - i, 0.0f);
     }
-    f32x4 s[DOTS];
-#pragma GCC unroll 4
-    for (int k = 0; k < DOTS; k++) s[k] = fold_lanes(s0[k] + s1[k]);
-    // the second half of sum_lanes, of four sums at once
-    const f32x4 u = __builtin_shuffle(s[0], s[1], (i32x4){0, 4, 1, 5}),
-                v = __builtin_shuffle(s[2], s[3], (i32x4){0, 4, 1, 5}),
-                w = __builtin_shuffle(s[0], s[1], (i32x4){2, 6, 3, 7}),
-                x = __builtin_shuffle(s[2], s[3], (i32x4){2, 6, 3, 7});
-    const f32x4 even = __builtin_shuffle(u, v, (i32x4){0, 1, 4, 5}) +
-                       __builtin_shuffle(w, x, (i32x4){0, 1, 4, 5}),
-                odd = __builtin_shuffle(u, v, (i32x4){2, 3, 6, 7}) +
-                      __builtin_shuffle(w, x, (i32x4){2, 3, 6, 7});
-    const f32x4 sum = even + odd;
-    memcpy(out, &sum, sizeof sum);
+#pragma GCC unroll 8
+    for (int k = 0; k < TILE; k++) s0[k] += s1[k];
+#pragma GCC unroll 2
+    for (int c = 0; c < DOT_COLS; c++) {
+        const f32x4 sum = sum_four(s0 + c * DOTS);
+        memcpy(out[c], &sum, sizeof sum);
+    }
 }
 
 KERNEL void span_softcap(float *z, float cap, int64_t n) {
