@@ -101,12 +101,9 @@ static bool timer_open(Timer *m, Err *err) {
     return m->drafts != NULL;
 }
 
-static bool best_of(Timer *m, Tensor hidden, Err *err) {
-    const Tensor best = tensor_rows(m->best, 0, hidden.rows),
-                 id = tensor_rows(m->id, 0, hidden.rows);
-    target_top2(m->t, best, id, hidden);
-    dev_download(m->dev, m->id_host, id);
-    dev_download(m->dev, m->best_host, best);
+static bool fetch_best(Timer *m, int64_t rows, Err *err) {
+    dev_download(m->dev, m->id_host, tensor_rows(m->id, 0, rows));
+    dev_download(m->dev, m->best_host, tensor_rows(m->best, 0, rows));
     return dev_sync(m->dev, err);
 }
 
@@ -117,10 +114,11 @@ static bool prefill(Timer *m, Err *err) {
         const int64_t count = n - at < m->opt->chunk ? n - at : m->opt->chunk,
                       shown = at + count == n ? 1 : 0;
         const TargetPiece piece = {.count = count, .skip = count - shown};
-        target_forward(m->t, m->kv, &piece, 1, m->text + at, tensor_rows(m->state, 0, shown), NULL);
+        target_step(m->t, m->kv, &piece, 1, m->text + at, tensor_rows(m->state, 0, shown),
+                    tensor_rows(m->best, 0, shown), tensor_rows(m->id, 0, shown));
         drafts_keep(m->drafts, 0); // while the sliding rows are there
     }
-    if (!best_of(m, m->state, err)) return false;
+    if (!fetch_best(m, 1, err)) return false;
     m->rows[0] = m->id_host[0];
     return true;
 }
@@ -130,8 +128,9 @@ static bool target_step(Timer *m, int width, Err *err) {
     const TargetPiece piece = {.count = width};
     const Tensor hidden = tensor_rows(m->hidden, 0, width);
     const double start = now_s();
-    target_forward(m->t, m->kv, &piece, 1, m->rows, hidden, NULL);
-    if (!best_of(m, hidden, err)) return false;
+    target_step(m->t, m->kv, &piece, 1, m->rows, hidden, tensor_rows(m->best, 0, width),
+                tensor_rows(m->id, 0, width));
+    if (!fetch_best(m, width, err)) return false;
     kv_rewind(m->kv, 0, m->opt->context);
     m->times->target[width][m->times->targets[width]++] = now_s() - start;
     for (int i = 0; i < width; i++)
@@ -217,7 +216,10 @@ static void describe(CostTable *out, const Timer *m, int64_t repetitions) {
 
 static bool measure(Timer *m, CostTable *out, Err *err) {
     const CostOptions *opt = m->opt;
-    if (!prefill(m, err) || !turn(m, err)) return false;
+    const int warm = strcmp(m->dev->kind, "cpu") == 0 ? 1 : 4; // CUDA graphs are made in the third
+    if (!prefill(m, err)) return false;
+    for (int i = 0; i < warm; i++)
+        if (!turn(m, err)) return false;
     *m->times = (Times){0};
     const double start = now_s();
     int64_t n = 0;
