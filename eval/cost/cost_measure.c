@@ -124,7 +124,7 @@ static bool prefill(Timer *m, Err *err) {
 }
 
 // One target call of `width` rows, its choices on the host, the rows taken back.
-static bool target_step(Timer *m, int width, Err *err) {
+static bool time_target(Timer *m, int width, Err *err) {
     const TargetPiece piece = {.count = width};
     const Tensor hidden = tensor_rows(m->hidden, 0, width);
     const double start = now_s();
@@ -155,10 +155,10 @@ static bool drafter_steps(Timer *m, Head head, int k, Err *err) {
 // Every time once; a plain step, which has no drafter before it, as often as the others.
 static bool turn(Timer *m, Err *err) {
     for (int h = 0; h < heads(m->a); h++)
-        if (!target_step(m, 1, err)) return false;
+        if (!time_target(m, 1, err)) return false;
     for (int k = 1; k <= m->opt->K; k++)
         for (int h = 0; h < heads(m->a); h++)
-            if (!drafter_steps(m, (Head)h, k, err) || !target_step(m, k + 1, err)) return false;
+            if (!drafter_steps(m, (Head)h, k, err) || !time_target(m, k + 1, err)) return false;
     return true;
 }
 

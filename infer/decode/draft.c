@@ -297,14 +297,13 @@ static bool all_ended(const Drafts *d, int n) {
     return true;
 }
 
-// A step and, where nothing is drawn, its best tokens: launches that take longer than their kernels,
-// so they go to the device as a span.
-static void draft_step(Drafts *d, const DraftOptions *opt, const AnchorPlan *plan, Buffers *b, int j,
-                       bool drawn) {
+// A step and, where nothing is drawn, its best tokens: launches that take longer than their
+// kernels, so they go to the device as a span.
+static void draft_step(Drafts *d, const DraftOptions *opt, const AnchorPlan *plan, Buffers *b,
+                       int j, bool drawn) {
     const bool bounded = opt->p_min > 0;
     dev_span_begin(d->dev);
-    assistant_step(d->a, plan, b->token, j == 0 ? b->feature : b->acts.f, &b->acts,
-                   j + 1 < opt->k);
+    assistant_step(d->a, plan, b->token, j == 0 ? b->feature : b->acts.f, &b->acts, j + 1 < opt->k);
     if (!drawn)
         assistant_top2(d->a, opt->head, b->best, b->id, bounded ? b->lse : NO_TENSOR, b->acts.y,
                        &d->arena);

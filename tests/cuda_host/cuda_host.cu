@@ -101,7 +101,8 @@ cudaError_t host_start(const HostWork &w) {
     launches++;
     if (fail != nullptr && launches == atoi(fail)) last = broken = cudaErrorLaunchFailure;
     if (broken != cudaSuccess) return broken;
-    enqueue([w, turned = launches % 2 == 0] { run_grid(w.grid, w.block, w.shared, turned, w.run); });
+    enqueue(
+        [w, turned = launches % 2 == 0] { run_grid(w.grid, w.block, w.shared, turned, w.run); });
     return result(cudaSuccess);
 }
 

@@ -1,7 +1,7 @@
 // tests/cuda_host/host_graph.cu - capture and graphs of the emulated device, as strict as CUDA's.
 //
-// Stricter in one thing: nothing may be put on the legacy stream while another one is captured (CUDA
-// lets it pass where the other does not block).
+// Stricter in one thing: nothing may be put on the legacy stream while another one is captured
+// (CUDA lets it pass where the other does not block).
 #include <stdlib.h>
 
 #include <map>

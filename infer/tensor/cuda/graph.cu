@@ -59,7 +59,8 @@ static cudaError_t last_node(cudaStream_t stream, cudaGraphNode_t *node) {
 static cudaError_t capture_items(Cuda *cu, const SpanList *l, cudaGraphNode_t *node) {
     for (int i = 0; i < l->n; i++) {
         cudaError_t e = span_start_item(cu, l, &l->item[i]);
-        if (e == cudaSuccess && l->item[i].launch.kernel != NULL) e = last_node(cu->stream, &node[i]);
+        if (e == cudaSuccess && l->item[i].launch.kernel != NULL)
+            e = last_node(cu->stream, &node[i]);
         if (e == cudaSuccess && cu->failure[0] != '\0') e = cudaErrorStreamCaptureInvalidated;
         if (e != cudaSuccess) return e;
     }
@@ -135,4 +136,3 @@ bool graph_exchange(SpanGraph *g, const SpanList *l, int64_t *count) {
     }
     return true;
 }
-

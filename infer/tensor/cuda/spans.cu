@@ -1,15 +1,16 @@
-// infer/tensor/cuda/spans.cu - launches that come again and again go to the device as one CUDA graph.
+// infer/tensor/cuda/spans.cu - launches that come again and again go to the device as one CUDA
+// graph.
 //
 // A launch costs the host some microseconds, and so does an assistant's kernel the device: decoding
-// one sequence waits for launches. Inside of a span (device.h) launches and products are held: their
-// arguments are copied into a list. At the end the list is compared with that of the graph that was
-// made from a span of the same structure: the same kernels and the same products, on the same
-// operands, in the same order. Kernels whose arguments or grids differ (a position further on, one
-// more key) are exchanged in the executable graph, and one call starts it all. That costs a copy and
-// a comparison of bytes for each launch, and a call for those few that differ. Capturing every step
-// anew for cudaGraphExecUpdate would cost a launch into the capture for each and a comparison by the
-// driver of them all; arguments in device memory would cost every kernel a load, and every grid its
-// largest size.
+// one sequence waits for launches. Inside of a span (device.h) launches and products are held:
+// their arguments are copied into a list. At the end the list is compared with that of the graph
+// that was made from a span of the same structure: the same kernels and the same products, on the
+// same operands, in the same order. Kernels whose arguments or grids differ (a position further on,
+// one more key) are exchanged in the executable graph, and one call starts it all. That costs a
+// copy and a comparison of bytes for each launch, and a call for those few that differ. Capturing
+// every step anew for cudaGraphExecUpdate would cost a launch into the capture for each and a
+// comparison by the driver of them all; arguments in device memory would cost every kernel a load,
+// and every grid its largest size.
 //
 // What could go wrong, and why it does not:
 // * A value of an earlier step in a kernel's arguments: all arguments of all launches are compared,
@@ -31,8 +32,8 @@
 #include "infer/tensor/cuda/spans.cuh"
 
 enum {
-    PART = 96,    // launches of a graph: the device is at the first part while the host holds the next
-    SURE = 2,     // times that a structure goes launch by launch before it becomes a graph
+    PART = 96, // launches of a graph: the device is at the first part while the host holds the next
+    SURE = 2,  // times that a structure goes launch by launch before it becomes a graph
     KNOWN = 512,  // structures that are remembered
     GRAPHS = 160, // graphs that are kept
     IDLE = 4096,  // parts of spans behind which a graph that was not used makes room
@@ -42,7 +43,7 @@ enum {
 typedef struct {
     uint64_t structure;
     int64_t seen, last; // times; when last, in parts of spans
-    SpanGraph *graph;       // NULL: not yet
+    SpanGraph *graph;   // NULL: not yet
 } Structure;
 
 struct Spans {
@@ -147,8 +148,7 @@ static SpanGraph *graph_for(Cuda *cu) {
     Spans *s = cu->spans;
     Structure *k = structure_of(cu, s->held.structure);
     k->last = ++s->now;
-    if (k->graph != NULL &&
-        (k->graph->moves != cu->moves || !graph_matches(k->graph, &s->held)))
+    if (k->graph != NULL && (k->graph->moves != cu->moves || !graph_matches(k->graph, &s->held)))
         forget(cu, k);
     if (k->graph != NULL) {
         if (graph_exchange(k->graph, &s->held, &s->count.exchanged)) return k->graph;
@@ -191,7 +191,8 @@ bool span_hold_launch(Cuda *cu, const Launch *l, void **arg, const size_t *size,
     if (!s->holding) return false;
     size_t at[LAUNCH_ARGS + 1] = {0};
     CHECK(n <= LAUNCH_ARGS);
-    for (int i = 0; i < n; i++) at[i + 1] = (at[i] + size[i] + ARG_ALIGN - 1) / ARG_ALIGN * ARG_ALIGN;
+    for (int i = 0; i < n; i++)
+        at[i + 1] = (at[i] + size[i] + ARG_ALIGN - 1) / ARG_ALIGN * ARG_ALIGN;
     SpanItem *item = add_item(cu, &s->held, l, at[n]);
     item->args = n;
     for (int i = 0; i < n; i++) {

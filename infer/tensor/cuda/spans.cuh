@@ -22,13 +22,12 @@ typedef struct {
 } SpanList;
 
 typedef struct {
-    SpanList list;  // as it is in exec
+    SpanList list;     // as it is in exec
     cudaGraph_t graph; // its nodes name those of exec
     cudaGraphExec_t exec;
     cudaGraphNode_t *node; // (n), NULL for products
     int64_t moves;         // of scratch, when it was captured
 } SpanGraph;
-
 
 cudaError_t span_start_item(Cuda *cu, const SpanList *l, const SpanItem *i); // now
 void span_free_list(SpanList *l);

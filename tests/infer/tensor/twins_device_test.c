@@ -97,8 +97,8 @@ static void transfers_keep_to_the_view(void **state) {
         {DT_BF16, 3, 17, 5},
         {DT_U8, 100, 1, 63},
         {DT_I64, 1, 9, 3},
-        {DT_F32, 700, 4001, 7}, // 11 MB: rows by halves
-        {DT_F32, 1, 5000000, 0}, // a plain row of more than two halves
+        {DT_F32, 700, 4001, 7},                // 11 MB: rows by halves
+        {DT_F32, 1, 5000000, 0},               // a plain row of more than two halves
         {DT_F32, 3, HALF_BYTES / 4 + 1001, 5}, // rows longer than a half
         {DT_F32, 2, HALF_BYTES / 4, 1},        // as long as one
         {DT_F32, 0, 7, 0},
@@ -141,7 +141,8 @@ static void many_small_uploads_turn_over(void **state) {
     enum { ROWS = 3000, COLS = 2500 }; // 30 MB by rows of 10 KB
     Err err = {0};
     float *row = malloc(COLS * sizeof *row);
-    const Twin one = twin_zeros(DT_F32, 1, COLS, TWIN_PLAIN), sum = twin_zeros(DT_F32, ROWS, 4, TWIN_PLAIN);
+    const Twin one = twin_zeros(DT_F32, 1, COLS, TWIN_PLAIN),
+               sum = twin_zeros(DT_F32, ROWS, 4, TWIN_PLAIN);
     assert_non_null(row);
     for (int r = 0; r < ROWS; r++) {
         for (int c = 0; c < COLS; c++) row[c] = (float)(r * 7 + c % 11);

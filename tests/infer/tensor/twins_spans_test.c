@@ -72,7 +72,8 @@ static void a_span_that_repeats_exchanges_nothing(void **state) {
                k = twin_random(DT_F32, 70, 2 * 16, TWIN_PLAIN),
                v = twin_random(DT_F32, 70, 2 * 16, TWIN_PLAIN),
                o = twin_zeros(DT_F32, 3, 4 * 16, TWIN_PLAIN),
-               best = twin_zeros(DT_F32, 3, 2, TWIN_PLAIN), id = twin_zeros(DT_I32, 3, 2, TWIN_PLAIN),
+               best = twin_zeros(DT_F32, 3, 2, TWIN_PLAIN),
+               id = twin_zeros(DT_I32, 3, 2, TWIN_PLAIN),
                w = twin_random(DT_F32, 1, 4 * 16, TWIN_PLAIN);
     const int32_t end_host[] = {68, 69, 70};
     const Twin end = twin_ids(end_host, 1, 3);
@@ -146,11 +147,6 @@ static void disturb(Device *dev, bool gpu, Disturbance d, const Work *w, int i) 
     }
 }
 
-// A product of bf16 and f32 is converted in scratch, which grows with its size.
-static void grow_scratch(Device *dev, Tensor big, Tensor row, Tensor y) {
-    op_matmul_nt(dev, y, row, big, 0.0f);
-}
-
 static void what_is_no_launch_is_right_in_a_span(void **state) {
     (void)state;
     for (int d = 0; d < DISTURBANCES; d++) {
@@ -176,6 +172,7 @@ static void what_is_no_launch_is_right_in_a_span(void **state) {
     }
 }
 
+// A product of bf16 and f32 is converted in scratch, which grows with its size.
 static void scratch_that_grows_inside_of_a_span(void **state) {
     (void)state;
     twins_begin();
@@ -194,8 +191,8 @@ static void scratch_that_grows_inside_of_a_span(void **state) {
             }
             dev_span_begin(dev);
             work(dev, gpu, &w, i % TURNS);
-            op_matmul_nt(dev, gpu ? y.gpu : y.cpu, gpu ? row.gpu : row.cpu,
-                         gpu ? big.gpu : big.cpu, 0.0f);
+            op_matmul_nt(dev, gpu ? y.gpu : y.cpu, gpu ? row.gpu : row.cpu, gpu ? big.gpu : big.cpu,
+                         0.0f);
             work(dev, gpu, &w, (i + 1) % TURNS);
             dev_span_end(dev);
         }
