@@ -17,7 +17,7 @@ verdict() { # NAME PROBLEM: an empty problem is a pass
 }
 small=(-c tests/smoke.json runtime.dtype=f32 data.max_samples=6 data.dev_samples=2 data.eval_samples=3
     data.dev_fraction=0.3 regenerate.max_new_tokens=24 regenerate.batch=4 train.k=2 train.steps=2 train.batch_sequences=2
-    train.anchors=24 train.dtype=f32 train.dev_every=1 train.save_every=1 eval.draft_tokens=3 eval.select_k=2 eval.bootstrap=50
+    train.anchors=24 train.dtype=f32 train.dev_every=1 train.save_every=1 eval.draft_tokens=3 eval.select_k=2 eval.bootstrap=100
     eval.audit_prompts=1 eval.audit_draws=20 export.to=hf)
 on() { # cpu|cuda VERB ARGUMENT...: prints what went wrong
     local device=$1 program=${!1} status

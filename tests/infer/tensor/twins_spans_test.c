@@ -121,6 +121,25 @@ static void long_spans_go_in_parts(void **state) {
     assert_true(n.launched == 9 && n.by_hand == 6);
 }
 
+// The same kernels on other operands: a product's cannot be exchanged, so each has its graph.
+static void other_operands_are_other_graphs(void **state) {
+    (void)state;
+    twins_begin();
+    const Work a = work_of(DT_F32), b = work_of(DT_F32);
+    const DeviceGraphs before = dev_graphs(twin_gpu());
+    for (int i = 0; i < 12; i++)
+        for (int gpu = 0; gpu < 2; gpu++) {
+            Device *dev = gpu ? twin_gpu() : twin_cpu();
+            dev_span_begin(dev);
+            work(dev, gpu, i % 3 ? &a : &b, i);
+            dev_span_end(dev);
+        }
+    compare(&a);
+    compare(&b);
+    const DeviceGraphs n = since(before);
+    assert_true(n.made == 2 && n.launched == 8);
+}
+
 typedef enum { UPLOAD_FIRST, UPLOAD, DOWNLOAD, SYNC, FREE, DISTURBANCES } Disturbance;
 
 // Something that is no launch, in the middle of a span.
@@ -280,6 +299,7 @@ int main(void) {
         cmocka_unit_test(a_span_that_changes_becomes_one_graph),
         cmocka_unit_test(a_span_that_repeats_exchanges_nothing),
         cmocka_unit_test(long_spans_go_in_parts),
+        cmocka_unit_test(other_operands_are_other_graphs),
         cmocka_unit_test(what_is_no_launch_is_right_in_a_span),
         cmocka_unit_test(scratch_that_grows_inside_of_a_span),
         cmocka_unit_test(an_alarm_in_a_graph_is_said),
