@@ -80,7 +80,7 @@ train_twice() {
     cat "$logs/repeat.first"
     [ -s "$logs/repeat.first" ] && cmp "$logs/repeat.first" "$logs/repeat.second"
 }
-# Greedy and drawn text; the greedy one twice as long, for its speed.
+# Greedy and drawn text of the demo pair; the greedy one is longer, for its speed.
 graphs_pair() {
     local how set
     for how in greedy drawn; do

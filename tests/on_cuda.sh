@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # tests/on_cuda.sh - the program on the emulated CUDA device (tests/cuda_host) beside the program on the CPU: the whole
 # pipeline on a handful of prompts gives the same texts, but where the target was as good as undecided, and every tau
-# within 1 %; generate with a drafter gives the same text, with CUDA graphs and without. In f32, where both agree closely.
+# within 1 %; the pair passes its audit; generate with a drafter gives the same text, with CUDA graphs and without.
+# In f32, where both agree closely.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 cpu=${DRAFTSMITH:-./draftsmith} cuda=${ON_CUDA_PROGRAM:-build/release-cpu/draftsmith_on_cuda}
@@ -18,7 +19,7 @@ verdict() { # NAME PROBLEM: an empty problem is a pass
 small=(-c tests/smoke.json runtime.dtype=f32 data.max_samples=6 data.dev_samples=2 data.eval_samples=3
     data.dev_fraction=0.3 regenerate.max_new_tokens=24 regenerate.batch=4 train.k=2 train.steps=2 train.batch_sequences=2
     train.anchors=24 train.dtype=f32 train.dev_every=1 train.save_every=1 eval.draft_tokens=3 eval.select_k=2 eval.bootstrap=100
-    eval.audit_prompts=1 eval.audit_draws=20 export.to=hf)
+    eval.audit_prompts=1 eval.audit_draws=0 export.to=hf)
 on() { # cpu|cuda VERB ARGUMENT...: prints what went wrong
     local device=$1 program=${!1} status
     shift
@@ -68,6 +69,8 @@ verdict 'and on the device' "$(on cuda run "${small[@]}" output_dir="$work/cuda"
 verdict 'texts are the same' "$(compare_texts)"
 verdict 'tau of every k is within 1 %' "$(compare_taus)"
 verdict 'a drafter of the stock size was trained' "$(compare_exports)"
+verdict 'the pair passes its audit on the device' "$(on cuda audit "${small[@]}" eval.draft_tokens=2 output_dir="$work/cuda"
+    grep -q '^Audit: passed' "$work/stdout" || tail -n 20 "$work/stdout")"
 for drawn in temperature=0 temperature=0.8; do
     text cpu regenerate.$drawn data.seed=5 >"$work/text.cpu"
     for graphs in true false; do

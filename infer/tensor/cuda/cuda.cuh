@@ -16,6 +16,8 @@
 // * One stream, so order needs no events. Nothing waits for the device, nothing allocates but
 //   scratch, which only grows (cuda_scratch; the pointer is good until the same id is asked for
 //   more). Two operators may use the same id: the stream keeps them apart.
+// * Inside of a span launches are held and may become a graph (spans.cu): a body reaches the stream
+//   by launch, products and cuda_send alone, and keeps no pointer to scratch between operators.
 // * Same input, same bits, whatever the number of rows in the call where that can be had: shapes of
 //   blocks follow from columns, sums run in a fixed order, no float atomics (integer ones are
 //   fine).
