@@ -244,6 +244,7 @@ void cuda_span_begin(Device *dev) {
     Spans *s = cu->spans;
     CHECK(!s->open, "(spans do not nest)");
     s->open = true;
+    // whoever sets CUDA_LAUNCH_BLOCKING looks for the launch that fails
     s->holding = s->on && !cu->blocking && cu->failure[0] == '\0';
 }
 

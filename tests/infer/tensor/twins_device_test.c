@@ -33,20 +33,46 @@ static void fail_on_command(void) {
     _exit(0);
 }
 
-// In a process of its own, before this one has a device: a context that failed is lost.
+// The third span is a graph, and its second kernel fails.
+static void fail_in_a_graph(void) {
+    Err err = {0};
+    setenv("CUDA_HOST_FAIL", "8", 1);
+    Device *dev = dev_open("cuda", 1, &err);
+    void *p = dev ? dev_alloc(dev, 4096, &err) : NULL;
+    if (p == NULL) _exit(2);
+    const Tensor x = tensor_of(p, DT_F32, 4, 256);
+    for (int i = 0; i < 5; i++) {
+        dev_span_begin(dev);
+        op_softcap(dev, x, 2.0f);
+        op_axpby(dev, x, x, 2.0f, 0.0f);
+        op_softcap(dev, x, 3.0f);
+        dev_span_end(dev);
+        if (i < 2 && !dev_sync(dev, &err)) _exit(3);
+    }
+    if (dev_graphs(dev).made != 1 || dev_graphs(dev).launched != 0) _exit(4);
+    if (dev_sync(dev, &err)) _exit(5);
+    if (strstr(err.text, "unspecified launch failure") == NULL) _exit(6);
+    dev_close(dev);
+    _exit(0);
+}
+
+// In processes of their own, before this one has a device: a context that failed is lost.
 static void a_failed_launch_is_named_and_stays(void **state) {
     (void)state;
-    int status = -1;
-    fflush(NULL);
-    const pid_t child = fork();
-    if (child == 0) fail_on_command();
-    assert_true(child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status));
+    int status[2];
+    for (int i = 0; i < 2; i++) {
+        fflush(NULL);
+        const pid_t child = fork();
+        if (child == 0) (i ? fail_in_a_graph : fail_on_command)();
+        assert_true(child > 0 && waitpid(child, &status[i], 0) == child && WIFEXITED(status[i]));
+    }
     twins_begin();
     if (!twin_is_emulated()) {
         print_message("skipped: only the emulated device fails when it is told to\n");
         skip();
     }
-    assert_int_equal(WEXITSTATUS(status), 0);
+    assert_int_equal(WEXITSTATUS(status[0]), 0);
+    assert_int_equal(WEXITSTATUS(status[1]), 0);
 }
 
 static void memory_is_zero_whatever_was_there(void **state) {
