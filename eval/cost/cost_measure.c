@@ -190,7 +190,7 @@ static void summarise_drafts(CostTable *out, Times *s, int h, int K) {
 // "CPU" and its threads, or the GPU where there is one.
 static void name_device(void *ctx, const char *name, const char *value) {
     CostTable *c = ctx;
-    const bool gpu = strncmp(name, "GPU", 3) == 0;
+    const bool gpu = strcmp(name, "GPU") == 0; // "GPU memory" is another line
     if (gpu || (c->device[0] == '\0' && strcmp(name, "CPU") == 0))
         snprintf(c->device, sizeof c->device, "%.150s", value);
 }
