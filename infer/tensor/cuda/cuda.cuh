@@ -147,7 +147,8 @@ enum { LAUNCH_ARGS = 16 };
 void cuda_start(Cuda *cu, const Launch *l, void **arg, const size_t *size, int n);
 
 // Arguments are compared as bytes (spans.cu), so the gap that C leaves behind a tensor's type has
-// to be the same bytes every time. A struct of tensors has an overload of its own beside it.
+// to be the same bytes every time. A struct of tensors has an overload beside it; without one, a
+// gap that differs costs an exchange of the same values, no more.
 static inline void tidy(Tensor &t) {
     char *gap = (char *)&t.dtype + sizeof t.dtype;
     memset(gap, 0, (size_t)((char *)&t.rows - gap));
