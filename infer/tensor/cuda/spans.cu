@@ -51,6 +51,7 @@ struct Spans {
     SpanList held;
     Structure known[KNOWN];
     int structures, graphs;
+    int part;    // of the span under way
     int64_t now; // parts of spans so far
     DeviceGraphs count;
 };
@@ -186,6 +187,13 @@ static void hand_over(Cuda *cu) {
 
 // --- spans
 
+// Its number belongs to the structure: layers are alike, and each part keeps its own weights.
+static void next_part(Cuda *cu) {
+    Spans *s = cu->spans;
+    hand_over(cu);
+    s->held.structure = (uint64_t)++s->part;
+}
+
 bool span_hold_launch(Cuda *cu, const Launch *l, void **arg, const size_t *size, int n) {
     Spans *s = cu->spans;
     if (!s->holding) return false;
@@ -200,7 +208,7 @@ bool span_hold_launch(Cuda *cu, const Launch *l, void **arg, const size_t *size,
         memcpy(s->held.bytes + item->at + at[i], arg[i], size[i]);
     }
     s->held.structure = mix(mix(s->held.structure, (uint64_t)(uintptr_t)l->kernel), at[n]);
-    if (s->held.n == PART) hand_over(cu);
+    if (s->held.n == PART) next_part(cu);
     return true;
 }
 
@@ -229,7 +237,7 @@ bool span_hold_product(Cuda *cu, const CudaGemm *g) {
     to->ta = g->ta, to->tb = g->tb, to->beta = g->beta;
     uint64_t h = mix_tensor(mix_tensor(mix_tensor(s->held.structure, g->c), g->a), g->b);
     s->held.structure = mix(h, (uint64_t)(g->ta + 2 * g->tb + 4 * (g->beta != 0.0f)));
-    if (s->held.n == PART) hand_over(cu);
+    if (s->held.n == PART) next_part(cu);
     return true;
 }
 
@@ -245,6 +253,8 @@ void cuda_span_begin(Device *dev) {
     Spans *s = cu->spans;
     CHECK(!s->open, "(spans do not nest)");
     s->open = true;
+    s->part = 0;
+    clear(&s->held);
     // whoever sets CUDA_LAUNCH_BLOCKING looks for the launch that fails
     s->holding = s->on && !cu->blocking && cu->failure[0] == '\0';
 }

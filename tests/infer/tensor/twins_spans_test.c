@@ -121,6 +121,24 @@ static void long_spans_go_in_parts(void **state) {
     assert_true(n.launched == 9 && n.by_hand == 6);
 }
 
+// Like layers, whose kernels are alike: nothing goes from the graph of one to that of another.
+static void parts_that_are_alike_have_their_graphs(void **state) {
+    (void)state;
+    twins_begin();
+    const Twin x = twin_random(DT_F32, 3, W, TWIN_PLAIN), y = twin_random(DT_F32, 3, W, TWIN_PLAIN);
+    const DeviceGraphs before = dev_graphs(twin_gpu());
+    for (int i = 0; i < 5; i++) {
+        dev_span_begin(twin_gpu());
+        for (int j = 0; j < 192; j++) op_softcap(twin_gpu(), j < 96 ? x.gpu : y.gpu, 3.0f);
+        dev_span_end(twin_gpu());
+        for (int j = 0; j < 192; j++) op_softcap(twin_cpu(), j < 96 ? x.cpu : y.cpu, 3.0f);
+    }
+    twin_close("x", x, 1e-5, 1e-4);
+    twin_close("y", y, 1e-5, 1e-4);
+    const DeviceGraphs n = since(before);
+    assert_true(n.made == 2 && n.launched == 6 && n.exchanged == 0);
+}
+
 // The same kernels on other operands: a product's cannot be exchanged, so each has its graph.
 static void other_operands_are_other_graphs(void **state) {
     (void)state;
@@ -299,6 +317,7 @@ int main(void) {
         cmocka_unit_test(a_span_that_changes_becomes_one_graph),
         cmocka_unit_test(a_span_that_repeats_exchanges_nothing),
         cmocka_unit_test(long_spans_go_in_parts),
+        cmocka_unit_test(parts_that_are_alike_have_their_graphs),
         cmocka_unit_test(other_operands_are_other_graphs),
         cmocka_unit_test(what_is_no_launch_is_right_in_a_span),
         cmocka_unit_test(scratch_that_grows_inside_of_a_span),
