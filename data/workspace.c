@@ -30,6 +30,7 @@ static bool open_device(OpenTarget *o, const Settings *s, Err *err) {
     *o = (OpenTarget){0};
     o->dev = dev_open(s->runtime.device, (int)s->runtime.threads, err);
     if (!o->dev) return false;
+    dev_set_graphs(o->dev, s->runtime.graphs);
     const bool wide = !strcmp(s->runtime.dtype, "f32") ||
                       (!strcmp(s->runtime.dtype, "auto") && !dev_prefers_bf16(o->dev));
     o->dtype = wide ? DT_F32 : DT_BF16;

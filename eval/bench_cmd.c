@@ -45,6 +45,7 @@ static bool run(const Cli *cli, Err *err) {
     }
     Device *dev = dev_open(s->runtime.device, (int)s->runtime.threads, err);
     if (dev == NULL) return false;
+    dev_set_graphs(dev, s->runtime.graphs);
     if (strcmp(s->bench.shapes, "export") == 0) {
         const bool done = bench_export(s, pair_shape("e4b"), err);
         dev_close(dev);

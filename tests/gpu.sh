@@ -3,6 +3,7 @@
 # that tests/gpu_carry.sh filled. PARTS, all of them where none is named, each callable alone:
 #   build     once, for the card at hand     twins    every operator against its CPU body
 #   parity    golden and model tests         repeat   200 steps of training twice: the same bits
+#   graphs    text of the demo pair with CUDA graphs and without: the same, and how fast
 #   demo      the pipeline; the same texts captured and measured on the CPU: every tau(k) within 1 %
 #   memcheck, racecheck   compute-sanitizer over the twins      bench    rates, shares, memory, the peers beside them
 # Logs lie in $OUT (build/gpu where it is unset). Last line: N passed, N failed, N skipped. GPU_DEVICE names another
@@ -13,7 +14,7 @@ cd "$(dirname "$0")/.." || exit 1
 [ $# -ge 1 ] || { echo "usage: tests/gpu.sh CARRY [PART...]" >&2; exit 2; }
 carry=$1
 shift
-parts=${*:-build twins parity repeat demo memcheck racecheck bench}
+parts=${*:-build twins parity repeat graphs demo memcheck racecheck bench}
 logs=${OUT:-build/gpu} device=${GPU_DEVICE:-cuda} kind=${GPU_KIND:-cuda} seconds=${GPU_SECONDS:-540} steps=${GPU_STEPS:-200}
 here=$PWD/build/carry build=build/release-$kind program=./build/release-$kind/draftsmith
 passed=0 failed=0 skipped=0 begun=$(date +%s)
@@ -79,6 +80,22 @@ train_twice() {
     cat "$logs/repeat.first"
     [ -s "$logs/repeat.first" ] && cmp "$logs/repeat.first" "$logs/repeat.second"
 }
+# Greedy and drawn text of the demo pair; the greedy one is longer, for its speed.
+graphs_pair() {
+    local how set
+    for how in greedy drawn; do
+        set=$([ $how = drawn ] && echo regenerate.temperature=0.8 data.seed=5 generate.max_new_tokens=60 ||
+            echo generate.max_new_tokens=${GPU_TOKENS:-400})
+        for on in true false; do
+            "$program" generate --json $(config "$logs/graphs") $set runtime.graphs=$on generate.draft_tokens=4 \
+                'Schreib mir alles, was du weißt.' >"$logs/graphs.$how.$on" || return
+        done
+        echo "$how: tokens, seconds of target and drafter with graphs, then without"
+        grep -hE '"(tokens|target_s|drafter_s)"' "$logs/graphs.$how.true" "$logs/graphs.$how.false" | paste -s -d ' '
+        grep -qE '"drafted": [1-9]' "$logs/graphs.$how.true" || { echo 'nothing was drafted'; return 1; }
+        diff <(grep -vE '_s"' "$logs/graphs.$how.true") <(grep -vE '_s"' "$logs/graphs.$how.false") || return
+    done
+}
 taus() { # FOLDER: drafter, k, tau of its evaluation
     python3 - "$1" <<'PY'
 import json, sys
@@ -119,7 +136,7 @@ sanitize() { # TOOL
 }
 
 export carry logs steps device kind here build program
-export -f unpack compile tests_of config train_twice taus demo_pair
+export -f unpack compile tests_of config train_twice graphs_pair taus demo_pair
 echo "== $(date -u +%FT%TZ) $(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null | head -n 1)" |
     tee -a "$logs/summary.txt"
 for part in $parts; do
@@ -130,12 +147,13 @@ for part in $parts; do
     twins) step twins 'operators against their CPU bodies' 120 tests/run.sh $(tests_of twins) ;;
     parity) DEVICE=$device step parity 'goldens and models' 150 tests/run.sh $(tests_of parity) ;;
     repeat) step repeat "$steps steps, twice" 100 train_twice ;;
+    graphs) step graphs 'text with and without' 60 graphs_pair && grep -A 1 ': tokens' "$logs"/graphs-*.log | tee -a "$logs/summary.txt" ;;
     demo) step demo 'tau on GPU and CPU' 120 demo_pair ;;
     memcheck | racecheck) sanitize "$part" 60 ;;
     bench) step bench 'E4B shapes' 240 "$program" bench runtime.device="$device" bench.shapes=e4b bench.seq=2048 \
         bench.peers="$([ -n "$(ls "$here"/peers/*.py 2>/dev/null)" ] && python3 -c 'import torch' 2>/dev/null && echo true || echo false)" \
         bench.peer_path="$here/peers"
-        grep -hE '^(ceiling|capture|decode|train|round|\|)' "$logs"/bench-*.log | tee -a "$logs/summary.txt" ;;
+        grep -hE '^(ceiling|capture|decode|train|round|the same|\|)' "$logs"/bench-*.log | tee -a "$logs/summary.txt" ;;
     *) say "$part" FAIL 'no such part' ;;
     esac
 done

@@ -103,8 +103,7 @@ static bool decode_some(Bench *b, Device *dev, int steps, double *seconds, Err *
     for (int i = 0; i < steps; i++) {
         const TargetPiece one = {.slot = 0, .count = 1};
         const Tensor h = tensor_rows(b->hidden, 0, 1);
-        target_forward(b->t, b->kv, &one, 1, b->ids + i, h, NULL);
-        target_top2(b->t, b->best, b->id, h);
+        target_step(b->t, b->kv, &one, 1, b->ids + i, h, b->best, b->id);
     }
     if (!dev_sync(dev, err)) return false;
     *seconds = (now_s() - begin) / steps;
@@ -131,6 +130,31 @@ static double memory_bandwidth(Device *dev) {
     }
     free(x);
     return sink != 0.0 ? best : 0.0;
+}
+
+// Where steps go to the device as graphs, the same launch by launch beside it.
+static bool print_decode(Bench *b, Device *dev, const PairShape *shape, double weights, Err *err) {
+    enum { WARM = 4, STEPS = 28 };
+    double t, plain = 0.0;
+    const int64_t graphs = dev_graphs(dev).launched;
+    if (!decode_some(b, dev, WARM, &t, err) || !decode_some(b, dev, STEPS, &t, err)) return false;
+    const bool as_graphs = dev_graphs(dev).launched > graphs;
+    if (as_graphs) {
+        dev_set_graphs(dev, false);
+        const bool ok = decode_some(b, dev, STEPS, &plain, err);
+        dev_set_graphs(dev, true);
+        if (!ok) return false;
+    }
+    const double bytes = weights * (double)dtype_size(b->dtype), bandwidth = memory_bandwidth(dev);
+    printf("decode   %-5s %-5s batch 1, %lld layers      %9.1f ms   %8.1f tokens/s   %5.1f %% of "
+           "%s %.1f GB/s",
+           shape->name, dtype_name(b->dtype), (long long)shape->layers, 1e3 * t, 1.0 / t,
+           100.0 * bytes / t / bandwidth, strcmp(dev->kind, "cpu") == 0 ? "reading" : "copying",
+           bandwidth / 1e9);
+    if (as_graphs) printf("   launch by launch %.1f ms", 1e3 * plain);
+    printf("\n");
+    fflush(stdout);
+    return true;
 }
 
 static bool print_capture(const Settings *s, Device *dev, Bench *b, const PairShape *shape,
@@ -165,15 +189,7 @@ static bool print_capture(const Settings *s, Device *dev, Bench *b, const PairSh
         peer_print(peer, ours);
     }
     printf("\n");
-    if (!decode_some(b, dev, 2, &t, err) || !decode_some(b, dev, 30, &t, err)) return false;
-    const double bytes = weights * (double)dtype_size(b->dtype), bandwidth = memory_bandwidth(dev);
-    printf("decode   %-5s %-5s batch 1, %lld layers      %9.1f ms   %8.1f tokens/s   %5.1f %% of "
-           "%s %.1f GB/s\n",
-           shape->name, dtype_name(b->dtype), (long long)shape->layers, 1e3 * t, 1.0 / t,
-           100.0 * bytes / t / bandwidth, strcmp(dev->kind, "cpu") == 0 ? "reading" : "copying",
-           bandwidth / 1e9);
-    fflush(stdout);
-    return true;
+    return print_decode(b, dev, shape, weights, err);
 }
 
 bool bench_capture(const Settings *s, Device *dev, PairShape shape, DType dtype, int64_t batch,

@@ -19,8 +19,18 @@ static bool measure(const Settings *s, Target *t, const Assistant *a, DType dtyp
                              .seconds = SECONDS,
                              .kv_dtype = dtype,
                              .feature_dtype = DT_BF16};
+    Device *dev = target_device(t);
+    const int64_t graphs = dev_graphs(dev).launched;
     if (!cost_measure(&table, t, a, &opt, err)) return false;
     cost_markdown(stdout, &table);
+    if (dev_graphs(dev).launched > graphs) {
+        dev_set_graphs(dev, false);
+        const bool ok = cost_measure(&table, t, a, &opt, err);
+        dev_set_graphs(dev, true);
+        if (!ok) return false;
+        printf("\nthe same without CUDA graphs, launch by launch\n");
+        cost_markdown(stdout, &table);
+    }
     printf("\n");
     fflush(stdout);
     return true;

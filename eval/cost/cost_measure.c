@@ -101,12 +101,9 @@ static bool timer_open(Timer *m, Err *err) {
     return m->drafts != NULL;
 }
 
-static bool best_of(Timer *m, Tensor hidden, Err *err) {
-    const Tensor best = tensor_rows(m->best, 0, hidden.rows),
-                 id = tensor_rows(m->id, 0, hidden.rows);
-    target_top2(m->t, best, id, hidden);
-    dev_download(m->dev, m->id_host, id);
-    dev_download(m->dev, m->best_host, best);
+static bool fetch_best(Timer *m, int64_t rows, Err *err) {
+    dev_download(m->dev, m->id_host, tensor_rows(m->id, 0, rows));
+    dev_download(m->dev, m->best_host, tensor_rows(m->best, 0, rows));
     return dev_sync(m->dev, err);
 }
 
@@ -117,21 +114,23 @@ static bool prefill(Timer *m, Err *err) {
         const int64_t count = n - at < m->opt->chunk ? n - at : m->opt->chunk,
                       shown = at + count == n ? 1 : 0;
         const TargetPiece piece = {.count = count, .skip = count - shown};
-        target_forward(m->t, m->kv, &piece, 1, m->text + at, tensor_rows(m->state, 0, shown), NULL);
+        target_step(m->t, m->kv, &piece, 1, m->text + at, tensor_rows(m->state, 0, shown),
+                    tensor_rows(m->best, 0, shown), tensor_rows(m->id, 0, shown));
         drafts_keep(m->drafts, 0); // while the sliding rows are there
     }
-    if (!best_of(m, m->state, err)) return false;
+    if (!fetch_best(m, 1, err)) return false;
     m->rows[0] = m->id_host[0];
     return true;
 }
 
 // One target call of `width` rows, its choices on the host, the rows taken back.
-static bool target_step(Timer *m, int width, Err *err) {
+static bool time_target(Timer *m, int width, Err *err) {
     const TargetPiece piece = {.count = width};
     const Tensor hidden = tensor_rows(m->hidden, 0, width);
     const double start = now_s();
-    target_forward(m->t, m->kv, &piece, 1, m->rows, hidden, NULL);
-    if (!best_of(m, hidden, err)) return false;
+    target_step(m->t, m->kv, &piece, 1, m->rows, hidden, tensor_rows(m->best, 0, width),
+                tensor_rows(m->id, 0, width));
+    if (!fetch_best(m, width, err)) return false;
     kv_rewind(m->kv, 0, m->opt->context);
     m->times->target[width][m->times->targets[width]++] = now_s() - start;
     for (int i = 0; i < width; i++)
@@ -156,10 +155,10 @@ static bool drafter_steps(Timer *m, Head head, int k, Err *err) {
 // Every time once; a plain step, which has no drafter before it, as often as the others.
 static bool turn(Timer *m, Err *err) {
     for (int h = 0; h < heads(m->a); h++)
-        if (!target_step(m, 1, err)) return false;
+        if (!time_target(m, 1, err)) return false;
     for (int k = 1; k <= m->opt->K; k++)
         for (int h = 0; h < heads(m->a); h++)
-            if (!drafter_steps(m, (Head)h, k, err) || !target_step(m, k + 1, err)) return false;
+            if (!drafter_steps(m, (Head)h, k, err) || !time_target(m, k + 1, err)) return false;
     return true;
 }
 
@@ -191,7 +190,7 @@ static void summarise_drafts(CostTable *out, Times *s, int h, int K) {
 // "CPU" and its threads, or the GPU where there is one.
 static void name_device(void *ctx, const char *name, const char *value) {
     CostTable *c = ctx;
-    const bool gpu = strncmp(name, "GPU", 3) == 0;
+    const bool gpu = strcmp(name, "GPU") == 0; // "GPU memory" is another line
     if (gpu || (c->device[0] == '\0' && strcmp(name, "CPU") == 0))
         snprintf(c->device, sizeof c->device, "%.150s", value);
 }
@@ -217,7 +216,10 @@ static void describe(CostTable *out, const Timer *m, int64_t repetitions) {
 
 static bool measure(Timer *m, CostTable *out, Err *err) {
     const CostOptions *opt = m->opt;
-    if (!prefill(m, err) || !turn(m, err)) return false;
+    const int warm = strcmp(m->dev->kind, "cpu") == 0 ? 1 : 4; // CUDA graphs are made in the third
+    if (!prefill(m, err)) return false;
+    for (int i = 0; i < warm; i++)
+        if (!turn(m, err)) return false;
     *m->times = (Times){0};
     const double start = now_s();
     int64_t n = 0;

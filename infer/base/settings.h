@@ -150,6 +150,7 @@ typedef struct {
         char *device;     // auto | cpu | cuda[:n]
         int64_t threads;  // 0 = all cores
         char *dtype;      // auto | f32 | bf16: of inference
+        bool graphs;      // of CUDA, for decoding
         int64_t watchdog; // seconds without progress, 0 = off
     } runtime;
 } Settings;

@@ -232,6 +232,9 @@ const Field settings_fields[] = {
         "where it computes"),
     INT("runtime.threads", runtime.threads, "0", 0, 4096, "0 = all cores"),
     STR("runtime.dtype", runtime.dtype, "auto", "auto|f32|bf16", "precision of inference"),
+    BOOL("runtime.graphs", runtime.graphs, "true",
+         "GPU: a step of decoding is started as a few CUDA graphs instead of launch by launch; the "
+         "same bits"),
     INT("runtime.watchdog", runtime.watchdog, "1800", 0, 1 << 30,
         "seconds without progress, or without an answer of another rank, after which a stage ends "
         "with exit code 76; 0 = never"),

@@ -18,10 +18,8 @@ static bool not_finite(const Slot *s, int j, Err *err) {
 bool choose_begin(Generator *g, int64_t rows, Err *err) {
     g->tile = g->tile_end = 0;
     if (sampled(g)) return true;
-    const Tensor best = tensor_rows(g->best, 0, rows), id = tensor_rows(g->id, 0, rows);
-    target_top2(g->target, best, id, tensor_rows(g->hidden, 0, rows));
-    dev_download(g->dev, g->id_host, id);
-    dev_download(g->dev, g->best_host, best);
+    dev_download(g->dev, g->id_host, tensor_rows(g->id, 0, rows));
+    dev_download(g->dev, g->best_host, tensor_rows(g->best, 0, rows));
     return dev_sync(g->dev, err);
 }
 

@@ -241,8 +241,6 @@ static void add_draft(Drafts *d, int lane, DraftRound *r, int32_t id, float marg
 static bool take_best(Drafts *d, const DraftOptions *opt, const DraftLane *lane, int n, int j,
                       const Buffers *b, Err *err) {
     const bool bounded = opt->p_min > 0;
-    assistant_top2(d->a, opt->head, b->best, b->id, bounded ? b->lse : NO_TENSOR, b->acts.y,
-                   &d->arena);
     dev_download(d->dev, d->id, b->id);
     dev_download(d->dev, d->best, b->best);
     if (bounded) dev_download(d->dev, d->lse, b->lse);
@@ -299,6 +297,19 @@ static bool all_ended(const Drafts *d, int n) {
     return true;
 }
 
+// A step and, where nothing is drawn, its best tokens: launches that take longer than their
+// kernels, so they go to the device as a span.
+static void draft_step(Drafts *d, const DraftOptions *opt, const AnchorPlan *plan, Buffers *b,
+                       int j, bool drawn) {
+    const bool bounded = opt->p_min > 0;
+    dev_span_begin(d->dev);
+    assistant_step(d->a, plan, b->token, j == 0 ? b->feature : b->acts.f, &b->acts, j + 1 < opt->k);
+    if (!drawn)
+        assistant_top2(d->a, opt->head, b->best, b->id, bounded ? b->lse : NO_TENSOR, b->acts.y,
+                       &d->arena);
+    dev_span_end(d->dev);
+}
+
 bool drafts_make(Drafts *d, const DraftOptions *opt, const Sampler *s, const DraftLane *lane, int n,
                  Tensor hidden, Err *err) {
     Buffers b;
@@ -308,8 +319,7 @@ bool drafts_make(Drafts *d, const DraftOptions *opt, const Sampler *s, const Dra
     place(d, opt->k, lane, n, hidden, &b, &plan);
     for (int j = 0; j < opt->k && !all_ended(d, n); j++) {
         dev_upload(d->dev, b.token, d->token);
-        assistant_step(d->a, &plan, b.token, j == 0 ? b.feature : b.acts.f, &b.acts,
-                       j + 1 < opt->k);
+        draft_step(d, opt, &plan, &b, j, drawn);
         if (!(drawn ? draw(d, opt, s, lane, n, j, &b, err)
                     : take_best(d, opt, lane, n, j, &b, err)))
             return false;

@@ -276,8 +276,9 @@ static bool step(Generator *g, int pieces, const Callbacks *cb, Err *err) {
     const double start = now_s();
     int64_t wanted = 0;
     for (int i = 0; i < g->choosers; i++) wanted += g->chooser[i].count;
-    target_forward(g->target, g->kv, g->piece, pieces, g->tokens, tensor_rows(g->hidden, 0, wanted),
-                   NULL);
+    const Tensor best = is_sampled(&g->opt) ? NO_TENSOR : tensor_rows(g->best, 0, wanted);
+    target_step(g->target, g->kv, g->piece, pieces, g->tokens, tensor_rows(g->hidden, 0, wanted),
+                best, tensor_rows(g->id, 0, wanted));
     if (g->choosers > 0 && !choose_all(g, cb, err)) return false;
     for (int i = 0; g->drafts != NULL && i < pieces; i++)
         if (g->slot[g->piece[i].slot].busy) drafts_keep(g->drafts, g->piece[i].slot);

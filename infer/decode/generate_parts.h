@@ -59,7 +59,7 @@ struct Generator {
     GenerateTimes times;
 };
 
-// The two best of every row that is wanted, once a step; greedy.
+// Brings what target_step found behind the rows that are wanted to the host, once a step; greedy.
 MUST_CHECK bool choose_begin(Generator *g, int64_t rows, Err *err);
 MUST_CHECK bool choose(Generator *g, const Chooser *c, Choice *out, Err *err);
 

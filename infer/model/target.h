@@ -54,6 +54,11 @@ void target_logits(Target *t, Tensor logits, Tensor hidden);
 // id I32 (rows, 2). Suppressed ids (suppress.h) are passed over.
 void target_top2(Target *t, Tensor best, Tensor id, Tensor hidden);
 
+// A step of decoding: target_forward (layers NULL) and, where best is there, target_top2 of its
+// rows. Few rows, none skipped, go to the device as a span (dev_span_begin).
+void target_step(Target *t, KvCache *kv, const TargetPiece *piece, int n, const int32_t *ids,
+                 Tensor hidden, Tensor best, Tensor id);
+
 // A matrix that a runtime quantises, where it lies: to be looked at, or to be replaced for a while
 // and put back. name: its path in an MLX file without the prefix ("layers.3.self_attn.k_proj").
 // Embeddings, and the router of a mixture (F32), are not among them.

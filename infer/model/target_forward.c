@@ -346,3 +346,16 @@ void target_top2(Target *t, Tensor best, Tensor id, Tensor hidden) {
     }
     op_softcap(t->dev, best, (float)t->cfg.text.softcap);
 }
+
+enum { SPAN_ROWS = 32 }; // beyond, products take longer than their launches
+
+void target_step(Target *t, KvCache *kv, const TargetPiece *piece, int n, const int32_t *ids,
+                 Tensor hidden, Tensor best, Tensor id) {
+    int64_t rows = 0;
+    for (int i = 0; i < n; i++) rows += piece[i].count;
+    const bool span = rows <= SPAN_ROWS && hidden.rows == rows;
+    if (span) dev_span_begin(t->dev);
+    target_forward(t, kv, piece, n, ids, hidden, NULL);
+    if (best.data != NULL && hidden.rows > 0) target_top2(t, best, id, hidden);
+    if (span) dev_span_end(t->dev);
+}

@@ -133,3 +133,19 @@ size_t dev_own_memory(const Device *dev) {
 bool dev_prefers_bf16(const Device *dev) {
     return dev->body->prefers_bf16(dev);
 }
+
+void dev_span_begin(Device *dev) {
+    if (dev->body->span_begin != NULL) dev->body->span_begin(dev);
+}
+
+void dev_span_end(Device *dev) {
+    if (dev->body->span_end != NULL) dev->body->span_end(dev);
+}
+
+void dev_set_graphs(Device *dev, bool on) {
+    if (dev->body->set_graphs != NULL) dev->body->set_graphs(dev, on);
+}
+
+DeviceGraphs dev_graphs(const Device *dev) {
+    return dev->body->graphs != NULL ? dev->body->graphs(dev) : (DeviceGraphs){0};
+}

@@ -32,6 +32,22 @@ void dev_upload(Device *dev, Tensor dst, const void *src);
 void dev_download(Device *dev, void *dst, Tensor src); // dst packed, same dtype; waits
 MUST_CHECK bool dev_sync(Device *dev, Err *err);
 
+// Operators between these two are likely to be asked for again, with other positions perhaps: a
+// step of decoding. A device whose launches take time may start them at the end, as one, and
+// remember how (a CUDA graph). Results are the same, bit for bit. Whatever else the device is asked
+// for in between is right as well, and ends the gain; an upload in front of the first operator does
+// not. Spans do not nest.
+void dev_span_begin(Device *dev);
+void dev_span_end(Device *dev);
+void dev_set_graphs(Device *dev, bool on); // on from the start; off: spans mean nothing
+typedef struct {
+    int64_t made;      // graphs
+    int64_t launched;  // parts of spans that went to the device as a graph
+    int64_t by_hand;   // and those whose operators were started one by one
+    int64_t exchanged; // launches whose arguments were changed in a graph
+} DeviceGraphs;
+DeviceGraphs dev_graphs(const Device *dev); // so far; zeros where there are none
+
 // Lines "name: value" that doctor prints: CPU, OpenBLAS core, oneDNN kernels, bf16 choice, GPU.
 void dev_describe(Device *dev, void (*line)(void *ctx, const char *name, const char *value),
                   void *ctx);

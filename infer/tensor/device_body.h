@@ -19,6 +19,11 @@ typedef struct DeviceBody {
     size_t (*scratch_bytes)(const Device *);
     void (*memory)(const Device *, size_t *free, size_t *total);
     bool (*prefers_bf16)(const Device *);
+    // NULL where launches cost nothing
+    void (*span_begin)(Device *);
+    void (*span_end)(Device *);
+    void (*set_graphs)(Device *, bool on);
+    DeviceGraphs (*graphs)(const Device *);
 } DeviceBody;
 
 #endif

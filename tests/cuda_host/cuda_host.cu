@@ -4,11 +4,14 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include <mutex>
+#include <map>
 #include <vector>
 
 #include "infer/tensor/cuda/cuda.cuh"
 #include "tests/cuda_host/fibers.cuh"
+#include "tests/cuda_host/host_graph.cuh"
+
+std::recursive_mutex host_lock;
 
 namespace {
 
@@ -26,9 +29,9 @@ struct Block {
     size_t bytes;
 };
 
-std::recursive_mutex lock;
 std::vector<Block> blocks, pinned;
 std::vector<std::function<void()>> queue;
+std::map<const void *, HostBind *> kernels;
 char *range, *range_end; // device addresses; range_end grows
 size_t used, page;
 int launches;
@@ -90,8 +93,7 @@ bool tail_is_untouched(const Block &b) {
 
 } // namespace
 
-void host_enqueue(std::function<void()> work) {
-    const std::lock_guard<std::recursive_mutex> held(lock);
+static void enqueue(std::function<void()> work) {
     static int runs;
     queue.push_back(std::move(work));
     if (!blocking()) return;
@@ -100,19 +102,52 @@ void host_enqueue(std::function<void()> work) {
         close_memory(); // else with the next call that is no launch: it takes time
 }
 
-void host_launch_any(dim3 grid, dim3 block, size_t shared, std::function<void()> thread) {
-    const std::lock_guard<std::recursive_mutex> held(lock);
+cudaError_t host_start(const HostWork &w) {
+    const std::lock_guard<std::recursive_mutex> held(host_lock);
     static const char *const fail = getenv("CUDA_HOST_FAIL");
-    if (block.x * block.y * block.z > 1024 || grid.y > 65535 || grid.z > 65535 ||
-        shared > shared_size()) {
-        last = cudaErrorInvalidConfiguration;
-        return;
+    if (w.kernel == nullptr) {
+        if (broken == cudaSuccess) enqueue(w.run);
+        return result(cudaSuccess);
     }
     launches++;
     if (fail != nullptr && launches == atoi(fail)) last = broken = cudaErrorLaunchFailure;
-    if (broken != cudaSuccess) return;
-    const bool turned = launches % 2 == 0;
-    host_enqueue([=] { run_grid(grid, block, shared, turned, thread); });
+    if (broken != cudaSuccess) return broken;
+    enqueue(
+        [w, turned = launches % 2 == 0] { run_grid(w.grid, w.block, w.shared, turned, w.run); });
+    return result(cudaSuccess);
+}
+
+cudaError_t host_put(cudaStream_t s, HostWork w) {
+    cudaError_t e;
+    if (host_captured(s, &w, &e)) return result(e);
+    return host_start(w);
+}
+
+cudaError_t host_enqueue(cudaStream_t s, std::function<void()> work) {
+    return host_put(s, {nullptr, {}, {}, 0, std::move(work)});
+}
+
+void host_know_kernel(const void *kernel, HostBind *bind) {
+    const std::lock_guard<std::recursive_mutex> held(host_lock);
+    kernels[kernel] = bind;
+}
+
+cudaError_t host_kernel(HostWork *w, const void *kernel, dim3 grid, dim3 block, size_t shared,
+                        void **args) {
+    const std::lock_guard<std::recursive_mutex> held(host_lock);
+    const auto k = kernels.find(kernel);
+    if (k == kernels.end() || block.x * block.y * block.z > 1024 || grid.y > 65535 ||
+        grid.z > 65535 || shared > shared_size())
+        return cudaErrorInvalidConfiguration;
+    *w = {kernel, grid, block, shared, k->second(kernel, args)};
+    return cudaSuccess;
+}
+
+cudaError_t cudaLaunchKernel(const void *kernel, dim3 grid, dim3 block, void **args, size_t shared,
+                             cudaStream_t s) {
+    HostWork w;
+    const cudaError_t e = host_kernel(&w, kernel, grid, block, shared, args);
+    return e == cudaSuccess ? host_put(s, std::move(w)) : result(e);
 }
 
 cudaError_t cudaGetDeviceCount(int *n) {
@@ -152,7 +187,9 @@ cudaError_t cudaMemGetInfo(size_t *free, size_t *total) {
 // Addresses are never used twice, so a pointer kept too long faults; a page between blocks is never
 // mapped.
 cudaError_t cudaMalloc(void **p, size_t bytes) {
-    const std::lock_guard<std::recursive_mutex> held(lock);
+    const std::lock_guard<std::recursive_mutex> held(host_lock);
+    const cudaError_t e = host_forbidden();
+    if (e != cudaSuccess) return result(e);
     *p = nullptr;
     if (bytes > memory_size() || used + bytes > memory_size())
         return result(cudaErrorMemoryAllocation);
@@ -179,7 +216,9 @@ cudaError_t cudaMalloc(void **p, size_t bytes) {
 }
 
 cudaError_t cudaFree(void *p) {
-    const std::lock_guard<std::recursive_mutex> held(lock);
+    const std::lock_guard<std::recursive_mutex> held(host_lock);
+    const cudaError_t e = host_forbidden();
+    if (e != cudaSuccess) return result(e);
     drain();
     close_memory();
     if (p == nullptr) return cudaSuccess;
@@ -201,7 +240,7 @@ cudaError_t cudaFree(void *p) {
 }
 
 void host_check_pointer(const void *p) {
-    const std::lock_guard<std::recursive_mutex> held(lock);
+    const std::lock_guard<std::recursive_mutex> held(host_lock);
     const char *at = (const char *)p;
     if (p == nullptr || (range != nullptr && at >= range && at < range + RANGE)) return;
     for (const Block &b : pinned)
@@ -211,7 +250,9 @@ void host_check_pointer(const void *p) {
 }
 
 cudaError_t cudaHostAlloc(void **p, size_t bytes, unsigned) {
-    const std::lock_guard<std::recursive_mutex> held(lock);
+    const std::lock_guard<std::recursive_mutex> held(host_lock);
+    const cudaError_t e = host_forbidden();
+    if (e != cudaSuccess) return result(e);
     *p = mmap(nullptr, bytes + 1, PROT_READ | PROT_WRITE,
               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (*p == MAP_FAILED) return result(cudaErrorMemoryAllocation);
@@ -219,7 +260,9 @@ cudaError_t cudaHostAlloc(void **p, size_t bytes, unsigned) {
     return cudaSuccess;
 }
 cudaError_t cudaFreeHost(void *p) {
-    const std::lock_guard<std::recursive_mutex> held(lock);
+    const std::lock_guard<std::recursive_mutex> held(host_lock);
+    const cudaError_t e = host_forbidden();
+    if (e != cudaSuccess) return result(e);
     drain();
     for (size_t i = 0; i < pinned.size(); i++) {
         if (pinned[i].data != p) continue;
@@ -231,47 +274,37 @@ cudaError_t cudaFreeHost(void *p) {
 }
 
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind,
-                            cudaStream_t) {
-    if (broken == cudaSuccess) host_enqueue([=] { memmove(to, from, bytes); });
-    return result(cudaSuccess);
+                            cudaStream_t s) {
+    return host_enqueue(s, [=] { memmove(to, from, bytes); });
 }
 
 cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch,
-                              size_t width, size_t height, cudaMemcpyKind, cudaStream_t) {
+                              size_t width, size_t height, cudaMemcpyKind, cudaStream_t s) {
     if (width > to_pitch || width > from_pitch) return result(cudaErrorInvalidValue);
-    if (broken == cudaSuccess)
-        host_enqueue([=] {
-            for (size_t r = 0; r < height; r++)
-                memmove((char *)to + r * to_pitch, (const char *)from + r * from_pitch, width);
-        });
-    return result(cudaSuccess);
+    return host_enqueue(s, [=] {
+        for (size_t r = 0; r < height; r++)
+            memmove((char *)to + r * to_pitch, (const char *)from + r * from_pitch, width);
+    });
 }
 
-cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t) {
-    if (broken == cudaSuccess) host_enqueue([=] { memset(p, value, bytes); });
-    return result(cudaSuccess);
-}
-
-cudaError_t cudaMemset2DAsync(void *p, size_t pitch, int value, size_t width, size_t height,
-                              cudaStream_t) {
-    if (width > pitch) return result(cudaErrorInvalidValue);
-    if (broken == cudaSuccess)
-        host_enqueue([=] {
-            for (size_t r = 0; r < height; r++) memset((char *)p + r * pitch, value, width);
-        });
-    return result(cudaSuccess);
+cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s) {
+    return host_enqueue(s, [=] { memset(p, value, bytes); });
 }
 
 // One queue in the order of calls stands for all streams.
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned) {
-    *s = nullptr;
-    return cudaSuccess;
+    *s = (cudaStream_t)calloc(1, 1);
+    return *s ? cudaSuccess : cudaErrorMemoryAllocation;
 }
-cudaError_t cudaStreamDestroy(cudaStream_t) {
-    return cudaStreamSynchronize(nullptr);
+cudaError_t cudaStreamDestroy(cudaStream_t s) {
+    const cudaError_t e = cudaStreamSynchronize(s);
+    free(s);
+    return e;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t) {
-    const std::lock_guard<std::recursive_mutex> held(lock);
+    const std::lock_guard<std::recursive_mutex> held(host_lock);
+    const cudaError_t e = host_forbidden();
+    if (e != cudaSuccess) return result(e);
     drain();
     close_memory();
     return result(cudaSuccess);
@@ -318,6 +351,12 @@ const char *cudaGetErrorString(cudaError_t e) {
         return "invalid device ordinal";
     case cudaErrorLaunchFailure:
         return "unspecified launch failure";
+    case cudaErrorStreamCaptureUnsupported:
+        return "operation not permitted when stream is capturing";
+    case cudaErrorStreamCaptureInvalidated:
+        return "operation failed due to a previous error during capture";
+    case cudaErrorStreamCaptureImplicit:
+        return "operation would make the legacy stream depend on a capturing blocking stream";
     }
     return "unknown error";
 }

@@ -12,8 +12,12 @@
 // * A pointer into other host memory among a kernel's arguments ends the program.
 // * copy_async lands when it is waited for and no sooner. A collective that not everybody reaches
 //   ends the program with the kernel's threads counted.
+// * What is captured does not run: kernels keep the arguments they were captured with, copies their
+//   addresses, until a graph of them is launched. Calls that CUDA forbids meanwhile fail as they do
+//   there and make the capture void (host_graph.cu).
 // CUDA_HOST_FAIL=N makes the N-th launch of the process fail; CUDA_HOST_MIB sets the memory (4096),
-// CUDA_HOST_SHARED_KIB the shared memory that a block can have (227; sm_80 has 163, sm_86 99).
+// CUDA_HOST_SHARED_KIB the shared memory that a block can have (227; sm_80 has 163, sm_86 99);
+// CUDA_HOST_NO_GRAPHS=capture|instantiate|exchange|launch makes that step of every graph fail.
 #ifndef TESTS_CUDA_HOST_CUH
 #define TESTS_CUDA_HOST_CUH
 
@@ -24,7 +28,9 @@
 
 #include <algorithm>
 #include <functional>
+#include <tuple>
 #include <type_traits>
+#include <utility>
 
 // --- what nvcc knows by itself
 
@@ -238,9 +244,29 @@ typedef enum {
     cudaErrorNoDevice = 100,
     cudaErrorInvalidDevice = 101,
     cudaErrorLaunchFailure = 719,
+    cudaErrorStreamCaptureUnsupported = 900,
+    cudaErrorStreamCaptureInvalidated = 901,
+    cudaErrorStreamCaptureImplicit = 906,
 } cudaError_t;
-typedef struct HostStream *cudaStream_t;
+typedef struct HostStream *cudaStream_t; // NULL: the legacy stream
 typedef struct HostEvent *cudaEvent_t;
+typedef struct HostGraph *cudaGraph_t;
+typedef struct HostNode *cudaGraphNode_t;
+typedef struct HostExec *cudaGraphExec_t;
+typedef enum {
+    cudaStreamCaptureModeGlobal,
+    cudaStreamCaptureModeThreadLocal,
+    cudaStreamCaptureModeRelaxed
+} cudaStreamCaptureMode;
+typedef enum {
+    cudaStreamCaptureStatusNone,
+    cudaStreamCaptureStatusActive,
+    cudaStreamCaptureStatusInvalidated
+} cudaStreamCaptureStatus;
+typedef struct {
+    unsigned char from_port, to_port, type;
+} cudaGraphEdgeData;
+#define CUDART_VERSION 13000
 typedef enum {
     cudaMemcpyHostToHost,
     cudaMemcpyHostToDevice,
@@ -282,15 +308,37 @@ cudaError_t cudaEventDestroy(cudaEvent_t e);
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s);
 cudaError_t cudaEventSynchronize(cudaEvent_t e);
 cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute a, int value);
+cudaError_t cudaLaunchKernel(const void *kernel, dim3 grid, dim3 block, void **args, size_t shared,
+                             cudaStream_t s);
 cudaError_t cudaGetLastError();
 const char *cudaGetErrorString(cudaError_t e);
 
+// One stream at a time can be captured.
+struct cudaKernelNodeParams {
+    void *func;
+    dim3 gridDim, blockDim;
+    unsigned sharedMemBytes;
+    void **kernelParams, **extra;
+};
+cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *graph);
+cudaError_t cudaStreamGetCaptureInfo(cudaStream_t s, cudaStreamCaptureStatus *status,
+                                     unsigned long long *id, cudaGraph_t *graph,
+                                     const cudaGraphNode_t **last, const cudaGraphEdgeData **edge,
+                                     size_t *n);
+cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t *exec, cudaGraph_t graph,
+                                          unsigned long long flags);
+cudaError_t cudaGraphExecKernelNodeSetParams(cudaGraphExec_t exec, cudaGraphNode_t node,
+                                             const cudaKernelNodeParams *p);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t s);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+
 // --- launches
 
-// Runs thread() for every thread of the grid, now or when somebody waits.
-void host_launch_any(dim3 grid, dim3 block, size_t shared, std::function<void()> thread);
-// Host code in the place of a library's kernels: runs in the queue, device memory open.
-void host_enqueue(std::function<void()> work);
+// Host code in the place of a library's kernels: runs in the queue, device memory open; is captured
+// like a kernel.
+cudaError_t host_enqueue(cudaStream_t s, std::function<void()> work);
 
 // What a kernel is given has to be memory of the device, or pinned: anything else ends the program.
 void host_check_pointer(const void *p);
@@ -304,11 +352,21 @@ template <typename T> static inline void host_check(const T &arg) {
         host_check_pointer(arg.data);
 }
 
-template <typename... P>
-void host_launch(dim3 grid, dim3 block, size_t shared, cudaStream_t, void (*kernel)(P...),
-                 P... args) {
-    (host_check(args), ...);
-    host_launch_any(grid, block, shared, [=] { kernel(args...); });
+// What one thread of a kernel does, its arguments copied from where the runtime is told they are.
+typedef std::function<void()> HostBind(const void *kernel, void **args);
+void host_know_kernel(const void *kernel, HostBind *bind);
+
+template <typename... P, size_t... I>
+std::function<void()> host_bind(const void *kernel, void **args, std::index_sequence<I...>) {
+    (host_check(*(P *)args[I]), ...);
+    const std::tuple<P...> copied(*(P *)args[I]...);
+    return [f = (void (*)(P...))kernel, copied] { std::apply(f, copied); };
+}
+// The runtime knows the types of a kernel's parameters; here it is told them before a launch.
+template <typename... P> void host_know(void (*kernel)(P...)) {
+    host_know_kernel((const void *)kernel, [](const void *k, void **args) {
+        return host_bind<P...>(k, args, std::index_sequence_for<P...>());
+    });
 }
 
 #endif

@@ -60,11 +60,15 @@ static void multiply(const CudaGemm &g) {
     }
 }
 
-bool gemms_run(Cuda *cu, const CudaGemm *x) {
+void gemms_start(Cuda *cu, const CudaGemm *x) {
     const CudaGemm g = *x;
-    // as strict as the library is: bf16 operands with rows of odd sizes have no kernel
-    if (g.a.dtype == DT_BF16 && (g.a.ld % 2 != 0 || g.b.ld % 2 != 0)) return false;
     for (const Tensor &t : {g.a, g.b, g.c}) host_check(t);
-    if (cu->failure[0] == '\0') host_enqueue([g] { multiply(g); });
+    if (cu->failure[0] == '\0') cuda_ok(cu, host_enqueue(cu->stream, [g] { multiply(g); }));
+}
+
+bool gemms_run(Cuda *cu, const CudaGemm *x) {
+    // as strict as the library is: bf16 operands with rows of odd sizes have no kernel
+    if (x->a.dtype == DT_BF16 && (x->a.ld % 2 != 0 || x->b.ld % 2 != 0)) return false;
+    if (!span_hold_product(cu, x)) gemms_start(cu, x);
     return true;
 }

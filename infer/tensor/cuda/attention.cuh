@@ -35,6 +35,11 @@ typedef struct {
     int span;             // INT_MAX: all
 } AttnCall;
 
+static inline void tidy(AttnCall &c) {
+    for (int i = 0; i < c.nseg; i++) tidy(c.seg[i].k), tidy(c.seg[i].v);
+    tidy(c.q), tidy(c.o), tidy(c.lse), tidy(c.do_), tidy(c.dq);
+}
+
 typedef struct {
     int seg, r0, nq, h0, nh, kv;
 } AttnRows;

@@ -71,6 +71,7 @@ static void check_alarm(Cuda *cu) {
 
 static bool cuda_sync(Device *dev, Err *err) {
     Cuda *cu = cuda_of(dev);
+    span_let_go(cu);
     if (cu->failure[0] == '\0') {
         cuda_ok(cu, cudaStreamSynchronize(cu->stream));
         check_alarm(cu);
@@ -102,6 +103,7 @@ static void *cuda_alloc(Device *dev, size_t bytes, Err *err) {
 
 static void cuda_release(Device *dev, void *p) {
     Cuda *cu = cuda_begin(dev, "free");
+    span_let_go(cu);
     if (p != NULL) cuda_ok(cu, cudaFree(p));
 }
 
@@ -119,6 +121,7 @@ static void *cuda_alloc_host(Device *dev, size_t bytes, Err *err) {
 
 static void cuda_release_host(Device *dev, void *p) {
     Cuda *cu = cuda_begin(dev, "free_host");
+    span_let_go(cu);
     if (p != NULL) cuda_ok(cu, cudaFreeHost(p));
 }
 
@@ -126,7 +129,9 @@ void *cuda_scratch(Cuda *cu, ScratchId id, size_t bytes) {
     if (cu->failure[0] != '\0') return NULL;
     if (bytes <= cu->scratch[id].size && cu->scratch[id].data != NULL) return cu->scratch[id].data;
     const size_t unit = (size_t)1 << 20, size = (bytes + bytes / 4 + unit) / unit * unit;
-    // kernels under way may still use the old block: cudaFree waits for them
+    // kernels held or under way may still use the old block: cudaFree waits for those under way
+    span_let_go(cu);
+    cu->moves++;
     if (!cuda_ok(cu, cudaFree(cu->scratch[id].data))) return NULL;
     cu->scratch_bytes -= cu->scratch[id].size;
     cu->scratch[id].data = NULL;
@@ -135,6 +140,25 @@ void *cuda_scratch(Cuda *cu, ScratchId id, size_t bytes) {
     cu->scratch[id].size = size;
     cu->scratch_bytes += size;
     return cu->scratch[id].data;
+}
+
+// What a kernel may take of shared memory is set once.
+static bool may_take(Cuda *cu, const Launch *l) {
+    if (l->shared <= ((size_t)48 << 10)) return true;
+    int i = 0;
+    while (i < cu->roomies && cu->roomy[i].kernel != l->kernel) i++;
+    if (i < cu->roomies && cu->roomy[i].shared >= l->shared) return true;
+    if (!cuda_ok(cu, cudaFuncSetAttribute(l->kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                          (int)l->shared)))
+        return false;
+    if (i < ROOMY_MOST) cu->roomy[i] = {l->kernel, l->shared};
+    if (i == cu->roomies && i < ROOMY_MOST) cu->roomies++;
+    return true;
+}
+
+void cuda_start(Cuda *cu, const Launch *l, void **arg, const size_t *size, int n) {
+    if (!may_take(cu, l) || span_hold_launch(cu, l, arg, size, n)) return;
+    cuda_ok(cu, cudaLaunchKernel(l->kernel, l->grid, l->block, arg, l->shared, cu->stream));
 }
 
 static void cuda_memory(const Device *dev, size_t *left, size_t *total) {
@@ -187,6 +211,7 @@ static void cuda_close(Device *dev) {
     if (cu == NULL) return;
     cudaSetDevice(cu->device);
     if (cu->stream_open) cudaStreamSynchronize(cu->stream);
+    spans_close(cu->spans);
     gemms_close(cu->gemms);
     staging_close(cu->up);
     staging_close(cu->down);
@@ -210,6 +235,10 @@ static const DeviceBody cuda_body = {
     .scratch_bytes = cuda_scratch_bytes,
     .memory = cuda_memory,
     .prefers_bf16 = cuda_prefers_bf16,
+    .span_begin = cuda_span_begin,
+    .span_end = cuda_span_end,
+    .set_graphs = cuda_set_graphs,
+    .graphs = cuda_graphs,
 };
 
 int cuda_count(char *why, size_t size) {
@@ -252,7 +281,8 @@ static bool open_parts(Cuda *cu) {
         !cuda_ok(cu, cudaHostAlloc((void **)&cu->alarm, sizeof *cu->alarm, cudaHostAllocDefault)))
         return false;
     *cu->alarm = ALARM_NONE;
-    cu->up = staging_open(cu);
+    cu->spans = spans_open(cu);
+    cu->up = cu->spans ? staging_open(cu) : NULL;
     cu->down = cu->up ? staging_open(cu) : NULL;
     cu->gemms = cu->down ? gemms_open(cu) : NULL;
     return cu->gemms != NULL;

@@ -16,6 +16,8 @@
 // * One stream, so order needs no events. Nothing waits for the device, nothing allocates but
 //   scratch, which only grows (cuda_scratch; the pointer is good until the same id is asked for
 //   more). Two operators may use the same id: the stream keeps them apart.
+// * Inside of a span launches are held and may become a graph (spans.cu): a body reaches the stream
+//   by launch, products and cuda_send alone, and keeps no pointer to scratch between operators.
 // * Same input, same bits, whatever the number of rows in the call where that can be had: shapes of
 //   blocks follow from columns, sums run in a fixed order, no float atomics (integer ones are
 //   fine).
@@ -32,6 +34,7 @@
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #ifdef __CUDACC__
 #include <cuda_runtime.h>
@@ -72,6 +75,9 @@ typedef enum {
 
 struct Staging; // pinned memory on the way to or from the device, staging.cu
 struct Gemms;   // the library that multiplies and what it chose, gemm.cu
+struct Spans;   // launches held back, and the graphs that they became, spans.cu
+
+enum { ROOMY_MOST = 64 }; // kernels that are known to take more than 48 KiB of shared memory
 
 typedef struct Cuda {
     int device;
@@ -88,8 +94,15 @@ typedef struct Cuda {
         size_t size;
     } scratch[SCRATCH_COUNT];
     size_t scratch_bytes; // all of it
+    int64_t moves;        // how often a scratch block was replaced
+    struct {
+        const void *kernel;
+        size_t shared; // that it may take
+    } roomy[ROOMY_MOST];
+    int roomies;
     struct Staging *up, *down;
     struct Gemms *gemms;
+    struct Spans *spans;
 } Cuda;
 
 // --- host side (cuda.cu, staging.cu)
@@ -123,22 +136,41 @@ static inline int64_t least64(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
 
+// What a launch is, its arguments apart.
+typedef struct {
+    const void *kernel;
+    dim3 grid, block;
+    size_t shared; // dynamic, bytes
+} Launch;
+enum { LAUNCH_ARGS = 16 };
+// Starts it now or, inside of a span (device.h), at its end. arg[i] has size[i] bytes; copied.
+void cuda_start(Cuda *cu, const Launch *l, void **arg, const size_t *size, int n);
+
+// Arguments are compared as bytes (spans.cu), so the gap that C leaves behind a tensor's type has
+// to be the same bytes every time. A struct of tensors has an overload beside it; without one, a
+// gap that differs costs an exchange of the same values, no more.
+static inline void tidy(Tensor &t) {
+    char *gap = (char *)&t.dtype + sizeof t.dtype;
+    memset(gap, 0, (size_t)((char *)&t.rows - gap));
+}
+template <typename T> static inline void tidy(T &) {}
+
 // kernel<<<grid, block, shared>>>(args...) on the stream; an empty grid is not launched. More than
 // 48 KiB of shared memory is asked for; more than cu->shared_max is a failure.
 template <typename... P, typename... A>
 void launch(Cuda *cu, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, A... args) {
+    static_assert(sizeof...(P) <= LAUNCH_ARGS);
     if (grid.x == 0 || grid.y == 0 || grid.z == 0 || cu->failure[0] != '\0') return;
-    if (shared > (48u << 10) &&
-        !cuda_ok(cu,
-                 cudaFuncSetAttribute((const void *)kernel,
-                                      cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared)))
-        return;
-#ifdef __CUDACC__
-    kernel<<<grid, block, shared, cu->stream>>>(static_cast<P>(args)...);
-#else
-    host_launch(grid, block, shared, cu->stream, kernel, static_cast<P>(args)...);
+#ifndef __CUDACC__
+    host_know(kernel);
 #endif
-    cuda_ok(cu, cudaGetLastError());
+    const Launch l = {(const void *)kernel, grid, block, shared};
+    [&](P... p) { // of the types that the kernel takes
+        (tidy(p), ...);
+        void *arg[] = {(void *)&p...};
+        const size_t size[] = {sizeof p...};
+        cuda_start(cu, &l, arg, size, (int)sizeof...(P));
+    }(static_cast<P>(args)...);
 }
 
 // --- kernel side: places

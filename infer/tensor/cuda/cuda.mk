@@ -40,4 +40,7 @@ $(BUILD)/tests/%_on_cuda_test: $(BUILD)/tests/%_test.o $(BUILD)/tests/testing.o 
 $(BUILD)/draftsmith_on_cuda: $(BUILD)/main.o $(EMULATED) $(LIB) # the program with the emulated device
 	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LDLIBS) -lstdc++
 TESTS     += $(ON_CUDA:%=$(BUILD)/tests/%_on_cuda_test)
+SCRIPTS   += tests/on_cuda.sh
+export ON_CUDA_PROGRAM := $(BUILD)/draftsmith_on_cuda
+tests: $(ON_CUDA_PROGRAM)
 endif

@@ -28,10 +28,26 @@ typedef struct {
 struct Gemms *gemms_open(Cuda *cu);
 void gemms_close(struct Gemms *g);
 void gemms_describe(const struct Gemms *g, char *text, size_t size);
-// false: the library has no kernel for this (odd alignment); nothing was done.
+// false: the library has no kernel for this (odd alignment); nothing was done. Else the product was
+// started, or is held until the end of the span.
 bool gemms_run(Cuda *cu, const CudaGemm *g);
 // At most 16 rows of A times rows of B, both BF16 and aligned: an own kernel (few_rows.cu). false:
 // the product is another one; nothing was done.
 bool few_rows_run(Cuda *cu, const CudaGemm *g);
+void gemms_start(Cuda *cu, const CudaGemm *g); // one that gemms_run has taken, now
+
+// Spans (spans.cu): what device.h promises of them. NULL: failure kept.
+struct Spans *spans_open(Cuda *cu);
+void spans_close(struct Spans *s);
+void cuda_span_begin(Device *dev);
+void cuda_span_end(Device *dev);
+void cuda_set_graphs(Device *dev, bool on);
+DeviceGraphs cuda_graphs(const Device *dev);
+// Keep a launch or a product for the end of the span; false: launches are not held now.
+bool span_hold_launch(Cuda *cu, const Launch *l, void **arg, const size_t *size, int n);
+bool span_hold_product(Cuda *cu, const CudaGemm *g);
+// First thing in whatever the stream, the host or freed memory would be at odds with: what is held
+// is started one by one, and so is the rest of the span.
+void span_let_go(Cuda *cu);
 
 #endif

@@ -216,15 +216,21 @@ static const Choice *choice_for(Cuda *cu, const CudaGemm *x) {
     return *at = c;
 }
 
-bool gemms_run(Cuda *cu, const CudaGemm *x) {
+void gemms_start(Cuda *cu, const CudaGemm *x) {
     const Gemms *g = cu->gemms;
     const Choice *c = cu->failure[0] == '\0' ? choice_for(cu, x) : NULL;
     void *room = c != NULL ? cuda_scratch(cu, SCRATCH_WORKSPACE, WORKSPACE) : NULL;
-    if (room == NULL) return true; // a failure, and it is kept
-    if (!c->usable) return false;
+    if (room == NULL) return; // a failure, and it is kept
     const float one = 1.0f;
     lt_ok(cu, g,
           g->Matmul(g->handle, c->product, &one, x->b.data, c->a, x->a.data, c->b, &x->beta,
                     x->c.data, c->c, x->c.data, c->c, &c->algo, room, WORKSPACE, cu->stream));
+}
+
+bool gemms_run(Cuda *cu, const CudaGemm *x) {
+    const Choice *c = cu->failure[0] == '\0' ? choice_for(cu, x) : NULL;
+    if (c == NULL) return true; // a failure, and it is kept
+    if (!c->usable) return false;
+    if (!span_hold_product(cu, x)) gemms_start(cu, x);
     return true;
 }

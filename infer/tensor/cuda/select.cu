@@ -8,6 +8,12 @@ typedef struct {
     int v0;
 } Top2Call;
 
+static inline void tidy(Top2Call &c) {
+    tidy(c.best), tidy(c.id), tidy(c.token_of);
+    memset((char *)&c + offsetof(Top2Call, v0) + sizeof c.v0, 0,
+           sizeof c - offsetof(Top2Call, v0) - sizeof c.v0);
+}
+
 DEVICE_FN void top2_finish(const Top2Call &c, int64_t r, Best2 b) {
     if (c.v0 > 0) best2_merge(b, best2_read(c.best, c.id, r));
     best2_write(c.best, c.id, r, b);

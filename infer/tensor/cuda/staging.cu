@@ -102,6 +102,7 @@ static bool next_piece(Pieces *p, Tensor *piece) {
 
 void cuda_upload(Device *dev, Tensor dst, const void *src) {
     Cuda *cu = cuda_begin(dev, "upload");
+    span_let_go(cu);
     const char *from = (const char *)src;
     Pieces p = {flat(dst), 0};
     for (Tensor piece; cu->failure[0] == '\0' && next_piece(&p, &piece);) {
@@ -118,6 +119,7 @@ void cuda_upload(Device *dev, Tensor dst, const void *src) {
 // The device copies a piece while the host empties the one before.
 void cuda_download(Device *dev, void *dst, Tensor src) {
     Cuda *cu = cuda_begin(dev, "download");
+    span_let_go(cu);
     Staging *s = cu->down;
     char *to = (char *)dst;
     Pieces p = {flat(src), 0};
@@ -144,6 +146,7 @@ void cuda_download(Device *dev, void *dst, Tensor src) {
 }
 
 const void *cuda_send(Cuda *cu, const void *host, size_t bytes) {
+    span_let_go(cu);
     void *to = cuda_scratch(cu, SCRATCH_SENT, bytes);
     char *room = to && bytes <= HALF_BYTES ? stage(cu, bytes) : NULL;
     if (to != NULL && bytes > HALF_BYTES) cuda_failed(cu, "too much host memory for one launch");

@@ -18,18 +18,22 @@ typedef struct {
     Assistant *assistant;
 } MiniPair;
 
-static inline MiniPair mini_pair_open(void) {
+static inline MiniPair mini_pair_open_on(Device *dev, DType dtype) {
     Err err = {0};
     MiniPair p = {0};
     const TargetOptions to = {
-        .dir = "tests/golden/e2b/target", .dtype = DT_F32, .max_rows = MINI_ROWS};
-    assert_ok(p.target = target_open(test_env()->dev, &to, &err), err);
+        .dir = "tests/golden/e2b/target", .dtype = dtype, .max_rows = MINI_ROWS};
+    assert_ok(p.target = target_open(dev, &to, &err), err);
     const AssistantOptions ao = {.dir = "tests/golden/e2b/assistant-fitted",
-                                 .dtype = DT_F32,
+                                 .dtype = dtype,
                                  .target_table = target_embedding(p.target),
                                  .target_scale = target_embed_scale(p.target)};
-    assert_ok(p.assistant = assistant_open(test_env()->dev, &ao, &err), err);
+    assert_ok(p.assistant = assistant_open(dev, &ao, &err), err);
     return p;
+}
+
+static inline MiniPair mini_pair_open(void) {
+    return mini_pair_open_on(test_env()->dev, DT_F32);
 }
 
 static inline void mini_pair_close(MiniPair *p) {

@@ -40,6 +40,16 @@ static inline Device *twin_gpu(void) {
     return twins.gpu;
 }
 
+// The CUDA device of the tests runs on the CPU (tests/cuda_host), where failures can be had.
+static inline void twin_note_gpu(void *emulated, const char *name, const char *value) {
+    if (strcmp(name, "GPU") == 0) *(bool *)emulated = strstr(value, "emulated") != NULL;
+}
+static inline bool twin_is_emulated(void) {
+    bool emulated = false;
+    dev_describe(twin_gpu(), twin_note_gpu, &emulated);
+    return emulated;
+}
+
 // First line of every test: twins of earlier tests are forgotten.
 static inline void twins_begin(void) {
     if (twin_gpu() == NULL) {
