@@ -4,6 +4,7 @@
 
 #include "infer/base/log.h"
 #include "infer/export/export_gguf.h"
+#include "infer/export/mlx.h"
 #include "infer/export/mlx_target.h"
 #include "infer/export/mtplx.h"
 #include "infer/model/target.h"
