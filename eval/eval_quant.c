@@ -166,10 +166,11 @@ static bool make_imatrix(Eval *e, bool overwrite, Err *err) {
 // --- sensitivity and mixture
 
 static json_t *measured_target(Eval *e, Err *err) {
-    const TargetSensitivityOptions o = target_options(e);
     const double start = now_s();
     int n;
     if (!eval_open(e, err)) return NULL;
+    const TargetSensitivityOptions o =
+        target_options(e); // rows of a call are known once it is open
     TargetModuleSensitivity *m =
         target_sensitivity(e->open.target, &e->calibration.source, &o, &n, err);
     if (m == NULL) return NULL;

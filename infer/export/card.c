@@ -103,6 +103,18 @@ static void row(OutFile *f, const char *what, const char *value) {
     if (value != NULL && value[0] != '\0') out_printf(f, "| %s | `%s` |\n", what, value);
 }
 
+static void padding(OutFile *f, const CardFacts *c) {
+    out_printf(f,
+               "\n**Padded.** llama.cpp refuses an assistant as wide as its target, and this one "
+               "is: %lld channels both. The file therefore says %lld. The channels beyond the "
+               "first %lld are zero in every matrix, the norms' weights over them are halved and "
+               "their epsilon is a quarter, which computes the same function; it costs up to %lld "
+               "times the bytes. The trained shapes are in the Hugging Face, MLX and `gemma4_mtp` "
+               "exports.\n",
+               (long long)c->width, (long long)c->padded_width, (long long)c->width,
+               (long long)(c->padded_width / c->width));
+}
+
 static void provenance(OutFile *f, const CardFacts *c, const Names *n) {
     const CardFormat *format = card_format(c->kind);
     title(f, c, n);
@@ -122,6 +134,7 @@ static void provenance(OutFile *f, const CardFacts *c, const Names *n) {
         row(f, "SHA-256 of the trained drafter's weights", c->drafter_sha);
     }
     out_printf(f, "\n%s\n", format->changed);
+    if (c->padded_width > 0) padding(f, c);
 }
 
 static void list_files(OutFile *f, const Files *files) {

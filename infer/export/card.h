@@ -40,14 +40,15 @@ typedef struct {
     int64_t draft_tokens;                             // recommended k
     int64_t trained_k, steps;                         // 0 = unknown
     bool ordered;                                     // the drafter has a centroid head
-    bool quantised;           // an MLX or MTPLX drafter's values are not those that were trained
-    bool packed_head;         // and its table is quantised
-    bool mtplx_runnable;      // the pair is one that MTPLX takes
-    const json_t *acceptance; // NULL = not measured
-    const char *drafter_sha;  // of the trained drafter's weights, NULL = unknown
-    const char *weights;      // name of the artifact's weight file in its folder: its SHA-256 finds
-                              // its own measurement. NULL: it has several, or none of its own
-    const char *hashes;       // hash_cache.h, NULL = none
+    bool quantised;              // an MLX or MTPLX drafter's values are not those that were trained
+    bool packed_head;            // and its table is quantised
+    bool mtplx_runnable;         // the pair is one that MTPLX takes
+    int64_t width, padded_width; // hidden_size as trained and as the file has it; 0 = the same
+    const json_t *acceptance;    // NULL = not measured
+    const char *drafter_sha;     // of the trained drafter's weights, NULL = unknown
+    const char *weights; // name of the artifact's weight file in its folder: its SHA-256 finds
+                         // its own measurement. NULL: it has several, or none of its own
+    const char *hashes;  // hash_cache.h, NULL = none
 } CardFacts;
 
 // Writes dir/README.md, over every file of the folder. The same facts give the same bytes.

@@ -146,21 +146,42 @@ static bool run_job(const ExportJob *j, const Cli *cli, Err *err) {
     return ok;
 }
 
+static bool print_item(const ExportJob *j, const char *item, int64_t *total, Err *err) {
+    char dir[PATH_ROOM];
+    const char *option;
+    ExportPlan p = {0};
+    const ExportFormat *f = export_format(item, &option, err);
+    const bool ok = f != NULL && (f->plan(j, option, &p, err) || err_wrap(err, "%s", item));
+    if (ok) printf("would write %s\n", export_folder(dir, j, item));
+    for (int i = 0; ok && i < p.n; i++)
+        printf("%16lld bytes  %s\n", (long long)p.file[i].bytes, p.file[i].name);
+    *total += export_plan_bytes(&p);
+    export_plan_free(&p);
+    return ok;
+}
+
+static bool print_plan(const ExportJob *j, Err *err) {
+    int64_t total = 0;
+    bool ok = true;
+    for (int i = 0; ok && i < j->s->export_.to.n; i++)
+        ok = print_item(j, item_at(j, i), &total, err);
+    if (!ok) return false;
+    const char *archive = j->s->export_.archive;
+    if (archive[0] != '\0') printf("would pack all of it into %s\n", archive);
+    printf("%.1f MB of weights%s; configuration, tokenizer and card beside them\n",
+           (double)total * 1e-6, archive[0] != '\0' ? ", twice" : "");
+    if (j->k > 0) printf("drafter %s, num_assistant_tokens %lld\n", j->drafter, (long long)j->k);
+    return true;
+}
+
 static bool export_run(const Cli *cli, Err *err) {
     const Settings *s = &cli->s;
-    char dir[PATH_ROOM];
     ExportJob j = {0};
     bool ok = s->export_.to.n > 0 ||
               err_set(err, ERR_USAGE, "export.to: empty; hf, mlx, mlx:q8, target-hf, mtplx, ...");
     ok = ok && (s->export_.archive[0] == '\0' || archive_name_check(s->export_.archive, err));
     ok = ok && export_job_open(&j, s, err) && export_job_gate(&j, err);
-    if (ok && cli->dry_run) {
-        for (int i = 0; i < s->export_.to.n; i++)
-            printf("would write %s\n", export_folder(dir, &j, item_at(&j, i)));
-        if (j.k > 0) printf("drafter %s, num_assistant_tokens %lld\n", j.drafter, (long long)j.k);
-    } else if (ok) {
-        ok = run_job(&j, cli, err);
-    }
+    if (ok) ok = cli->dry_run ? print_plan(&j, err) : run_job(&j, cli, err);
     export_job_close(&j);
     return ok;
 }
@@ -187,6 +208,7 @@ const Verb export_verb = {
         "  gguf-ik:all  the same for ik_llama.cpp of before June 2026\n"
         "  mtplx        an MTPLX pair bundle: mtplx:quality (8 bit both, the default),\n"
         "               mtplx:speed (target 4 bit, drafter 6 bit), mtplx:bf16\n"
+        "--dry-run prints the bytes of every weight file.\n"
         "Refused (exit 4) when eval/acceptance.json shows the drafter below the stock one.",
     .max_args = 0,
     .run = export_run,

@@ -4,6 +4,7 @@
 
 #include "infer/base/log.h"
 #include "infer/export/export_gguf.h"
+#include "infer/export/mlx.h"
 #include "infer/export/mlx_target.h"
 #include "infer/export/mtplx.h"
 #include "infer/model/target.h"
@@ -46,6 +47,47 @@ static bool write_mlx(const ExportJob *j, const char *option, const char *dir, E
     RepoInputs in = export_job_repo(j);
     in.mlx = &r;
     const bool ok = repo_write(&in, dir, err);
+    mlx_recipe_free(&r);
+    mix_free(mix);
+    return ok;
+}
+
+static bool plan_hf(const ExportJob *j, const char *option, ExportPlan *p, Err *err) {
+    (void)option;
+    return export_plan_mirror(p, j->s->model.assistant_path, err);
+}
+
+static bool plan_target_hf(const ExportJob *j, const char *option, ExportPlan *p, Err *err) {
+    (void)option;
+    return export_plan_mirror(p, j->s->model.target_path, err);
+}
+
+static bool plan_mlx(const ExportJob *j, const char *option, ExportPlan *p, Err *err) {
+    MlxRecipe r;
+    Mix *mix;
+    MlxPlan m = {0};
+    if (!export_job_recipe(j, option, "", &r, &mix, err)) return false;
+    const bool ok = mlx_assistant_plan(j->s->model.assistant_path, &r, &m, err) &&
+                    export_plan_mlx(p, "", &m, err);
+    mlx_plan_free(&m);
+    mlx_recipe_free(&r);
+    mix_free(mix);
+    return ok;
+}
+
+static bool plan_target_mlx(const ExportJob *j, const char *option, ExportPlan *p, Err *err) {
+    const char *prefix;
+    const Settings *s = j->s;
+    MlxRecipe r;
+    Mix *mix;
+    MlxPlan m = {0};
+    if (!mlx_target_prefix(s->model.target_path, &prefix, err) ||
+        !export_job_recipe(j, option, prefix, &r, &mix, err))
+        return false;
+    const bool ok = mlx_target_plan(s->model.target_path, s->model.adapter_path, &r,
+                                    MLX_SHARD_BYTES, &m, err) &&
+                    export_plan_mlx(p, "", &m, err);
+    mlx_plan_free(&m);
     mlx_recipe_free(&r);
     mix_free(mix);
     return ok;
@@ -109,15 +151,17 @@ static bool write_target_mlx(const ExportJob *j, const char *option, const char 
 
 #define MLX_OPTIONS "q8|q6|q5|q4|q3|q2|mxfp4|mxfp8|nvfp4|mixed"
 static const ExportFormat FORMATS[] = {
-    {"hf", NULL, true, false, NULL, write_hf, NULL},
-    {"mlx", MLX_OPTIONS, true, false, check_mlx, write_mlx, identity_mlx},
-    {"target-hf", NULL, false, true, NULL, write_target_hf, NULL},
-    {"target-mlx", MLX_OPTIONS, false, true, check_target_mlx, write_target_mlx,
+    {"hf", NULL, true, false, NULL, write_hf, plan_hf, NULL},
+    {"mlx", MLX_OPTIONS, true, false, check_mlx, write_mlx, plan_mlx, identity_mlx},
+    {"target-hf", NULL, false, true, NULL, write_target_hf, plan_target_hf, NULL},
+    {"target-mlx", MLX_OPTIONS, false, true, check_target_mlx, write_target_mlx, plan_target_mlx,
      identity_target_mlx},
-    {"gguf", GGUF_OPTIONS, true, false, export_gguf_check, export_gguf_write, export_gguf_identity},
-    {"gguf-ik", GGUF_OPTIONS, true, false, export_gguf_check, export_gguf_ik_write,
+    {"gguf", GGUF_OPTIONS, true, false, export_gguf_check, export_gguf_write, export_gguf_plan,
      export_gguf_identity},
-    {"mtplx", "quality|speed|bf16", true, true, mtplx_check_option, mtplx_write, mtplx_identity},
+    {"gguf-ik", GGUF_OPTIONS, true, false, export_gguf_check, export_gguf_ik_write,
+     export_gguf_ik_plan, export_gguf_identity},
+    {"mtplx", "quality|speed|bf16", true, true, mtplx_check_option, mtplx_write, mtplx_plan,
+     mtplx_identity},
 };
 
 const ExportFormat *export_format(const char *item, const char **option, Err *err) {

@@ -88,31 +88,72 @@ static void encoding_text(const Choice *c, const char *imatrix, char out[256]) {
     if (imatrix[0] != '\0') snprintf(out + at, 256 - at, "; with an imatrix");
 }
 
-static bool fill(const ExportJob *j, const Choice *c, GgufDialect d, const char *dir, Err *err) {
+// What the files are made from, the mixes apart.
+typedef struct {
+    char name[256], base[256];
+    AssistantConfig config;
+    GgufImatrix imatrix;
+    GgufRepoInputs repo;
+} Inputs;
+
+// Closed by the caller whatever it returns.
+static bool inputs_open(Inputs *in, const ExportJob *j, GgufDialect d, Err *err) {
     const char *imatrix = j->s->export_.imatrix;
     const RepoInputs repo = export_job_repo(j);
-    char name[256], base[256], encoding[256] = "", file[256];
-    AssistantConfig config;
-    GgufImatrix m = {0};
-    drafter_name(j, name);
-    card_model_name(repo.stock_dir, base);
-    const GgufRepoInputs in = {.stock_dir = repo.stock_dir,
-                               .target_dir = repo.target_dir,
-                               .name = name,
-                               .base_model = base,
-                               .weights = repo.weights,
-                               .importance = imatrix[0] != '\0' ? &m.importance : NULL};
-    bool ok = assistant_config_load(&config, repo.stock_dir, err) &&
-              (imatrix[0] == '\0' || gguf_imatrix_open(&m, imatrix, d, &config, err)) &&
-              gguf_repo_files(&in, d, c->mix, c->n, dir, err);
-    gguf_imatrix_close(&m);
-    if (!ok) return false;
-    encoding_text(c, imatrix, encoding);
+    memset(in, 0, sizeof *in);
+    drafter_name(j, in->name);
+    card_model_name(repo.stock_dir, in->base);
+    in->repo = (GgufRepoInputs){.stock_dir = repo.stock_dir,
+                                .target_dir = repo.target_dir,
+                                .name = in->name,
+                                .base_model = in->base,
+                                .weights = repo.weights};
+    if (!assistant_config_load(&in->config, repo.stock_dir, err)) return false;
+    if (imatrix[0] == '\0') return true;
+    in->repo.importance = &in->imatrix.importance;
+    return gguf_imatrix_open(&in->imatrix, imatrix, d, &in->config, err);
+}
+
+static void inputs_close(Inputs *in) {
+    gguf_imatrix_close(&in->imatrix);
+}
+
+static bool write_card(const ExportJob *j, const Choice *c, const Inputs *in, GgufDialect d,
+                       const char *dir, Err *err) {
+    char encoding[256] = "", file[256];
+    bool wide;
+    const AssistantConfig written = gguf_written_config(d, &in->config, &wide);
     CardFacts card = export_job_card(j, d == GGUF_IK ? CARD_GGUF_IK : CARD_GGUF);
+    encoding_text(c, j->s->export_.imatrix, encoding);
     card.encoding = encoding;
-    card.ordered = config.ordered != 0;
-    card.weights = c->n == 1 ? gguf_file_name(file, name, c->mix[0].name) : NULL;
-    return card_write(dir, &card, err) && dir_sync(dir, err);
+    card.ordered = in->config.ordered != 0;
+    card.width = in->config.text.hidden;
+    card.padded_width = wide ? written.text.hidden : 0;
+    card.weights = c->n == 1 ? gguf_file_name(file, in->name, c->mix[0].name) : NULL;
+    return card_write(dir, &card, err);
+}
+
+static bool fill(const ExportJob *j, const Choice *c, GgufDialect d, const char *dir, Err *err) {
+    Inputs in;
+    const bool ok = inputs_open(&in, j, d, err) &&
+                    gguf_repo_files(&in.repo, d, c->mix, c->n, dir, err) &&
+                    write_card(j, c, &in, d, dir, err) && dir_sync(dir, err);
+    inputs_close(&in);
+    return ok;
+}
+
+static bool plan(const ExportJob *j, const char *option, GgufDialect d, ExportPlan *p, Err *err) {
+    char file[256];
+    int64_t bytes[GGUF_MIXES_MAX];
+    Choice c;
+    Inputs in = {0};
+    const bool ok = choose(&c, j, option, err) && inputs_open(&in, j, d, err) &&
+                    gguf_repo_bytes(&in.repo, d, c.mix, c.n, bytes, err);
+    for (int i = 0; ok && i < c.n; i++)
+        export_plan_add(p, "", gguf_file_name(file, in.name, c.mix[i].name), bytes[i]);
+    inputs_close(&in);
+    choice_free(&c);
+    return ok;
 }
 
 static bool write_folder(const ExportJob *j, const char *option, GgufDialect d, const char *dir,
@@ -135,4 +176,12 @@ bool export_gguf_write(const ExportJob *j, const char *option, const char *dir, 
 
 bool export_gguf_ik_write(const ExportJob *j, const char *option, const char *dir, Err *err) {
     return write_folder(j, option, GGUF_IK, dir, err);
+}
+
+bool export_gguf_plan(const ExportJob *j, const char *option, ExportPlan *p, Err *err) {
+    return plan(j, option, GGUF_UNIVERSAL, p, err);
+}
+
+bool export_gguf_ik_plan(const ExportJob *j, const char *option, ExportPlan *p, Err *err) {
+    return plan(j, option, GGUF_IK, p, err);
 }

@@ -11,6 +11,9 @@ MUST_CHECK bool export_gguf_write(const ExportJob *j, const char *option, const 
                                   Err *err);
 MUST_CHECK bool export_gguf_ik_write(const ExportJob *j, const char *option, const char *dir,
                                      Err *err);
+MUST_CHECK bool export_gguf_plan(const ExportJob *j, const char *option, ExportPlan *p, Err *err);
+MUST_CHECK bool export_gguf_ik_plan(const ExportJob *j, const char *option, ExportPlan *p,
+                                    Err *err);
 MUST_CHECK bool export_gguf_identity(const ExportJob *j, const char *option, json_t *identity,
                                      Err *err);
 

@@ -5,6 +5,7 @@
 
 #include "infer/base/hash.h"
 #include "infer/base/settings.h"
+#include "infer/export/export_plan.h"
 #include "infer/export/repo.h"
 
 typedef struct {
@@ -27,6 +28,8 @@ typedef struct {
     bool (*check)(const ExportJob *j, const char *option, Err *err);
     // Builds `dir` whole (repo_begin, repo_replace). option "": none given.
     bool (*write)(const ExportJob *j, const char *option, const char *dir, Err *err);
+    // Adds what `write` would write.
+    bool (*plan)(const ExportJob *j, const char *option, ExportPlan *p, Err *err);
     // Beyond the job's own identity: what of the settings and files the output depends on. May be
     // NULL.
     bool (*identity)(const ExportJob *j, const char *option, json_t *identity, Err *err);

@@ -47,12 +47,12 @@ AssistantConfig gguf_written_config(GgufDialect d, const AssistantConfig *c, boo
     return out;
 }
 
-// Header of one file: everything but the data.
+// Everything of one file but the data; dir NULL: it is only measured.
 static bool open_file(Work *k, int i, const GgufTexts *t, const char *dir, Err *err) {
     char path[PATH_ROOM], name[256];
     const GgufMix *m = &k->mix[i];
-    path_join(path, dir, gguf_file_name(name, k->job->name, m->name));
-    if ((k->w[i] = gguf_writer_open(path, err)) == NULL) return false;
+    path_join(path, dir != NULL ? dir : "", gguf_file_name(name, k->job->name, m->name));
+    if ((k->w[i] = gguf_writer_open(dir != NULL ? path : NULL, err)) == NULL) return false;
     if (!gguf_put_model(k->w[i], k->job, t, &k->written, m, err)) return err_wrap(err, "%s", path);
     gguf_put_vocabulary(k->w[i], t);
     const int64_t planned = gguf_plan(m, k->to, k->n, k->written.text.layers, k->type[i]);
@@ -61,7 +61,7 @@ static bool open_file(Work *k, int i, const GgufTexts *t, const char *dir, Err *
                                  err))
             return false;
     CHECK(gguf_writer_data_bytes(k->w[i]) == planned);
-    return gguf_writer_begin(k->w[i], err);
+    return dir == NULL || gguf_writer_begin(k->w[i], err);
 }
 
 // Rows [first, first + n) of the tensor as it is written, zeros where it is wider than it was read.
@@ -160,22 +160,42 @@ static void tell_widening(const GgufJob *job, const AssistantConfig *written) {
              job->config->text.hidden, written->text.hidden);
 }
 
-bool gguf_export(const GgufJob *job, const GgufMix *mix, int n, const char *dir, Err *err) {
+static Work *work_of(const GgufJob *job, const GgufMix *mix, int n, bool *wide) {
     CHECK(n > 0 && n <= GGUF_MIXES_MAX);
     Work *k = calloc(1, sizeof *k);
     CHECK_MEMORY(k);
     k->job = job;
     k->mix = mix;
     k->files = n;
-    bool wide;
-    k->written = gguf_written_config(job->dialect, job->config, &wide);
-    if (wide) tell_widening(job, &k->written);
+    k->written = gguf_written_config(job->dialect, job->config, wide);
     k->n = gguf_assistant_tensors(job->dialect, job->config, k->from);
     gguf_assistant_tensors(job->dialect, &k->written, k->to);
+    return k;
+}
+
+bool gguf_export(const GgufJob *job, const GgufMix *mix, int n, const char *dir, Err *err) {
+    bool wide;
+    Work *k = work_of(job, mix, n, &wide);
+    if (wide) tell_widening(job, &k->written);
     const bool ok = write_files(k, dir, err);
     free(k->x);
     free(k->q);
     free(k->m);
+    free(k);
+    return ok;
+}
+
+bool gguf_export_bytes(const GgufJob *job, const GgufMix *mix, int n, int64_t *bytes, Err *err) {
+    bool wide;
+    GgufTexts t;
+    Work *k = work_of(job, mix, n, &wide);
+    bool ok = gguf_texts_open(&t, job, err);
+    for (int i = 0; ok && i < n; i++) {
+        ok = open_file(k, i, &t, NULL, err);
+        if (ok) bytes[i] = gguf_writer_file_bytes(k->w[i]);
+        gguf_writer_drop(k->w[i]);
+    }
+    gguf_texts_close(&t);
     free(k);
     return ok;
 }

@@ -39,6 +39,9 @@ typedef struct {
 // vocabulary must have as many pieces as the assistant has rows.
 MUST_CHECK bool gguf_export(const GgufJob *job, const GgufMix *mix, int n, const char *dir,
                             Err *err);
+// The bytes that each of those files will have; reads no weights, writes nothing. bytes: [n].
+MUST_CHECK bool gguf_export_bytes(const GgufJob *job, const GgufMix *mix, int n, int64_t *bytes,
+                                  Err *err);
 // "mtp-NAME-MIX.gguf" into out; what does not belong into a file name becomes '-'. Returns out.
 char *gguf_file_name(char out[256], const char *name, const char *mix);
 

@@ -24,20 +24,24 @@ static bool open_pair(const GgufRepoInputs *in, AssistantConfig *c, Err *err) {
     return ok;
 }
 
+static GgufJob job_of(const GgufRepoInputs *in, GgufDialect d, const AssistantConfig *c) {
+    return (GgufJob){.dialect = d,
+                     .config = c,
+                     .stock_dir = in->stock_dir,
+                     .tokenizer_dir = in->target_dir,
+                     .name = in->name,
+                     .base_model = in->base_model,
+                     .importance = in->importance};
+}
+
 bool gguf_repo_files(const GgufRepoInputs *in, GgufDialect d, const GgufMix *mix, int n,
                      const char *dir, Err *err) {
     AssistantConfig c;
     if (!open_pair(in, &c, err)) return false;
     GgufSource *source = gguf_source_open(in->stock_dir, &in->weights, err);
     if (source == NULL) return false;
-    const GgufJob job = {.dialect = d,
-                         .config = &c,
-                         .weights = gguf_source_weights(source),
-                         .stock_dir = in->stock_dir,
-                         .tokenizer_dir = in->target_dir,
-                         .name = in->name,
-                         .base_model = in->base_model,
-                         .importance = in->importance};
+    GgufJob job = job_of(in, d, &c);
+    job.weights = gguf_source_weights(source);
     const double started = now_s();
     const bool ok = gguf_export(&job, mix, n, dir, err);
     if (ok)
@@ -45,4 +49,12 @@ bool gguf_repo_files(const GgufRepoInputs *in, GgufDialect d, const GgufMix *mix
                  now_s() - started);
     gguf_source_close(source);
     return ok;
+}
+
+bool gguf_repo_bytes(const GgufRepoInputs *in, GgufDialect d, const GgufMix *mix, int n,
+                     int64_t *bytes, Err *err) {
+    AssistantConfig c;
+    if (!open_pair(in, &c, err)) return false;
+    const GgufJob job = job_of(in, d, &c);
+    return gguf_export_bytes(&job, mix, n, bytes, err);
 }

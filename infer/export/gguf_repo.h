@@ -17,5 +17,8 @@ typedef struct {
 // One file for each mix into dir, which is there. The pair must fit, its vocabulary included.
 MUST_CHECK bool gguf_repo_files(const GgufRepoInputs *in, GgufDialect d, const GgufMix *mix, int n,
                                 const char *dir, Err *err);
+// What gguf_export_bytes says of those files.
+MUST_CHECK bool gguf_repo_bytes(const GgufRepoInputs *in, GgufDialect d, const GgufMix *mix, int n,
+                                int64_t *bytes, Err *err);
 
 #endif

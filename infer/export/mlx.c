@@ -107,6 +107,19 @@ void mlx_plan_tell(const MlxPlan *plan, const char *what) {
                  what, plan->kept_rows, plan->unfit);
 }
 
+bool mlx_assistant_plan(const char *stock_dir, const MlxRecipe *recipe, MlxPlan *plan, Err *err) {
+    AssistantConfig config;
+    MlxInput *in = NULL;
+    int n = 0;
+    StFile *stock = st_open(stock_dir, err);
+    const bool ok = stock != NULL && assistant_config_load(&config, stock_dir, err) &&
+                    mlx_assistant_inputs(stock, config.ordered != 0, &in, &n, err) &&
+                    mlx_plan_make(plan, in, n, recipe, MLX_SHARD_BYTES, err);
+    free(in);
+    st_close(stock);
+    return ok;
+}
+
 bool mlx_write(const char *stock_dir, const char *out_dir, const HfSource *src,
                const MlxRecipe *recipe, MlxRules *rules, Err *err) {
     AssistantConfig config;

@@ -18,11 +18,16 @@ typedef struct {
 // ERR_INPUT naming the tensor.
 MUST_CHECK bool mlx_write_planned(const char *out_dir, const MlxInput *in, const MlxPlan *plan,
                                   const MlxSource *src, Err *err);
+// The bytes that a shard's file will have.
+MUST_CHECK bool mlx_shard_bytes(const MlxPlan *plan, int shard, int64_t *bytes, Err *err);
 
 // An assistant: the stock's keys and shapes, token_ordering as I32, quantised as the recipe says.
 // *rules receives the block for its config.json (mlx_rules_free).
 MUST_CHECK bool mlx_write(const char *stock_dir, const char *out_dir, const HfSource *src,
                           const MlxRecipe *recipe, MlxRules *rules, Err *err);
+// What it will hold, from the stock's names and shapes alone (mlx_plan_free).
+MUST_CHECK bool mlx_assistant_plan(const char *stock_dir, const MlxRecipe *recipe, MlxPlan *plan,
+                                   Err *err);
 // The inputs of such an export from the tensors of a file: *in is the caller's to free.
 MUST_CHECK bool mlx_assistant_inputs(const StFile *stock, bool ordered, MlxInput **in, int *n,
                                      Err *err);

@@ -162,31 +162,61 @@ static bool already_packed(const TargetMerged *m, Err *err) {
     return false;
 }
 
+// A merged target and the plan of its export.
+typedef struct {
+    TargetMerged *merged;
+    MlxInput *in;
+    MlxTargetPart *part;
+    MlxPlan plan;
+} Planned;
+
+static void planned_close(Planned *p) {
+    mlx_plan_free(&p->plan);
+    free(p->in);
+    free(p->part);
+    target_merged_close(p->merged);
+}
+
+// Closed by the caller whatever it returns.
+static bool planned_open(Planned *p, const char *dir, const char *adapter, const MlxRecipe *recipe,
+                         int64_t shard_bytes, Err *err) {
+    const char *prefix;
+    int n = 0;
+    *p = (Planned){.merged = target_merged_open(dir, adapter, err)};
+    return p->merged != NULL && !already_packed(p->merged, err) &&
+           mlx_target_prefix(dir, &prefix, err) &&
+           mlx_target_inputs(p->merged, prefix, &p->in, &p->part, &n, err) &&
+           mlx_plan_make(&p->plan, p->in, n, recipe, shard_bytes, err);
+}
+
+bool mlx_target_plan(const char *dir, const char *adapter, const MlxRecipe *recipe,
+                     int64_t shard_bytes, MlxPlan *plan, Err *err) {
+    Planned p;
+    const bool ok = planned_open(&p, dir, adapter, recipe, shard_bytes, err);
+    if (ok) {
+        *plan = p.plan;
+        p.plan = (MlxPlan){0};
+    }
+    planned_close(&p);
+    return ok;
+}
+
 bool mlx_target_write(const char *dir, const char *adapter, const char *out_dir,
                       const MlxRecipe *recipe, int64_t shard_bytes, char encoding[256], Err *err) {
-    const char *prefix;
-    MlxInput *in = NULL;
-    MlxTargetPart *part = NULL;
-    MlxPlan plan = {0};
-    int n = 0;
-    TargetMerged *m = target_merged_open(dir, adapter, err);
-    bool ok = m != NULL && !already_packed(m, err) && mlx_target_prefix(dir, &prefix, err) &&
-              mlx_target_inputs(m, prefix, &in, &part, &n, err) &&
-              mlx_plan_make(&plan, in, n, recipe, shard_bytes, err);
+    Planned p;
+    bool ok = planned_open(&p, dir, adapter, recipe, shard_bytes, err);
     if (ok) {
-        Rows rows = {m, in, part};
+        const MlxPlan *plan = &p.plan;
+        Rows rows = {p.merged, p.in, p.part};
         const MlxSource src = {&rows, target_rows};
-        mlx_plan_tell(&plan, recipe->name);
+        mlx_plan_tell(plan, recipe->name);
         log_info("MLX %s: a target of %.2f GB in %d file%s", recipe->name,
-                 (double)plan.bytes * 1e-9, plan.shards, plan.shards == 1 ? "" : "s");
-        mlx_rules_text(&plan.rules, encoding);
-        ok = mlx_write_planned(out_dir, in, &plan, &src, err) &&
-             write_config(dir, out_dir, &target_merged_config(m)->text, &plan.rules, err) &&
+                 (double)plan->bytes * 1e-9, plan->shards, plan->shards == 1 ? "" : "s");
+        mlx_rules_text(&plan->rules, encoding);
+        ok = mlx_write_planned(out_dir, p.in, plan, &src, err) &&
+             write_config(dir, out_dir, &target_merged_config(p.merged)->text, &plan->rules, err) &&
              carry_tokenizer(dir, out_dir, err) && carry_generation(dir, out_dir, 0, err);
     }
-    mlx_plan_free(&plan);
-    free(in);
-    free(part);
-    target_merged_close(m);
+    planned_close(&p);
     return ok;
 }

@@ -20,6 +20,9 @@ typedef struct {
 // free.
 MUST_CHECK bool mlx_target_inputs(const TargetMerged *m, const char *prefix, MlxInput **in,
                                   MlxTargetPart **part, int *n, Err *err);
+// What mlx_target_write will hold (mlx_plan_free); reads headers alone.
+MUST_CHECK bool mlx_target_plan(const char *dir, const char *adapter, const MlxRecipe *recipe,
+                                int64_t shard_bytes, MlxPlan *plan, Err *err);
 // Weights, index, configuration and tokenizer into out_dir, which is there. One module at a time;
 // shards of shard_bytes. encoding: for the card.
 MUST_CHECK bool mlx_target_write(const char *dir, const char *adapter, const char *out_dir,

@@ -149,21 +149,29 @@ static bool write_output(Job *j, const MlxOutput *o, Err *err) {
     }
 }
 
-static bool declare(Job *j, int shard, Err *err) {
-    for (int i = 0; i < j->plan->n; i++) {
-        const MlxOutput *o = &j->plan->out[i];
-        if (o->shard == shard && !st_writer_declare(j->w, o->name, o->dtype, o->rank, o->dim, err))
+static bool declare(StWriter *w, const MlxPlan *plan, int shard, Err *err) {
+    for (int i = 0; i < plan->n; i++) {
+        const MlxOutput *o = &plan->out[i];
+        if (o->shard == shard && !st_writer_declare(w, o->name, o->dtype, o->rank, o->dim, err))
             return false;
     }
-    st_writer_metadata(j->w, "format", "mlx");
-    return st_writer_begin(j->w, err);
+    st_writer_metadata(w, "format", "mlx");
+    return true;
+}
+
+bool mlx_shard_bytes(const MlxPlan *plan, int shard, int64_t *bytes, Err *err) {
+    StWriter *w = st_writer_open(NULL, err);
+    const bool ok =
+        w != NULL && declare(w, plan, shard, err) && st_writer_file_bytes(w, bytes, err);
+    st_writer_drop(w);
+    return ok;
 }
 
 static bool write_shard(Job *j, const char *out_dir, int shard, Err *err) {
     char path[PATH_ROOM], name[64];
     j->w = st_writer_open(path_join(path, out_dir, mlx_shard_name(j->plan, shard, name)), err);
     if (j->w == NULL) return false;
-    bool ok = declare(j, shard, err);
+    bool ok = declare(j->w, j->plan, shard, err) && st_writer_begin(j->w, err);
     for (int i = 0; ok && i < st_writer_count(j->w); i++) {
         const MlxOutput *o = output_named(j->plan, st_writer_order(j->w, i)->name);
         ok = write_output(j, o, err);

@@ -90,6 +90,7 @@ bool gguf_text_next(const GgufFile *f, const GgufValue *v, GgufCursor *c, GgufTe
 // Writing: values in the order wanted, tensors declared in the order of the data, begin, the data,
 // commit. Atomic; nothing stays on failure. Memory and write errors show in begin, data, commit.
 typedef struct GgufWriter GgufWriter;
+// path NULL: a file that is only measured, never begun.
 MUST_CHECK GgufWriter *gguf_writer_open(const char *path, Err *err);
 void gguf_put_u32(GgufWriter *w, const char *key, uint32_t x);
 void gguf_put_f32(GgufWriter *w, const char *key, float x);
@@ -106,6 +107,7 @@ void gguf_add_text(GgufWriter *w, const char *text, size_t size);
 MUST_CHECK bool gguf_writer_declare(GgufWriter *w, const char *name, GgmlType type, int rank,
                                     const int64_t *dim, Err *err);
 int64_t gguf_writer_data_bytes(const GgufWriter *w); // of what is declared, padding included
+int64_t gguf_writer_file_bytes(const GgufWriter *w); // of the whole file, before it is begun
 MUST_CHECK bool gguf_writer_begin(GgufWriter *w, Err *err);
 // In order; may be parts. Padding is the writer's business.
 MUST_CHECK bool gguf_writer_data(GgufWriter *w, const void *data, int64_t bytes, Err *err);

@@ -60,7 +60,7 @@ GgufWriter *gguf_writer_open(const char *path, Err *err) {
         return NULL;
     }
     w->out.fd = -1;
-    if (out_open(&w->out, path, err)) return w;
+    if (path == NULL || out_open(&w->out, path, err)) return w;
     gguf_writer_drop(w);
     return NULL;
 }
@@ -173,6 +173,14 @@ int64_t gguf_writer_data_bytes(const GgufWriter *w) {
     return w->data_bytes;
 }
 
+enum { FIRST_BYTES = 4 + 4 + 8 + 8 }; // magic, version, both counts
+
+int64_t gguf_writer_file_bytes(const GgufWriter *w) {
+    CHECK(!w->begun && w->awaited == 0);
+    const size_t head = FIRST_BYTES + w->value.used + w->tensor.used;
+    return gguf_padded((int64_t)head, GGUF_ALIGN) + w->data_bytes;
+}
+
 static int compare_names(const void *a, const void *b) {
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
@@ -189,7 +197,7 @@ static bool write_error(const GgufWriter *w, Err *err) {
 }
 
 bool gguf_writer_begin(GgufWriter *w, Err *err) {
-    CHECK(!w->begun && w->awaited == 0);
+    CHECK(!w->begun && w->awaited == 0 && w->out.fd >= 0);
     if (w->value.failed || w->tensor.failed)
         return err_set(err, ERR_FAILED, "%s: out of memory", w->out.path);
     if (w->nname > 0) qsort(w->name, (size_t)w->nname, sizeof *w->name, compare_names);

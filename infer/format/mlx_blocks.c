@@ -100,7 +100,7 @@ bool mlx_encode(const MlxScheme *s, uint32_t *words, void *scales, bf16 *biases,
         if (ok && mlx_has_biases(s))
             ok = mlx_affine_row(s, to, (bf16 *)scales + r * groups, biases + r * groups, from, n);
         else if (ok)
-            mlx_float_row(s, to, (uint8_t *)scales + r * groups, from, n);
+            ok = mlx_float_row(s, to, (uint8_t *)scales + r * groups, from, n);
         if (!ok && r < bad) bad = r;
     }
     if (bad == INT64_MAX) return true;
@@ -108,7 +108,9 @@ bool mlx_encode(const MlxScheme *s, uint32_t *words, void *scales, bf16 *biases,
     if (column < n)
         return err_set(err, ERR_INPUT, "row %lld, column %lld is %g", (long long)bad,
                        (long long)column, (double)bf16_to_f32(w[bad * n + column]));
-    return err_set(err, ERR_INPUT, "row %lld: a scale is beyond what bf16 holds", (long long)bad);
+    return err_set(err, ERR_INPUT,
+                   "row %lld: a scale or a weight read back is beyond what bf16 holds",
+                   (long long)bad);
 }
 
 bool mlx_decode(const MlxScheme *s, bf16 *out, const uint32_t *words, const void *scales,

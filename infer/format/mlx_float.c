@@ -67,13 +67,22 @@ LANE_FN uint8_t e8m0_scale(float scale) {
     return (uint8_t)((e < -127 ? -127 : e) + 127);
 }
 
-KERNEL void mlx_float_row(const MlxScheme *s, uint8_t *words, uint8_t *scales, const bf16 *w,
+// The largest code of a group as it comes back: near the end of bf16 it may round up to infinity.
+static bool comes_back(const MlxScheme *s, const uint8_t *code, float scale) {
+    float most = 0.0f;
+    for (int i = 0; i < s->group; i++)
+        most = fmaxf(most, fabsf(s->bits == 4 ? f32_from_e2m1(code[i]) : f32_from_e4m3(code[i])));
+    return isfinite(bf16_to_f32(bf16_from_f32(scale * most)));
+}
+
+KERNEL bool mlx_float_row(const MlxScheme *s, uint8_t *words, uint8_t *scales, const bf16 *w,
                           int64_t n) {
     const float largest_value = s->bits == 4 ? 6.0f : 448.0f;
     const int group = s->group;
     uint8_t code[32];
+    bool ok = true;
     for (int64_t at = 0; at < n; at += group, words += group * s->bits / 8) {
-        const float peak = group_peak(w + at, group) / largest_value;
+        const float largest = group_peak(w + at, group), peak = largest / largest_value;
         const bool nv = s->mode == MLX_NVFP4;
         const uint8_t stored = nv ? e4m3_from_f32(peak) : e8m0_scale(peak);
         const float scale = nv ? f32_from_e4m3(stored) : f32_from_e8m0(stored);
@@ -85,8 +94,10 @@ KERNEL void mlx_float_row(const MlxScheme *s, uint8_t *words, uint8_t *scales, c
         } else {
             EACH_ELEMENT (i, group) code[i] = e4m3_from_f32(bf16_to_f32(w[at + i]) / scale);
         }
+        if (largest > 0x1p127f) ok = ok && comes_back(s, code, scale);
         pack_codes(words, code, group, s->bits);
     }
+    return ok;
 }
 
 KERNEL void mlx_float_row_back(const MlxScheme *s, bf16 *out, const uint8_t *words,

@@ -34,7 +34,8 @@ bool mlx_affine_row(const MlxScheme *s, uint8_t *words, bf16 *scales, bf16 *bias
                     int64_t n);
 void mlx_affine_row_back(const MlxScheme *s, bf16 *out, const uint8_t *words, const bf16 *scales,
                          const bf16 *biases, int64_t n);
-void mlx_float_row(const MlxScheme *s, uint8_t *words, uint8_t *scales, const bf16 *w, int64_t n);
+// False: a value read back is beyond bf16.
+bool mlx_float_row(const MlxScheme *s, uint8_t *words, uint8_t *scales, const bf16 *w, int64_t n);
 void mlx_float_row_back(const MlxScheme *s, bf16 *out, const uint8_t *words, const uint8_t *scales,
                         int64_t n);
 

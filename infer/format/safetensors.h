@@ -49,10 +49,13 @@ MUST_CHECK bool st_read_f32(const StFile *f, const StTensor *t, float *out, Err 
 // descending, then name, as the reference writer does), then commit. Atomic; nothing stays on
 // failure.
 typedef struct StWriter StWriter;
+// path NULL: a file that is only measured, never begun.
 MUST_CHECK StWriter *st_writer_open(const char *path, Err *err);
 MUST_CHECK bool st_writer_declare(StWriter *w, const char *name, const char *dtype, int rank,
                                   const int64_t *dim, Err *err);
 void st_writer_metadata(StWriter *w, const char *key, const char *value); // e.g. format = pt
+// Of the whole file, before it is begun.
+MUST_CHECK bool st_writer_file_bytes(StWriter *w, int64_t *bytes, Err *err);
 MUST_CHECK bool st_writer_begin(StWriter *w, Err *err); // fixes the order, writes the header
 int st_writer_count(const StWriter *w);
 const StTensor *st_writer_order(const StWriter *w, int i); // the i-th tensor to be written

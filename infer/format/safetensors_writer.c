@@ -76,11 +76,9 @@ StWriter *st_writer_open(const char *path, Err *err) {
         return NULL;
     }
     w->out.fd = -1;
-    if (!out_open(&w->out, path, err)) {
-        st_writer_drop(w);
-        return NULL;
-    }
-    return w;
+    if (path == NULL || out_open(&w->out, path, err)) return w;
+    st_writer_drop(w);
+    return NULL;
 }
 
 bool st_writer_declare(StWriter *w, const char *name, const char *dtype, int rank,
@@ -174,8 +172,20 @@ static void header_text(const StWriter *w, Text *t) {
     while (!t->failed && t->used % 8 != 0) text_puts(t, " ");
 }
 
-bool st_writer_begin(StWriter *w, Err *err) {
+bool st_writer_file_bytes(StWriter *w, int64_t *bytes, Err *err) {
     CHECK(!w->begun);
+    if (!fix_order(w, err)) return false;
+    Text header = {0};
+    header_text(w, &header);
+    const StTensor *last = w->n > 0 ? &w->tensor[w->n - 1] : NULL;
+    const bool ok = !header.failed || err_set(err, ERR_FAILED, "out of memory");
+    *bytes = 8 + (int64_t)header.used + (last != NULL ? last->offset + last->bytes : 0);
+    free(header.text);
+    return ok;
+}
+
+bool st_writer_begin(StWriter *w, Err *err) {
+    CHECK(!w->begun && w->out.fd >= 0);
     if (!fix_order(w, err)) return err_wrap(err, "%s", w->out.path);
     Text header = {0};
     header_text(w, &header);

@@ -80,6 +80,32 @@ static void calibration_makes_its_files_once(void **state) {
     mix_free(small);
 }
 
+// The counts are up to date by now: the target is opened for this alone.
+static void the_target_is_measured_and_packed_by_it(void **state) {
+    (void)state;
+    Err err = {0};
+    assert_status(
+        run("eval " SMALL QUANT "output_dir=%s eval.sensitivity=target eval.mix_bpw=5", work), 0);
+    json_t *o = read_json(work, "eval/sensitivity-target.json");
+    const size_t layers = json_array_size(at(o, "layers"));
+    assert_true(layers > 50); // of eight layers, the tables apart
+    for (size_t i = 0; i < layers; i++) {
+        const json_t *kl = at(json_array_get(at(o, "layers"), i), "sensitivities");
+        const double four = json_number_value(at(kl, "4")), eight = json_number_value(at(kl, "8"));
+        assert_true(isfinite(four) && four > eight && eight >= 0);
+    }
+    json_decref(o);
+    Mix *m = mix_read(in_work("eval/mix-target.json"), &err);
+    assert_ok(m, err);
+    assert_true(m->target && m->achieved_bpw >= 5 && m->achieved_bpw < 6);
+    assert_int_equal(m->n, layers + 2); // and both tables
+    mix_free(m);
+    assert_status(run("export " SMALL "output_dir=%s export.to=target-mlx:mixed", work), 0);
+    o = read_json(work, "export/target-mlx-mixed/optiq_metadata.json");
+    assert_int_equal(json_object_size(at(o, "per_layer")), layers + 2);
+    json_decref(o);
+}
+
 static void what_cannot_be_is_refused_in_one_line(void **state) {
     (void)state;
     static const struct {
@@ -174,6 +200,7 @@ static void every_kind_of_artifact_is_read_back(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(calibration_makes_its_files_once),
+        cmocka_unit_test(the_target_is_measured_and_packed_by_it),
         cmocka_unit_test(what_cannot_be_is_refused_in_one_line),
         cmocka_unit_test(every_kind_of_artifact_is_read_back),
     };

@@ -71,6 +71,14 @@ static void a_folder_has_its_file_and_a_card_that_names_it(void **state) {
     assert_non_null(strstr(card, "llama-server -m T.gguf -md A.gguf --spec-type draft-mtp "
                                  "--spec-draft-n-max 6"));
     assert_non_null(strstr(card, hash_of(out, "export/gguf-Q8_0/mtp-tuned-Q8_0.gguf").hex));
+    // the demo's assistant is as wide as its target: the file is not as it was trained
+    assert_non_null(strstr(card,
+                           "**Padded.** llama.cpp refuses an assistant as wide as its target, "
+                           "and this one is: 256 channels both. The file therefore says 1024."));
+    free(card);
+    card = file_read(path_join(path, out, "export/gguf-ik-Q4_K_M/README.md"), 1 << 20, &size, &err);
+    assert_non_null(card);
+    assert_null(strstr(card, "Padded"));
     free(card);
     assert_false(dir_exists(path_join(path, out, "export/gguf-Q8_0.tmp")));
     // the same again is not written again, another name is

@@ -104,6 +104,12 @@ static void data_sections_have_their_size_to_the_byte(void **state) {
                          (long long)json_integer_value(bytes));
             compared++;
         }
+        // 4.25 bits a weight and the head at Q6_K: the bytes of IQ4_XS
+        GgufMix mxfp4;
+        assert_ok(gguf_mix_named(&mxfp4, "MXFP4", &err), err);
+        if (json_object_get(sizes, "IQ4_XS") != NULL)
+            assert_int_equal(gguf_plan(&mxfp4, e, n, 4, NULL),
+                             json_integer_value(json_object_get(sizes, "IQ4_XS")));
     }
     json_decref(o);
     assert_true(compared > 0);

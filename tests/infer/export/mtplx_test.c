@@ -2,9 +2,14 @@
 // which pairs MTPLX takes.
 #include "tests/infer/export/export_run.h"
 
+#include <archive.h>
+#include <archive_entry.h>
+
+#include "infer/base/hash.h"
 #include "infer/base/log.h"
 #include "infer/export/describe.h"
 #include "infer/export/mtplx_check.h"
+#include "infer/export/tree.h"
 #include "infer/text/chat.h"
 
 // Two prompts as `prepare` writes them: plain turns, and one with a token that no text gives.
@@ -219,6 +224,68 @@ static void other_variants_have_their_widths(void **state) {
     json_decref(m);
 }
 
+// The entry's bytes are those of the file.
+static void same_bytes(struct archive *a, const char *path) {
+    const void *block;
+    size_t size, all;
+    la_int64_t at;
+    int64_t seen = 0;
+    Err err = {0};
+    char *file = file_read(path, INT64_C(1) << 30, &all, &err);
+    if (file == NULL) fail_msg("%s", err.text);
+    while (archive_read_data_block(a, &block, &size, &at) == ARCHIVE_OK) {
+        assert_true(at == seen && (size_t)at + size <= all);
+        assert_memory_equal(file + at, block, size);
+        seen += (int64_t)size;
+    }
+    assert_int_equal(seen, all);
+    free(file);
+}
+
+static void holds_the_bundle(const char *path) {
+    Err err = {0};
+    char file[PATH_ROOM];
+    int n = 0;
+    struct archive_entry *e;
+    struct archive *a = archive_read_new();
+    archive_read_support_format_tar(a);
+    archive_read_support_format_zip(a);
+    assert_int_equal(archive_read_open_filename(a, path, 1 << 16), ARCHIVE_OK);
+    char **names = tree_list(bundle(), &n, &err);
+    assert_non_null(names);
+    assert_true(n > 15);
+    for (int i = 0; i < n; i++) {
+        assert_int_equal(archive_read_next_header(a, &e), ARCHIVE_OK);
+        assert_memory_equal(archive_entry_pathname(e), "mtplx/", 6);
+        assert_string_equal(archive_entry_pathname(e) + 6, names[i]);
+        same_bytes(a, path_join(file, bundle(), names[i]));
+    }
+    assert_int_equal(archive_read_next_header(a, &e), ARCHIVE_EOF);
+    archive_read_free(a);
+    dir_list_free(names, n);
+}
+
+static void an_archive_holds_the_whole_bundle_in_the_same_bytes(void **state) {
+    (void)state;
+    static const char *const TAIL[] = {"tar", "zip"};
+    Err err = {0};
+    char out[PATH_ROOM], path[PATH_ROOM], set[PATH_ROOM + 32], name[16];
+    path_join(out, "", bundle());
+    out[strlen(out) - strlen("/export/mtplx")] = '\0';
+    for (int k = 0; k < 2; k++) {
+        Sha256 sha[2];
+        for (int i = 0; i < 2; i++) {
+            snprintf(name, sizeof name, "%d.%s", i, TAIL[k]);
+            snprintf(set, sizeof set, "export.archive=%s", path_join(path, out, name));
+            const char *const more[] = {"export.to=mtplx", set, NULL};
+            assert_ok(export_to(out, more, &err), err);
+            assert_ok(sha256_file(&sha[i], path, &err), err);
+        }
+        assert_string_equal(sha[0].hex, sha[1].hex);
+        holds_the_bundle(path);
+    }
+}
+
 int main(void) {
     log_set_quiet(true);
     const struct CMUnitTest tests[] = {
@@ -228,6 +295,7 @@ int main(void) {
         cmocka_unit_test(the_dense_31b_pair_is_the_one_that_mtplx_takes),
         cmocka_unit_test(other_variants_have_their_widths),
         cmocka_unit_test(inspect_tells_and_checks_a_bundle),
+        cmocka_unit_test(an_archive_holds_the_whole_bundle_in_the_same_bytes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

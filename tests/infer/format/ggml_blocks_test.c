@@ -149,6 +149,31 @@ static void random_groups_come_back_within_bounds(void **state) {
     free(x);
 }
 
+// The largest bf16 in both signs: the value itself, something finite near it, or a refusal because
+// its scale is beyond half precision.
+static void the_largest_bf16_is_kept_or_refused(void **state) {
+    (void)state;
+    enum { ROWS = 3, N = 256 };
+    const float largest = round_bf16(0x1.fep127f);
+    int kept = 0;
+    for (int t = 0; t < TYPE_COUNT; t++) {
+        Err err = {0};
+        float x[ROWS * N];
+        uint8_t q[ROWS * N * 4];
+        for (int i = 0; i < ROWS * N; i++) x[i] = edge_value(EDGE_KINDS - 1, i / N, i % N);
+        x[N + 40] = largest;
+        x[N + 41] = -largest;
+        if (ggml_encode(TYPES[t].type, q, x, ROWS, N, NULL, &err)) {
+            assert_true(worst_of(TYPES[t].type, x, ROWS, N, NULL) <= TYPES[t].bound);
+            kept++;
+        } else {
+            assert_int_equal(err.code, ERR_INPUT);
+            assert_non_null(strstr(err.text, "row 1, column"));
+        }
+    }
+    assert_int_equal(kept, 3); // F32, BF16, MXFP4
+}
+
 static void an_importance_is_felt(void **state) {
     (void)state;
     Err err = {0};
@@ -287,6 +312,7 @@ int main(void) {
         cmocka_unit_test(a_known_ramp),
         cmocka_unit_test(edges_come_back_within_bounds),
         cmocka_unit_test(random_groups_come_back_within_bounds),
+        cmocka_unit_test(the_largest_bf16_is_kept_or_refused),
         cmocka_unit_test(an_importance_is_felt),
         cmocka_unit_test(unimportant_columns_leave_numbers),
         cmocka_unit_test(any_number_of_threads_writes_the_same),
