@@ -37,7 +37,7 @@ TESTS     := $(filter-out %_long_test,$(ALL_TESTS))
 GOLDENS   := $(filter %_golden_test,$(TESTS))
 QUANT     := $(filter %_quant_test,$(TESTS))
 UNITS     := $(filter-out %_golden_test %_e2e_test %_ids_test %_cases_test,$(TESTS))
-SCRIPTS   := $(wildcard tests/arrows.sh tests/invalid.sh tests/pipeline.sh tests/kill_*.sh tests/faults.sh tests/mpi.sh)
+SCRIPTS   := $(wildcard tests/arrows.sh tests/invalid.sh tests/pipeline.sh tests/kill_*.sh tests/faults.sh tests/mpi.sh tests/gpu_todo.sh)
 export FAULT_SO := $(BUILD)/tests/fault/fault.so
 FUZZERS   := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/fuzz/*_fuzz.c))
 REPLAYS   := $(FUZZERS:_fuzz=_replay)
