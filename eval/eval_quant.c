@@ -169,8 +169,7 @@ static json_t *measured_target(Eval *e, Err *err) {
     const double start = now_s();
     int n;
     if (!eval_open(e, err)) return NULL;
-    const TargetSensitivityOptions o =
-        target_options(e); // rows of a call are known once it is open
+    const TargetSensitivityOptions o = target_options(e); // knows the rows of a call by now
     TargetModuleSensitivity *m =
         target_sensitivity(e->open.target, &e->calibration.source, &o, &n, err);
     if (m == NULL) return NULL;

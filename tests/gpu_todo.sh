@@ -1,12 +1,23 @@
 #!/usr/bin/env bash
-# tests/gpu_todo.sh - says aloud, as skipped, what only a GPU can show and none has shown yet (tests/gpu.todo).
+# tests/gpu_todo.sh - what no GPU has shown yet (tests/gpu.todo) is said aloud, as skipped; every part of tests/gpu.sh
+# that it names is there to be run.
 cd "$(dirname "$0")/.." || exit 1
-skipped=0
-why='no GPU here'
+. tests/verdict.sh
+todo=tests/gpu.todo skipped=0 why='no GPU here'
 [ -e /dev/nvidiactl ] && why='tests/gpu.sh CARRY runs it'
+parts_missing() {
+    local named part
+    named=$(grep -oE 'gpu\.sh CARRY( [a-z]+)+' $todo | cut -d ' ' -f 3- | tr ' ' '\n' | sort -u)
+    [ -n "$named" ] || ! grep -q '^[a-z]' $todo || echo "$todo names no part"
+    for part in $named; do
+        grep -qE "^    ([a-z]+ \\| )*$part( \\| [a-z]+)*\\)" tests/gpu.sh || echo "tests/gpu.sh has no part $part"
+    done
+}
+verdict 'what is open can be run' "$([ -r $todo ] && parts_missing || echo "no $todo")"
 while IFS= read -r line; do
     case $line in '' | '#'* | ' '* | 'not built'*) continue ;; esac
     skipped=$((skipped + 1))
     echo "skipped: $(tr -s ' ' <<<"$line") ($why)"
-done <tests/gpu.todo
-if [ $skipped -gt 0 ]; then echo "0 passed, 0 failed, $skipped skipped"; else echo "1 passed, 0 failed, 0 skipped"; fi
+done <$todo
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ]

@@ -3,7 +3,8 @@
 # killed ranks whose job goes on to the same bytes, stuck ones that end it with 76, and parallel efficiency.
 set -u
 cd "$(dirname "$0")/.." || exit 1
-kills=${1:-2} passed=0 failed=0
+kills=${1:-2}
+. tests/verdict.sh
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
 RANDOM=20261121
@@ -13,12 +14,6 @@ skip() { echo "skipped: $1"; echo "0 passed, 0 failed, 1 skipped"; exit 0; }
 command -v mpirun >/dev/null || skip "no mpirun (openmpi-bin)"
 ldd ./draftsmith | grep -q libmpi || skip "built without MPI (libopenmpi-dev)"
 
-verdict() { # NAME PROBLEM: an empty problem is a pass
-    if [ -z "$2" ]; then passed=$((passed + 1)); echo "ok    $1"; return; fi
-    failed=$((failed + 1))
-    echo "FAIL  $1"
-    printf '%s\n' "$2" | tail -n 30 | sed 's/^/      /'
-}
 small=(data.max_samples=20 data.dev_samples=4 data.eval_samples=2 data.dev_fraction=0.1 regenerate.max_new_tokens=24 regenerate.batch=1
     capture.shard_mib=1 capture.chunk=256 train.k=3 train.steps=50 train.anchors=24 train.lr=0.0003 train.dtype=f32
     train.step_weights=reach train.ema=0.9 train.dev_every=10 train.save_every=10 eval.select_k=3 eval.draft_tokens=3

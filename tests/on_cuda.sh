@@ -8,14 +8,8 @@ cd "$(dirname "$0")/.." || exit 1
 cpu=${DRAFTSMITH:-./draftsmith} cuda=${ON_CUDA_PROGRAM:-build/release-cpu/draftsmith_on_cuda}
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
-passed=0 failed=0
+. tests/verdict.sh
 
-verdict() { # NAME PROBLEM: an empty problem is a pass
-    if [ -z "$2" ]; then passed=$((passed + 1)); echo "ok    $1"; return; fi
-    failed=$((failed + 1))
-    echo "FAIL  $1"
-    printf '%s\n' "$2" | tail -n 30 | sed 's/^/      /'
-}
 small=(-c tests/smoke.json runtime.dtype=f32 data.max_samples=6 data.dev_samples=2 data.eval_samples=3
     data.dev_fraction=0.3 regenerate.max_new_tokens=24 regenerate.batch=4 train.k=2 train.steps=2 train.batch_sequences=2
     train.anchors=24 train.dtype=f32 train.dev_every=1 train.save_every=1 eval.draft_tokens=3 eval.select_k=2 eval.bootstrap=100

@@ -7,14 +7,8 @@ cd "$(dirname "$0")/.." || exit 1
 program=${DRAFTSMITH:-./draftsmith}
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
-passed=0 failed=0
+. tests/verdict.sh
 
-verdict() { # NAME PROBLEM: an empty problem is a pass
-    if [ -z "$2" ]; then passed=$((passed + 1)); echo "ok    $1"; return; fi
-    failed=$((failed + 1))
-    echo "FAIL  $1"
-    printf '%s\n' "$2" | tail -n 30 | sed 's/^/      /'
-}
 draftsmith() { "$program" "$@" -c tests/smoke.json >"$work/stdout" 2>"$work/stderr" </dev/null; }
 expect() { # EXIT_CODE ARGUMENTS: prints what went wrong
     local want=$1 status

@@ -4,7 +4,7 @@
 
 #include "infer/base/log.h"
 #include "infer/export/export_gguf.h"
-#include "infer/export/mlx.h"
+#include "infer/export/export_mlx_plan.h"
 #include "infer/export/mlx_target.h"
 #include "infer/export/mtplx.h"
 #include "infer/model/target.h"
@@ -63,34 +63,11 @@ static bool plan_target_hf(const ExportJob *j, const char *option, ExportPlan *p
 }
 
 static bool plan_mlx(const ExportJob *j, const char *option, ExportPlan *p, Err *err) {
-    MlxRecipe r;
-    Mix *mix;
-    MlxPlan m = {0};
-    if (!export_job_recipe(j, option, "", &r, &mix, err)) return false;
-    const bool ok = mlx_assistant_plan(j->s->model.assistant_path, &r, &m, err) &&
-                    export_plan_mlx(p, "", &m, err);
-    mlx_plan_free(&m);
-    mlx_recipe_free(&r);
-    mix_free(mix);
-    return ok;
+    return export_plan_assistant(p, j, option, "", err);
 }
 
 static bool plan_target_mlx(const ExportJob *j, const char *option, ExportPlan *p, Err *err) {
-    const char *prefix;
-    const Settings *s = j->s;
-    MlxRecipe r;
-    Mix *mix;
-    MlxPlan m = {0};
-    if (!mlx_target_prefix(s->model.target_path, &prefix, err) ||
-        !export_job_recipe(j, option, prefix, &r, &mix, err))
-        return false;
-    const bool ok = mlx_target_plan(s->model.target_path, s->model.adapter_path, &r,
-                                    MLX_SHARD_BYTES, &m, err) &&
-                    export_plan_mlx(p, "", &m, err);
-    mlx_plan_free(&m);
-    mlx_recipe_free(&r);
-    mix_free(mix);
-    return ok;
+    return export_plan_target(p, j, option, "", err);
 }
 
 static bool identity_of(const ExportJob *j, const char *option, bool target, json_t *identity,

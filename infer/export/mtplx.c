@@ -8,6 +8,7 @@
 #include "infer/base/json.h"
 #include "infer/base/log.h"
 #include "infer/base/version.h"
+#include "infer/export/export_mlx_plan.h"
 #include "infer/export/mlx.h"
 #include "infer/export/mlx_target.h"
 #include "infer/export/mtplx_check.h"
@@ -258,19 +259,7 @@ bool mtplx_write(const ExportJob *j, const char *option, const char *dir, Err *e
 }
 
 bool mtplx_plan(const ExportJob *j, const char *option, ExportPlan *p, Err *err) {
-    MlxRecipe r;
-    Mix *mix;
-    MlxPlan target = {0}, assistant = {0};
-    const Settings *s = j->s;
     const int v = variant_of(option, err);
-    const bool ok = v >= 0 && export_job_recipe(j, VARIANTS[v].target, "", &r, &mix, err) &&
-                    mlx_target_plan(s->model.target_path, s->model.adapter_path, &r,
-                                    MLX_SHARD_BYTES, &target, err) &&
-                    export_plan_mlx(p, "target", &target, err) &&
-                    export_job_recipe(j, VARIANTS[v].assistant, "", &r, &mix, err) &&
-                    mlx_assistant_plan(s->model.assistant_path, &r, &assistant, err) &&
-                    export_plan_mlx(p, "assistant", &assistant, err);
-    mlx_plan_free(&target);
-    mlx_plan_free(&assistant);
-    return ok;
+    return v >= 0 && export_plan_target(p, j, VARIANTS[v].target, "target", err) &&
+           export_plan_assistant(p, j, VARIANTS[v].assistant, "assistant", err);
 }

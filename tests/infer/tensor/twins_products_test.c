@@ -146,10 +146,9 @@ static void experts_twins(void **state) {
             const Tensor again = twin_again(y);
             op_experts(twin_cpu(), y.cpu, x.cpu, ids.cpu, w.cpu, gate_up.cpu, down.cpu);
             op_experts(twin_gpu(), y.gpu, x.gpu, ids.gpu, w.gpu, gate_up.gpu, down.gpu);
-            // the CPU rounds gate and up on the way; one row of 16 columns has few errors to
-            // average
+            // the CPU rounds gate and up on the way
             const double off = relative_l2(twin_fetched(y.gpu).data, y.cpu.data, rows * B);
-            if (!(off < (t == DT_BF16 ? 8e-3 : 1e-6))) fail_msg("experts: off by %g", off);
+            if (!(off < (t == DT_BF16 ? 6e-3 : 1e-6))) fail_msg("experts: off by %g", off);
             op_experts(twin_gpu(), again, x.gpu, ids.gpu, w.gpu, gate_up.gpu, down.gpu);
             twin_repeats("experts", y.gpu, again);
         }
@@ -192,13 +191,10 @@ static void route_twins(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(matmul_twins),
+        cmocka_unit_test(matmul_twins),         cmocka_unit_test(geglu_twins),
+        cmocka_unit_test(adamw_twins),          cmocka_unit_test(experts_twins),
+        cmocka_unit_test(route_twins),          cmocka_unit_test(rows_of_experts_are_independent),
         cmocka_unit_test(products_of_few_rows),
-        cmocka_unit_test(geglu_twins),
-        cmocka_unit_test(adamw_twins),
-        cmocka_unit_test(experts_twins),
-        cmocka_unit_test(route_twins),
-        cmocka_unit_test(rows_of_experts_are_independent),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
