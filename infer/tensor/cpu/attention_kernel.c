@@ -130,7 +130,7 @@ void panel_limit(PanelSet most) {
 static PanelSet best(void) {
 #ifdef __x86_64__
     if (__builtin_cpu_supports("x86-64-v4"))
-        return __builtin_cpu_supports("avx512bf16") ? PANEL_AVX512_BF16 : PANEL_AVX512;
+        return cpu_fast_pairs() ? PANEL_AVX512_BF16 : PANEL_AVX512;
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return PANEL_AVX2;
 #endif
     return PANEL_ANY;

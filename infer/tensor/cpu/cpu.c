@@ -94,6 +94,18 @@ size_t cpu_scratch_bytes(const Device *dev) {
     return ((size_t)12 << 20) + ((size_t)dev->threads * 3 << 20);
 }
 
+// Intel's cores with AMX leave bf16 to it and start a VDPBF16PS every other cycle, where two FMAs
+// start in each: half the products of f32. Virtual machines often hide AMX.
+bool cpu_fast_pairs(void) {
+#ifdef __x86_64__
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx512bf16") &&
+           (!__builtin_cpu_is("intel") || __builtin_cpu_is("cooperlake"));
+#else
+    return false;
+#endif
+}
+
 bool cpu_prefers_bf16(const Device *dev) {
     const Cpu *cpu = dev->impl;
     return cpu->dnnl != NULL && dnnl_gemm_bf16(cpu->dnnl);

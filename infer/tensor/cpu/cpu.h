@@ -34,6 +34,7 @@ int cpu_thread_count(int threads, Err *err); // that 0 (all) or a number means; 
 MUST_CHECK bool cpu_open(Device *dev, int threads, Err *err);
 void cpu_close(Device *dev);
 bool cpu_prefers_bf16(const Device *dev);
+bool cpu_fast_pairs(void); // VDPBF16PS is there and does more than FMA in the same time
 size_t cpu_scratch_bytes(const Device *dev);
 void cpu_describe(Device *dev, void (*line)(void *ctx, const char *name, const char *value),
                   void *ctx);

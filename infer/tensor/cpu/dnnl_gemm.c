@@ -57,12 +57,15 @@ struct Dnnl *dnnl_gemm_open(void) {
         free(d);
         return NULL;
     }
-    d->bf16 = has(isa, dnnl_cpu_isa_avx512_core_bf16);
+    const bool amx = has(isa, dnnl_cpu_isa_avx512_core_amx);
+    const bool pairs = has(isa, dnnl_cpu_isa_avx512_core_bf16);
+    d->bf16 = amx || (pairs && cpu_fast_pairs());
     const dnnl_version_t *v = dnnl_version();
     snprintf(d->name, sizeof d->name, "%d.%d.%d, %s", v->major, v->minor, v->patch,
-             has(isa, dnnl_cpu_isa_avx512_core_amx) ? "AMX-BF16"
-             : d->bf16                              ? "AVX512-BF16"
-                                                    : "AVX-512 without bf16");
+             amx       ? "AMX-BF16"
+             : d->bf16 ? "AVX512-BF16"
+             : pairs   ? "AVX-512 (its bf16 is slower than f32)"
+                       : "AVX-512 without bf16");
     return d;
 }
 

@@ -25,9 +25,10 @@ static inline int64_t gemm_k(const Gemm *g) {
 void gemm_f32(Device *dev, const Gemm *g);
 bool gemm_bf16(Device *dev, const Gemm *g);
 
-// Own kernels for up to 16 rows of A (small_gemm.c), A and B both F32 or both BF16; false: not
-// theirs. Only to be run where small_gemm_agrees: where they give the bits that d gives for more
-// rows.
+// Own kernels for up to 16 rows of A (small_gemm.c), A and B both F32 or both BF16, or a BF16 B
+// that is widened on the way; false: not theirs (takes says so beforehand). Only to be run where small_gemm_agrees: where they
+// give the bits that d gives for more rows (of F32, if it is widened).
+bool small_gemm_takes(const Gemm *g);
 bool small_gemm_run(const Gemm *g);
 bool small_gemm_agrees(struct Dnnl *d, DType dtype);
 
@@ -36,7 +37,7 @@ bool small_gemm_agrees(struct Dnnl *d, DType dtype);
 struct Dnnl *dnnl_gemm_open(void);
 void dnnl_gemm_close(struct Dnnl *d);
 bool dnnl_gemm_run(struct Dnnl *d, const Gemm *g);
-bool dnnl_gemm_bf16(const struct Dnnl *d);        // the CPU multiplies bf16 by itself
+bool dnnl_gemm_bf16(const struct Dnnl *d);        // the CPU multiplies bf16 faster than f32
 const char *dnnl_gemm_name(const struct Dnnl *d); // for people: "2.6.3, AVX512-BF16"
 
 #endif

@@ -1,7 +1,7 @@
 // infer/tensor/cpu/matmul.c - C = A op B + beta C for every mix of F32 and BF16.
 //
-// Two BF16 operands go to bf16 kernels where the CPU has them: products are exact, sums f32. In
-// every other mix the BF16 operand is converted, exactly, and the product is f32.
+// Two BF16 operands go to bf16 kernels where the CPU has fast ones: products are exact, sums f32.
+// In every other mix the BF16 operand is converted, exactly, and the product is f32.
 #include "infer/tensor/cpu/cpu.h"
 #include "infer/tensor/cpu/gemm.h"
 
@@ -25,8 +25,17 @@ static int64_t block_columns(Device *dev, const Gemm *g, DType t) {
     return as_is ? g->c.cols : columns < 64 ? 64 : columns;
 }
 
+// A few rows times BF16 weights: these are widened in registers, not in memory first.
+static bool few_rows_wide(Device *dev, Gemm g) {
+    const Cpu *cpu = dev->impl;
+    if (!cpu->small_f32 || g.b.dtype != DT_BF16 || !small_gemm_takes(&g)) return false;
+    g.a = ready(dev, g.a, DT_F32, SCRATCH_A, true);
+    return small_gemm_run(&g);
+}
+
 // The product with operands of type t; false (nothing done) when there are no kernels for it.
 static bool matmul_as(Device *dev, Gemm g, DType t) {
+    if (t == DT_F32 && few_rows_wide(dev, g)) return true;
     const Tensor b = g.b, c = g.c;
     const int64_t block = block_columns(dev, &g, t);
     g.a = ready(dev, g.a, t, SCRATCH_A, true);

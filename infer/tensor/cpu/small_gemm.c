@@ -49,16 +49,37 @@ AVX512_BF16 static ALWAYS_INLINE void step_bf16(__m512 acc[ROWS], const char *co
     }
 }
 
+// A is F32, B BF16, widened here: the factors and sums of step_f32 over a widened B.
+AVX512 static ALWAYS_INLINE void step_wide(__m512 acc[ROWS], const char *const a[ROWS],
+                                           const char *const row[TILE], int64_t at, int m) {
+    const __m512i high = _mm512_set1_epi32((int32_t)0xffff0000u);
+    for (const int64_t end = at + STEP; at < end; at += 16) {
+        __m512i r[4];
+        load_four_turned(r, row, at);
+        for (int k = 0; k < 4; k++) {
+            const __m512 even = _mm512_castsi512_ps(_mm512_slli_epi32(r[k], 16));
+            const __m512 odd = _mm512_castsi512_ps(_mm512_and_si512(r[k], high));
+            for (int i = 0; i < m; i++) {
+                float x[2];
+                memcpy(x, a[i] + 2 * at + 8 * k, sizeof x);
+                acc[i] = _mm512_fmadd_ps(_mm512_set1_ps(x[0]), even, acc[i]);
+                acc[i] = _mm512_fmadd_ps(_mm512_set1_ps(x[1]), odd, acc[i]);
+            }
+        }
+    }
+}
+
 // The last bytes of a stretch, followed by zeros up to a whole step.
 typedef struct {
-    char a[ROWS][STEP], b[TILE][STEP];
+    char a[ROWS][2 * STEP], b[TILE][STEP];
     const char *pa[ROWS], *pb[TILE];
 } Tail;
 
+// widen: an element of A is so many times as wide as one of B.
 static void tail_fill(Tail *t, const char *const a[ROWS], const char *const row[TILE], int64_t at,
-                      int64_t bytes, int m) {
+                      int64_t bytes, int m, int widen) {
     memset(t, 0, sizeof *t);
-    for (int i = 0; i < m; i++) memcpy(t->a[i], a[i] + at, (size_t)bytes);
+    for (int i = 0; i < m; i++) memcpy(t->a[i], a[i] + at * widen, (size_t)(bytes * widen));
     for (int i = 0; i < TILE; i++) memcpy(t->b[i], row[i] + at, (size_t)bytes);
     for (int i = 0; i < ROWS; i++) t->pa[i] = t->a[i];
     for (int i = 0; i < TILE; i++) t->pb[i] = t->b[i];
@@ -68,7 +89,7 @@ AVX512 static ALWAYS_INLINE void ask_for(const char *const row[TILE], int64_t at
     for (int i = 0; i < TILE; i++) _mm_prefetch(row[i] + at, _MM_HINT_T1);
 }
 
-// sum[i] = A row i times 16 rows of B, `bytes` long; the next 16 lie `ahead` bytes further.
+// sum[i] = A row i times 16 rows of B, these `bytes` long; the next 16 lie `ahead` bytes further.
 // oneDNN's order: sums over chunks of k, which then are added up. m is a constant wherever this is
 // inlined. (32 rows at once would hide more latency, but at the usual strides of a power of two
 // they evict each other from the L1 cache.)
@@ -76,7 +97,7 @@ AVX512 static ALWAYS_INLINE void ask_for(const char *const row[TILE], int64_t at
     case rows:                                                                                     \
         name##_rows(sum, a, row, bytes, chunk, ahead, rows);                                       \
         break;
-#define DOTS(name, target, step)                                                                   \
+#define DOTS(name, target, step, widen)                                                                   \
     target static ALWAYS_INLINE void name##_rows(float(*sum)[TILE], const char *const a[ROWS],     \
                                                  const char *const row[TILE], int64_t bytes,       \
                                                  int64_t chunk, int64_t ahead, int m) {            \
@@ -92,7 +113,7 @@ AVX512 static ALWAYS_INLINE void ask_for(const char *const row[TILE], int64_t at
             }                                                                                      \
             if (at < to) {                                                                         \
                 Tail t;                                                                            \
-                tail_fill(&t, a, row, at, to - at, m);                                             \
+                tail_fill(&t, a, row, at, to - at, m, widen);                                      \
                 step(acc, t.pa, t.pb, 0, m);                                                       \
             }                                                                                      \
             for (int i = 0; i < m; i++) total[i] = _mm512_add_ps(total[i], acc[i]);                \
@@ -113,8 +134,16 @@ AVX512 static ALWAYS_INLINE void ask_for(const char *const row[TILE], int64_t at
             DOTS_CASE(name, 8)                                                                     \
         }                                                                                          \
     }
-DOTS(dots_f32, AVX512, step_f32)
-DOTS(dots_bf16, AVX512_BF16, step_bf16)
+DOTS(dots_f32, AVX512, step_f32, 1)
+DOTS(dots_bf16, AVX512_BF16, step_bf16, 1)
+DOTS(dots_wide, AVX512, step_wide, 2)
+
+typedef void DotsFn(float (*sum)[TILE], const char *const a[ROWS], const char *const row[TILE],
+                    int64_t bytes, int64_t chunk, int64_t ahead, int m);
+static DotsFn *dots_of(const Gemm *g) {
+    if (g->b.dtype == DT_F32) return dots_f32;
+    return g->a.dtype == DT_F32 ? dots_wide : dots_bf16;
+}
 
 static void put(Tensor c, int64_t r, int64_t n, const float *sum, int64_t count, float beta) {
     float buf[TILE], *to = span_update(c, r, n, count, buf);
@@ -124,7 +153,8 @@ static void put(Tensor c, int64_t r, int64_t n, const float *sum, int64_t count,
 
 // Columns n .. n + TILE - 1 of C, for rows of A in equal shares of at most ROWS.
 static void columns(const Gemm *g, int64_t n) {
-    const size_t size = dtype_size(g->b.dtype);
+    const size_t size = dtype_size(g->b.dtype), wide = dtype_size(g->a.dtype);
+    DotsFn *const dots = dots_of(g);
     const int64_t k = g->a.cols, count = g->c.cols - n < TILE ? g->c.cols - n : TILE;
     const int64_t chunk = k <= 1024 ? 512 : 1024, shares = (g->c.rows + ROWS - 1) / ROWS;
     const int64_t next = n + 2 * TILE <= g->c.cols ? TILE * g->b.ld * (int64_t)size : 0;
@@ -139,15 +169,18 @@ static void columns(const Gemm *g, int64_t n) {
         const int m = (int)(g->c.rows * (s + 1) / shares - first);
         const char *a[ROWS] = {0};
         for (int i = 0; i < m; i++)
-            a[i] = (char *)g->a.data + (size_t)((first + i) * g->a.ld) * size;
-        (g->b.dtype == DT_BF16 ? dots_bf16 : dots_f32)(sum, a, row, k * (int64_t)size,
-                                                       chunk * (int64_t)size, s == 0 ? next : 0, m);
+            a[i] = (char *)g->a.data + (size_t)((first + i) * g->a.ld) * wide;
+        dots(sum, a, row, k * (int64_t)size, chunk * (int64_t)size, s == 0 ? next : 0, m);
         for (int i = 0; i < m; i++) put(g->c, first + i, n, sum[i], count, g->beta);
     }
 }
 
+bool small_gemm_takes(const Gemm *g) {
+    return !g->ta && g->tb && g->c.rows <= ROWS_MOST && g->a.cols > 0;
+}
+
 bool small_gemm_run(const Gemm *g) {
-    if (g->ta || !g->tb || g->c.rows > ROWS_MOST || g->a.cols == 0) return false;
+    if (!small_gemm_takes(g)) return false;
 #pragma omp parallel for num_threads(g->threads)
     for (int64_t n = 0; n < g->c.cols; n += TILE) columns(g, n);
     return true;
@@ -193,6 +226,10 @@ bool small_gemm_agrees(struct Dnnl *d, DType dtype) {
 
 #else
 
+bool small_gemm_takes(const Gemm *g) {
+    (void)g;
+    return false;
+}
 bool small_gemm_run(const Gemm *g) {
     (void)g;
     return false;
