@@ -2,13 +2,7 @@
 # tests/arrows.sh - who may include whom, unique file names, and rules a grep can hold.
 set -u
 cd "$(dirname "$0")/.." || exit 1
-passed=0 failed=0
-verdict() { # NAME FINDINGS
-    if [ -z "$2" ]; then passed=$((passed + 1)); echo "ok    $1"; return; fi
-    failed=$((failed + 1))
-    echo "FAIL  $1"
-    printf '%s\n' "$2" | sed 's/^/      /'
-}
+. tests/verdict.sh
 
 # FOLDER may include files whose path matches the pattern, its own folder included.
 allowed() {
@@ -52,5 +46,4 @@ verdict 'nothing ends the program but main.c' "$(grep -nE '(^|[^_a-z])exit *\(' 
 verdict 'files begin with their own name' "$(for f in $files; do
     head -n 1 "$f" | grep -qF "// $f" || echo "$f"; done)"
 verdict 'no file beyond 600 lines' "$(wc -l $files | awk '$2 != "total" && $1 > 600 {print $2": "$1}')"
-echo "$passed passed, $failed failed, 0 skipped"
-[ "$failed" -eq 0 ]
+finish

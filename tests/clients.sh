@@ -17,29 +17,16 @@ set -u
 cd "$(dirname "$0")/.." || exit 1
 run=${RUN:-runs/demo} program=${DRAFTSMITH:-./draftsmith} python=${PYTHON:-python3}
 types=${TYPES:-BF16 F16 Q8_0 Q6_K Q5_K_M Q5_K_S Q4_K_M Q4_K_S IQ4_NL IQ4_XS MXFP4 Q3_K_L}
-passed=0 failed=0 skipped=0
+. tests/verdict.sh
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-
-verdict() { # NAME STATUS OUTPUT
-    if [ "$2" -eq 0 ]; then
-        passed=$((passed + 1)); echo "ok    $1: $(tail -n 2 <<<"$3" | tr '\n' ' ')"; return
-    fi
-    failed=$((failed + 1)); echo "FAIL  $1"; tail -n 12 <<<"$3" | sed 's/^/      /'
-}
-skip() { skipped=$((skipped + 1)); echo "skipped: $1"; }
-finish() {
-    echo "$passed passed, $failed failed, $skipped skipped"
-    [ "$failed" -eq 0 ]
-    exit
-}
 
 [ -f "${CLIENTS:-}/load_gguf.py" ] || { skip 'no CLIENTS=DIR with load_gguf.py'; finish; }
 load() { # EXPORT_DIR FOLDER TYPE MIX MORE...
     local file=$1/$2/mtp-drafter-$3.gguf mix=()
     [ -n "$4" ] && mix=(--mix "$4")
     out=$("$python" "$CLIENTS/load_gguf.py" "$file" "${mix[@]}" "${@:5}" 2>&1)
-    verdict "load_gguf.py ${1#"$work"/} $2 $3" $? "$out"
+    ran "load_gguf.py ${1#"$work"/} $2 $3" $? "$out"
 }
 # mixes.json knows no mix of that name: llama-quantize puts MXFP4 into experts only
 mix_of() { if [ "$1" = MXFP4 ]; then echo; else echo "$1"; fi; }
@@ -47,11 +34,11 @@ mix_of() { if [ "$1" = MXFP4 ]; then echo; else echo "$1"; fi; }
 convert() { # TARGET_DIR
     out=$(PYTHONPATH="$(dirname "$LLAMA_CONVERT")/gguf-py" "$python" "$LLAMA_CONVERT" \
         "$1" --outfile "$work/target.gguf" --outtype bf16 2>&1)
-    verdict "convert_hf_to_gguf.py ${1#"$work"/}" $? "$out"
+    ran "convert_hf_to_gguf.py ${1#"$work"/}" $? "$out"
 }
 draft() { # FILE MIN_ACCEPT
     out=$(MIN_ACCEPT=$2 "$CLIENTS/run_llama.sh" "$work/target.gguf" "$1" "${K:-3}" 2>&1)
-    verdict "run_llama.sh $(basename "$1" .gguf)" $? "$out"
+    ran "run_llama.sh $(basename "$1" .gguf)" $? "$out"
 }
 has_llama() { [ -n "${LLAMA_SERVER:-}" ] && [ -n "${LLAMA_CONVERT:-}" ]; }
 
@@ -61,7 +48,7 @@ pair() { # STOCK TARGET: one dialect after the other, large pairs fill a disk
         out=$("$program" export output_dir="$dir" model.assistant_path="$1" model.target_path="$2" \
             model.adapter_path= export.checkpoint="$1" export.force=true export.name=drafter \
             export.to=$to 2>&1)
-        verdict "export.to=$to of $1" $? "$out"
+        ran "export.to=$to of $1" $? "$out"
         for type in $types; do
             load "$dir/export" "${to/:/-}" "$type" "$(mix_of "$type")" --hf "$1" --tokenizer "$2/tokenizer.json"
         done
@@ -82,7 +69,7 @@ ln -s "$(realpath "$run/ckpt")" "$work/run/ckpt"
 ln -s "$(realpath "$run/eval")" "$work/run/eval"
 to=gguf:all,gguf-ik:all,gguf:MXFP4_MOE,gguf:Q4_K_M-head4,hf,target-hf
 out=$("$program" export -c "$run/config.json" output_dir="$work/run" export.to=$to export.name=drafter 2>&1)
-verdict "export.to=$to" $? "$out"
+ran "export.to=$to" $? "$out"
 [ "$failed" -eq 0 ] || finish
 made=$work/run/export tokenizer=$work/run/export/target-hf/tokenizer.json
 
@@ -96,9 +83,9 @@ load "$made" gguf-MXFP4_MOE MXFP4_MOE MXFP4_MOE --tokenizer "$tokenizer"
 load "$made" gguf-Q4_K_M-head4 Q4_K_M-head4 '' --tokenizer "$tokenizer"
 if "$python" -c 'import transformers' 2>/dev/null; then
     out=$("$python" "$CLIENTS/load_safetensors.py" "$made/hf" 2>&1)
-    verdict 'load_safetensors.py hf' $? "$out"
+    ran 'load_safetensors.py hf' $? "$out"
     out=$("$python" "$CLIENTS/load_transformers.py" "$made/hf" "$made/target-hf" 2>&1)
-    verdict 'load_transformers.py hf, target-hf' $? "$out"
+    ran 'load_transformers.py hf, target-hf' $? "$out"
 else
     skip "no transformers in $python"
 fi
@@ -125,7 +112,7 @@ if [ -n "${LLAMA_QUANTIZE:-}" ]; then
         case $type in BF16 | MXFP4) continue ;; esac
         "$LLAMA_QUANTIZE" "$work/run/export/gguf-all/mtp-drafter-BF16.gguf" "$work/theirs.gguf" "$type" 1 >/dev/null 2>&1
         out=$(same_bytes "$work/run/export/gguf-all/mtp-drafter-$type.gguf" "$work/theirs.gguf" 2>&1)
-        verdict "llama-quantize $type" $? "$out"
+        ran "llama-quantize $type" $? "$out"
     done
 else
     skip 'no LLAMA_QUANTIZE: bytes are not compared'

@@ -13,31 +13,18 @@ cd "$(dirname "$0")/.." || exit 1
 run=${RUN:-runs/demo} program=${DRAFTSMITH:-./draftsmith} python=${PYTHON:-python3}
 drafters=mlx,mlx:q8,mlx:q6,mlx:q5,mlx:q4,mlx:q3,mlx:mxfp4,mlx:mxfp8,mlx:nvfp4
 to=${TO:-$drafters,target-mlx,target-mlx:q8,target-mlx:q4,target-mlx:mxfp4,mtplx,mtplx:speed}
-passed=0 failed=0 skipped=0
+. tests/verdict.sh
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-
-verdict() { # NAME STATUS OUTPUT
-    if [ "$2" -eq 0 ]; then
-        passed=$((passed + 1)); echo "ok    $1: $(tail -n 1 <<<"$3")"; return
-    fi
-    failed=$((failed + 1)); echo "FAIL  $1"; tail -n 12 <<<"$3" | sed 's/^/      /'
-}
-skip() { skipped=$((skipped + 1)); echo "skipped: $1"; }
-finish() {
-    echo "$passed passed, $failed failed, $skipped skipped"
-    [ "$failed" -eq 0 ]
-    exit
-}
 
 [ -f "${CLIENTS:-}/load_mlx.py" ] || { skip 'no CLIENTS=DIR with load_mlx.py'; finish; }
 "$python" -c 'import mlx_vlm' 2>/dev/null || { skip "no mlx-vlm in $python"; finish; }
 
 drafter() { # NAME DIR
     out=$("$python" "$CLIENTS/load_safetensors.py" "$2" --mlx 2>&1)
-    verdict "load_safetensors.py $1" $? "$out"
+    ran "load_safetensors.py $1" $? "$out"
     out=$("$python" "$CLIENTS/load_mlx.py" "$2" 2>&1)
-    verdict "load_mlx.py $1" $? "$out"
+    ran "load_mlx.py $1" $? "$out"
 }
 target() { # NAME DIR
     "$python" -c 'import mlx_lm' 2>/dev/null || { skip "no mlx-lm for $1"; return; }
@@ -53,7 +40,7 @@ names = [k for k, _ in tree_flatten(model.parameters())]
 print(len(names), "arrays,", sum(k.endswith(".scales") for k in names), "quantized modules; ok")
 PY
     )
-    verdict "mlx-lm $1" $? "$out"
+    ran "mlx-lm $1" $? "$out"
 }
 all() { # NAME EXPORT_DIR
     for d in "$2"/mlx* "$2"/mtplx*/assistant; do [ -d "$d" ] && drafter "$1 ${d#"$2"/}" "$d"; done
@@ -64,7 +51,7 @@ if [ -d "$run/ckpt/best" ]; then # only read: its checkpoint and measurement are
     mkdir "$work/run"
     for part in ckpt eval data; do ln -s "$(realpath "$run/$part")" "$work/run/$part"; done
     out=$("$program" export -c "$run/config.json" output_dir="$work/run" export.to="$to" 2>&1)
-    verdict "export of $run" $? "$out"
+    ran "export of $run" $? "$out"
     all run "$work/run/export"
 else
     skip "no finished run in $run (RUN=DIR)"
@@ -75,7 +62,7 @@ for pair in ${PAIRS:-}; do
     out=$("$program" export output_dir="$work/$n" model.assistant_path="$stock" model.adapter_path= \
         model.target_path="${pair#*:}" export.checkpoint="$stock" export.force=true \
         export.to="$to" 2>&1)
-    verdict "export of $stock" $? "$out"
+    ran "export of $stock" $? "$out"
     all "$(basename "$stock")" "$work/$n/export"
     rm -rf "${work:?}/$n"
 done

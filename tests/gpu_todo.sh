@@ -3,7 +3,7 @@
 # that it names is there to be run.
 cd "$(dirname "$0")/.." || exit 1
 . tests/verdict.sh
-todo=tests/gpu.todo skipped=0 why='no GPU here'
+todo=tests/gpu.todo why='no GPU here'
 [ -e /dev/nvidiactl ] && why='tests/gpu.sh CARRY runs it'
 parts_missing() {
     local named part
@@ -16,8 +16,6 @@ parts_missing() {
 verdict 'what is open can be run' "$([ -r $todo ] && parts_missing || echo "no $todo")"
 while IFS= read -r line; do
     case $line in '' | '#'* | ' '* | 'not built'*) continue ;; esac
-    skipped=$((skipped + 1))
-    echo "skipped: $(tr -s ' ' <<<"$line") ($why)"
+    skip "$(tr -s ' ' <<<"$line") ($why)"
 done <$todo
-echo "$passed passed, $failed failed, $skipped skipped"
-[ "$failed" -eq 0 ]
+finish

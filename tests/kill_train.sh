@@ -4,21 +4,13 @@
 # exit 75. Another BLAS core: a warning.
 set -u
 cd "$(dirname "$0")/.." || exit 1
-kills=${1:-20} passed=0 failed=0
+kills=${1:-20}
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
 export OMP_WAIT_POLICY=passive
 RANDOM=20261121
 
-verdict() { # WHAT STATUS
-    if [ "$2" -eq 0 ]; then passed=$((passed + 1)); echo "ok      $1"
-    else failed=$((failed + 1)); echo "FAILED  $1"; fi
-}
-finish() {
-    echo "$passed passed, $failed failed, ${skipped:-0} skipped"
-    [ "$failed" -eq 0 ]
-    exit
-}
+. tests/verdict.sh
 small=(data.max_samples=20 data.dev_samples=4 data.eval_samples=2 data.dev_fraction=0.1
        regenerate.max_new_tokens=24 train.k=3 train.steps=40 train.batch_sequences=2 train.anchors=12
        train.save_every=1 train.dev_every=10 train.step_weights=reach train.ema=0.9 eval.select_k=3)
@@ -32,12 +24,12 @@ sums() { # DIR
 }
 
 run "$work/a" prepare && run "$work/a" regenerate && run "$work/a" capture
-verdict "the demo pair is prepared and captured" $?
+ran "the demo pair is prepared and captured" $?
 [ "$failed" -eq 0 ] || { tail -n 5 "$work/a.log"; finish; }
 cp -r "$work/a" "$work/b"
 start=$(date +%s%N)
 run "$work/a" train
-verdict "an unbroken run ends" $?
+ran "an unbroken run ends" $?
 [ "$failed" -eq 0 ] || { tail -n 5 "$work/a.log"; finish; }
 took_ms=$((($(date +%s%N) - start) / 1000000))
 
@@ -59,9 +51,9 @@ for ((i = 0; struck < kills && i < 4 * kills; i++)); do
         tail -n 1 "$work/b.log"
     fi
 done
-verdict "$struck of $kills kills, each followed by a resume" "$((struck < kills || bad > 0))"
+ran "$struck of $kills kills, each followed by a resume" "$((struck < kills || bad > 0))"
 run "$work/b" train && diff <(sums "$work/a") <(sums "$work/b")
-verdict "weights and state after them equal the unbroken run's" $?
+ran "weights and state after them equal the unbroken run's" $?
 
 rm -rf "$work/b/ckpt"
 n=0
@@ -73,11 +65,11 @@ for signal in TERM USR1 INT; do # each a few steps behind the one before
     until [ -e "$work/b/ckpt/step-00000$n" ] || ! kill -0 "$pid" 2>/dev/null; do sleep 0.02; done
     kill -$signal "$pid"
     wait "$pid"
-    verdict "SIG$signal ends with a checkpoint and exit 75" "$(($? != 75))"
+    ran "SIG$signal ends with a checkpoint and exit 75" "$(($? != 75))"
 done
 cp -r "$work/b" "$work/c"
 run "$work/b" train && diff <(sums "$work/a") <(sums "$work/b")
-verdict "and the run goes on to the same bytes" $?
+ran "and the run goes on to the same bytes" $?
 
 # The kernels of another core round otherwise: that is said, with both names, and the run goes on.
 own=$(./draftsmith doctor --json | sed -n 's/.*"OpenBLAS core": "\([^"]*\)".*/\1/p')
@@ -92,9 +84,8 @@ if [ -n "$other" ]; then
     says=$(grep '^warning: .*was written with OpenBLAS core' "$work/c.log")
     [ "$status" -eq 0 ] && [ "$(grep -c '^warning: .*was written with' "$work/c.log")" -eq 1 ] &&
         [[ $says == *"OpenBLAS core \"$own\", here it is \"$other\": the run goes on, but not bit for bit" ]]
-    verdict "another BLAS core is warned about with both names" $?
+    ran "another BLAS core is warned about with both names" $?
 else
-    skipped=1
-    echo "skipped: no other OpenBLAS core is known for $(uname -m)"
+    skip "no other OpenBLAS core is known for $(uname -m)"
 fi
 finish

@@ -10,9 +10,8 @@ trap 'rm -rf "$work"' EXIT
 RANDOM=20261121
 export OMP_WAIT_POLICY=passive OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 
-skip() { echo "skipped: $1"; echo "0 passed, 0 failed, 1 skipped"; exit 0; }
-command -v mpirun >/dev/null || skip "no mpirun (openmpi-bin)"
-ldd ./draftsmith | grep -q libmpi || skip "built without MPI (libopenmpi-dev)"
+command -v mpirun >/dev/null || { skip 'no mpirun (openmpi-bin)'; finish; }
+ldd ./draftsmith | grep -q libmpi || { skip 'built without MPI (libopenmpi-dev)'; finish; }
 
 small=(data.max_samples=20 data.dev_samples=4 data.eval_samples=2 data.dev_fraction=0.1 regenerate.max_new_tokens=24 regenerate.batch=1
     capture.shard_mib=1 capture.chunk=256 train.k=3 train.steps=50 train.anchors=24 train.lr=0.0003 train.dtype=f32
@@ -133,5 +132,4 @@ verdict 'bench prints parallel efficiency' "$(expect 0 two bench "$work/bench" b
     grep -qE 'parallel efficiency [0-9.]+ %' "$work/bench.out" || cat "$work/bench.out")"
 sed -n 's/^ranks/      ranks/p' "$work/bench.out"
 
-echo "$passed passed, $failed failed, 0 skipped"
-[ "$failed" -eq 0 ]
+finish

@@ -73,5 +73,4 @@ for drawn in temperature=0 temperature=0.8; do
             diff "$work/text.cpu" <(text cuda regenerate.$drawn data.seed=5 runtime.graphs=$graphs))"
     done
 done
-echo "$passed passed, $failed failed, 0 skipped"
-[ "$failed" -eq 0 ]
+finish

@@ -116,5 +116,4 @@ verdict 'another number of threads, a Turkish locale and spoilt memory give the 
     diff "$work/a.sums" <(results "$c") | head
     diff <(cd "$a/ckpt" && sha256sum best/*.safetensors) <(cd "$c/ckpt" && sha256sum best/*.safetensors))"
 
-echo "$passed passed, $failed failed, 0 skipped"
-[ "$failed" -eq 0 ]
+finish
