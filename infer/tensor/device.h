@@ -26,7 +26,7 @@ void dev_free(Device *dev, void *p);
 // Host memory that kernels of the device can read and write as well, and that it copies from and to
 // without a stop in between (pinned, on a GPU: sparingly). Contents undefined.
 void *dev_alloc_host(Device *dev, size_t bytes, Err *err);
-void dev_free_host(Device *dev, void *p);
+void dev_free_host(Device *dev, void *p); // behind downloads that have begun
 // src packed, same dtype; src may be reused at once
 void dev_upload(Device *dev, Tensor dst, const void *src);
 void dev_download(Device *dev, void *dst, Tensor src); // dst packed, same dtype; waits

@@ -129,6 +129,7 @@ static void *cuda_alloc_host(Device *dev, size_t bytes, Err *err) {
 static void cuda_release_host(Device *dev, void *p) {
     Cuda *cu = cuda_begin(dev, "free_host");
     span_let_go(cu);
+    cuda_ok(cu, cudaStreamSynchronize(cu->copies));
     if (p != NULL) cuda_ok(cu, cudaFreeHost(p));
 }
 
