@@ -196,6 +196,7 @@ static bool compute(Capturer *c, Call call, Err *err) {
     return true;
 }
 
+// Hidden rows without a state come along: five copies a call, not five a sequence.
 static void bring_rows(Capturer *c, Tensor down, Tensor rows) {
     dev_download_begin(c->dev, down.data, tensor_rows(rows, 0, c->pack.rows));
 }
