@@ -40,14 +40,18 @@ MUST_CHECK bool check_source(const OpenTarget *o, const SeqSource *src, const ch
 ShardMeta capture_meta(const TargetConfig *c, const Sha256 *fingerprint);
 
 typedef struct Capturer Capturer;
-// Device memory that capturer_open takes beside the target.
+// Memory that capturer_open takes beside the target: of the device, and pinned of the host, where
+// rows of a call come down while the next call computes; 0 where tensors live in the host's.
 size_t capturer_bytes(const Target *t, const CapturePlan *p, int64_t chunk, DType kv_dtype);
+size_t capturer_host_bytes(const Target *t, int64_t chunk);
 MUST_CHECK Capturer *capturer_open(Target *t, const CapturePlan *p, int64_t chunk, DType kv_dtype,
                                    Err *err);
 void capturer_close(Capturer *c);
 // Group g into out (as many as it has; the caller frees them). Rows that are not finite, or hidden
-// rows of zeros, are an error naming the sample.
-MUST_CHECK bool capturer_run(Capturer *c, int64_t g, CapturedSeq *out, Err *err);
+// rows of zeros, are an error naming the sample. next: the group that the next call will ask for,
+// -1 where nobody knows. A device of its own memory computes it while the rows of g come down, are
+// checked and taken apart; asking for another one then costs that work and nothing else.
+MUST_CHECK bool capturer_run(Capturer *c, int64_t g, int64_t next, CapturedSeq *out, Err *err);
 
 // The shards of the plan that `out` has not got, by all ranks together. The file of one is written
 // while the groups of the next run. what: as the progress line calls it. A stop (ERR_STOPPED) and
@@ -60,8 +64,10 @@ MUST_CHECK bool capture_shards(const CapturePlan *p, Capturer *c, ShardWriter *o
 typedef struct Stream Stream;
 MUST_CHECK Stream *stream_open(Target *t, const char *samples_path, int64_t chunk, DType kv_dtype,
                                Err *err);
-SeqSource stream_source(Stream *s);   // borrows s
-size_t stream_bytes(const Stream *s); // memory beside the target
+SeqSource stream_source(Stream *s); // borrows s
+// Memory beside the target: the capturer's tensors, and what the host holds whatever the device.
+size_t stream_bytes(const Stream *s);
+size_t stream_host_bytes(const Stream *s);
 void stream_close(Stream *s);
 
 #endif

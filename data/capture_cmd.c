@@ -132,6 +132,8 @@ static MemoryPlan memory_of(const Work *w, const Sample *sample, int64_t n) {
     memory_add_tensors(
         &m, "K/V and rows of a chunk",
         (int64_t)capturer_bytes(w->model.target, p, w->s->capture.chunk, w->model.dtype));
+    memory_add(&m, "rows coming down",
+               (int64_t)capturer_host_bytes(w->model.target, w->s->capture.chunk));
     memory_add(&m, "shards under way", capture_held_bytes(p, &w->meta, world_size()));
     return m;
 }
@@ -155,7 +157,7 @@ static bool dry_run(Work *w, const MemoryPlan *memory, Err *err) {
     const int turns = p->longest > w->s->capture.chunk ? 1 : 2;
     for (int turn = 0; turn < turns && ok; turn++) {
         const double from = now_s();
-        ok = capturer_run(c, 0, seq, err);
+        ok = capturer_run(c, 0, -1, seq, err);
         seconds = now_s() - from;
         for (int64_t i = 0; i < p->group[1] && ok; i++) captured_free(&seq[i]);
     }

@@ -36,6 +36,13 @@ static int64_t tokens_of(const CapturePlan *p, int shard) {
     return n;
 }
 
+// What this rank captures behind a group of a shard; -1: nothing.
+static int64_t group_behind(const CapturePlan *p, int shard, int64_t g) {
+    if (g + 1 < p->shard[shard + 1]) return g + 1;
+    const int next = shard + world_size();
+    return next < p->shards ? p->shard[next] : -1;
+}
+
 // The groups of a shard through the target; at_once: so many ranks do as much. Without an error
 // where the shard before cannot be written: shard_write_end has it.
 static bool capture_groups(Run *r, int shard, int at_once, CapturedSeq *seq, Err *err) {
@@ -46,7 +53,9 @@ static bool capture_groups(Run *r, int shard, int at_once, CapturedSeq *seq, Err
         if (stop_requested())
             return err_set(err, ERR_STOPPED, "stopped; the next run goes on at shard %d", shard);
         if (shard_write_failing(r->out)) return false;
-        if (!capturer_run(r->capturer, g, seq + (p->group[g] - first), err)) return false;
+        if (!capturer_run(r->capturer, g, group_behind(p, shard, g), seq + (p->group[g] - first),
+                          err))
+            return false;
         for (int64_t i = p->group[g]; i < p->group[g + 1]; i++) done += at_once * p->seq[i]->n;
         progress_at(&r->progress, done < p->tokens ? done : p->tokens, "");
     }

@@ -12,7 +12,7 @@ struct Stream {
     CapturePlan plan;
     Capturer *capturer;
     int64_t chunk;
-    size_t bytes;                // of the capturer
+    size_t bytes, host_bytes;    // of the capturer
     CapturedSeq *ready;          // (plan.n); sample.n 0: not there
     int64_t *group_of;           // (plan.n)
     ShardMeta meta;              // prices what is kept
@@ -40,6 +40,7 @@ Stream *stream_open(Target *t, const char *samples_path, int64_t chunk, DType kv
         for (int64_t i = s->plan.group[g]; i < s->plan.group[g + 1]; i++) s->group_of[i] = g;
     s->chunk = chunk;
     s->bytes = capturer_bytes(t, &s->plan, chunk, kv_dtype);
+    s->host_bytes = capturer_host_bytes(t, chunk);
     s->meta = capture_meta(tc, NULL);
     return s;
 fail:
@@ -59,9 +60,13 @@ void stream_close(Stream *s) {
 }
 
 size_t stream_bytes(const Stream *s) {
+    return s->bytes;
+}
+
+size_t stream_host_bytes(const Stream *s) {
     const int64_t all = shard_bytes(&s->meta, s->plan.tokens, s->plan.states),
                   group = (s->plan.longest + s->chunk) * shard_bytes_per_token(&s->meta);
-    return s->bytes + (size_t)(all < KEEP_BYTES + group ? all : KEEP_BYTES + group);
+    return s->host_bytes + (size_t)(all < KEEP_BYTES + group ? all : KEEP_BYTES + group);
 }
 
 static int64_t length(void *ctx, int64_t i) {
@@ -97,7 +102,7 @@ static bool read_one(void *ctx, int64_t i, CapturedSeq *out, Err *err) {
         const int64_t g = s->group_of[i], first = s->plan.group[g];
         CapturedSeq made[PACK_SEQS_MAX];
         evict(s, g);
-        if (!capturer_run(s->capturer, g, made, err)) return false;
+        if (!capturer_run(s->capturer, g, -1, made, err)) return false;
         for (int64_t k = first; k < s->plan.group[g + 1]; k++) {
             if (s->ready[k].sample.n == 0) s->ready_bytes += bytes_of(s, k);
             captured_free(&s->ready[k]);

@@ -59,7 +59,7 @@ tests_of() { # twins | parity
     case $1 in
     twins) find tests -name 'twins_*_test.c' ;;
     parity) printf 'tests/%s_test.c\n' infer/model/{kv,features,assistant,assistant_golden,target,target_golden,target_experts} \
-        infer/decode/{simulate,verify,score,draft,suppress} train/{rollout,optimizer,gradients_golden} ;;
+        data/capture infer/decode/{simulate,verify,score,draft,suppress} train/{rollout,optimizer,gradients_golden} ;;
     esac | sort | sed "s|\(.*\)\.c|$build/\1|"
 }
 

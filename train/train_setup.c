@@ -262,6 +262,7 @@ TrainerOptions train_setup_options(TrainSetup *t) {
                             .machine = t->machine,
                             .target_bytes = target_bytes(t->model.target) +
                                             (t->stream ? stream_bytes(t->stream) : 0),
+                            .kept_bytes = t->stream ? stream_host_bytes(t->stream) : 0,
                             .memory = t->memory,
                             .measure_bytes = t->measure_bytes};
 }

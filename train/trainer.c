@@ -123,7 +123,7 @@ static bool fill_plan(const TrainerOptions *opt, const Batches *b, TrainPlan *p,
     p->kernels = dev_scratch_bytes(opt->dev);
     p->measure = opt->measure_bytes;
     const int64_t seen = p->all_tokens < p->tokens ? p->all_tokens : p->tokens;
-    p->kept = (size_t)batches_kept_bytes(b, seen, p->max_tokens);
+    p->kept = (size_t)batches_kept_bytes(b, seen, p->max_tokens) + opt->kept_bytes;
     p->saving = saving_bytes(opt->assistant);
     p->checkpoint = (size_t)count * (2 + 4 * (s->train.ema > 0 ? 4 : 3));
     return true;

@@ -31,6 +31,7 @@ typedef struct {
     const json_t *identity;             // field -> value: what a resume must find unchanged
     const json_t *machine;              // noted beside it
     size_t target_bytes, measure_bytes; // held beside the trainer: for the plan
+    size_t kept_bytes;                  // by the source, in host memory
     MemoryPlan memory;                  // the program itself
 } TrainerOptions;
 

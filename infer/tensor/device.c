@@ -107,6 +107,17 @@ void dev_download(Device *dev, void *dst, Tensor src) {
     dev->body->download(dev, dst, src);
 }
 
+void dev_download_begin(Device *dev, void *dst, Tensor src) {
+    if (dev->body->download_begin != NULL)
+        dev->body->download_begin(dev, dst, src);
+    else
+        dev->body->download(dev, dst, src);
+}
+
+bool dev_download_end(Device *dev, Err *err) {
+    return dev->body->download_end != NULL ? dev->body->download_end(dev, err) : dev_sync(dev, err);
+}
+
 bool dev_sync(Device *dev, Err *err) {
     return dev->body->sync(dev, err);
 }

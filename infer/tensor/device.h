@@ -26,10 +26,18 @@ void dev_free(Device *dev, void *p);
 // Host memory that kernels of the device can read and write as well, and that it copies from and to
 // without a stop in between (pinned, on a GPU: sparingly). Contents undefined.
 void *dev_alloc_host(Device *dev, size_t bytes, Err *err);
-void dev_free_host(Device *dev, void *p);
+void dev_free_host(Device *dev, void *p); // behind downloads that have begun
 // src packed, same dtype; src may be reused at once
 void dev_upload(Device *dev, Tensor dst, const void *src);
 void dev_download(Device *dev, void *dst, Tensor src); // dst packed, same dtype; waits
+// The same in two halves, outside of spans: src as the operators asked for so far leave it comes to
+// dst while the device goes on with those that are asked for next. end waits for all that has begun
+// and for no operator behind it; false: the device has failed by now, as dev_sync would say. From
+// begin to end src is neither written (by an operator asked for) nor freed, and dst, memory of
+// dev_alloc_host, is not touched; whoever overwrites src asks for that behind end. Where tensors
+// live in the host's memory nothing runs beside the host: begin is dev_download.
+void dev_download_begin(Device *dev, void *dst, Tensor src);
+MUST_CHECK bool dev_download_end(Device *dev, Err *err);
 MUST_CHECK bool dev_sync(Device *dev, Err *err);
 
 // Operators between these two are likely to be asked for again, with other positions perhaps: a

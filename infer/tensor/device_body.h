@@ -13,6 +13,9 @@ typedef struct DeviceBody {
     void (*release_host)(Device *, void *p);
     void (*upload)(Device *, Tensor dst, const void *src);
     void (*download)(Device *, void *dst, Tensor src);
+    // NULL where nothing runs beside the host
+    void (*download_begin)(Device *, void *dst, Tensor src);
+    bool (*download_end)(Device *, Err *);
     bool (*sync)(Device *, Err *);
     void (*describe)(Device *, void (*line)(void *ctx, const char *name, const char *value),
                      void *ctx);

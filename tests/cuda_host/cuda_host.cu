@@ -1,4 +1,5 @@
-// tests/cuda_host/cuda_host.cu - memory, queue and the runtime's functions of the emulated device.
+// tests/cuda_host/cuda_host.cu - memory, kernels and the runtime's functions of the emulated
+// device.
 #include <sys/mman.h>
 
 #include <stdlib.h>
@@ -30,7 +31,6 @@ struct Block {
 };
 
 std::vector<Block> blocks, pinned;
-std::vector<std::function<void()>> queue;
 std::map<const void *, HostBind *> kernels;
 char *range, *range_end; // device addresses; range_end grows
 size_t used, page;
@@ -48,37 +48,12 @@ size_t shared_size() {
     return std::min(kib << 10, size_t(HOST_SHARED_MAX));
 }
 
-bool blocking() {
-    static const char *const s = getenv("CUDA_LAUNCH_BLOCKING");
-    return s != nullptr && *s == '1';
-}
-
 void protect(int how) {
     for (const Block &b : blocks)
         if (mprotect(b.map, b.size, how) != 0) abort();
 }
 
 bool open;
-
-void close_memory() {
-    if (open) protect(PROT_NONE);
-    open = false;
-}
-
-// Runs what waits in the queue. Device memory is the host's only here.
-void drain() {
-    std::vector<std::function<void()>> work;
-    work.swap(queue);
-    if (work.empty()) return;
-    if (!open) protect(PROT_READ | PROT_WRITE);
-    open = true;
-    for (auto &w : work) w();
-}
-
-cudaError_t result(cudaError_t e) {
-    if (e != cudaSuccess) last = e;
-    return broken != cudaSuccess ? broken : e;
-}
 
 size_t slack(const Block &b) {
     return size_t(b.map + b.size - (b.data + b.bytes));
@@ -93,34 +68,40 @@ bool tail_is_untouched(const Block &b) {
 
 } // namespace
 
-static void enqueue(std::function<void()> work) {
-    static int runs;
-    queue.push_back(std::move(work));
-    if (!blocking()) return;
-    drain();
-    if (++runs % 16 == 0)
-        close_memory(); // else with the next call that is no launch: it takes time
+void host_open_memory() {
+    if (!open) protect(PROT_READ | PROT_WRITE);
+    open = true;
 }
 
-cudaError_t host_start(const HostWork &w) {
+void host_close_memory() {
+    if (open) protect(PROT_NONE);
+    open = false;
+}
+
+cudaError_t host_result(cudaError_t e) {
+    if (e != cudaSuccess) last = e;
+    return broken != cudaSuccess ? broken : e;
+}
+
+cudaError_t host_start(cudaStream_t s, const HostWork &w) {
     const std::lock_guard<std::recursive_mutex> held(host_lock);
     static const char *const fail = getenv("CUDA_HOST_FAIL");
     if (w.kernel == nullptr) {
-        if (broken == cudaSuccess) enqueue(w.run);
-        return result(cudaSuccess);
+        if (broken == cudaSuccess) host_queue(s, w.run);
+        return host_result(cudaSuccess);
     }
     launches++;
     if (fail != nullptr && launches == atoi(fail)) last = broken = cudaErrorLaunchFailure;
     if (broken != cudaSuccess) return broken;
-    enqueue(
-        [w, turned = launches % 2 == 0] { run_grid(w.grid, w.block, w.shared, turned, w.run); });
-    return result(cudaSuccess);
+    host_queue(
+        s, [w, turned = launches % 2 == 0] { run_grid(w.grid, w.block, w.shared, turned, w.run); });
+    return host_result(cudaSuccess);
 }
 
 cudaError_t host_put(cudaStream_t s, HostWork w) {
     cudaError_t e;
-    if (host_captured(s, &w, &e)) return result(e);
-    return host_start(w);
+    if (host_captured(s, &w, &e)) return host_result(e);
+    return host_start(s, w);
 }
 
 cudaError_t host_enqueue(cudaStream_t s, std::function<void()> work) {
@@ -147,7 +128,7 @@ cudaError_t cudaLaunchKernel(const void *kernel, dim3 grid, dim3 block, void **a
                              cudaStream_t s) {
     HostWork w;
     const cudaError_t e = host_kernel(&w, kernel, grid, block, shared, args);
-    return e == cudaSuccess ? host_put(s, std::move(w)) : result(e);
+    return e == cudaSuccess ? host_put(s, std::move(w)) : host_result(e);
 }
 
 cudaError_t cudaGetDeviceCount(int *n) {
@@ -156,7 +137,7 @@ cudaError_t cudaGetDeviceCount(int *n) {
 }
 
 cudaError_t cudaSetDevice(int n) {
-    return result(n == 0 ? cudaSuccess : cudaErrorInvalidDevice);
+    return host_result(n == 0 ? cudaSuccess : cudaErrorInvalidDevice);
 }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int n) {
@@ -166,7 +147,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int n) {
     p->sharedMemPerBlockOptin = shared_size();
     p->major = 9;
     p->multiProcessorCount = 4;
-    return result(n == 0 ? cudaSuccess : cudaErrorInvalidDevice);
+    return host_result(n == 0 ? cudaSuccess : cudaErrorInvalidDevice);
 }
 
 cudaError_t cudaDriverGetVersion(int *v) {
@@ -189,23 +170,23 @@ cudaError_t cudaMemGetInfo(size_t *free, size_t *total) {
 cudaError_t cudaMalloc(void **p, size_t bytes) {
     const std::lock_guard<std::recursive_mutex> held(host_lock);
     const cudaError_t e = host_forbidden();
-    if (e != cudaSuccess) return result(e);
+    if (e != cudaSuccess) return host_result(e);
     *p = nullptr;
     if (bytes > memory_size() || used + bytes > memory_size())
-        return result(cudaErrorMemoryAllocation);
+        return host_result(cudaErrorMemoryAllocation);
     page = size_t(sysconf(_SC_PAGESIZE));
     if (range == nullptr) {
         void *m =
             mmap(nullptr, RANGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (m == MAP_FAILED) return result(cudaErrorMemoryAllocation);
+        if (m == MAP_FAILED) return host_result(cudaErrorMemoryAllocation);
         range = range_end = (char *)m;
     }
-    close_memory();
+    host_close_memory();
     Block b = {range_end, (bytes + page) / page * page, nullptr, bytes};
     b.data = b.map + (b.size - bytes) / ALIGN * ALIGN;
     range_end += b.size + page;
     if (mprotect(b.map, b.size, PROT_READ | PROT_WRITE) != 0)
-        return result(cudaErrorMemoryAllocation);
+        return host_result(cudaErrorMemoryAllocation);
     memset(b.map, 0xff, b.size);
     memset(b.data + bytes, 0xa5, slack(b));
     mprotect(b.map, b.size, PROT_NONE);
@@ -218,9 +199,9 @@ cudaError_t cudaMalloc(void **p, size_t bytes) {
 cudaError_t cudaFree(void *p) {
     const std::lock_guard<std::recursive_mutex> held(host_lock);
     const cudaError_t e = host_forbidden();
-    if (e != cudaSuccess) return result(e);
-    drain();
-    close_memory();
+    if (e != cudaSuccess) return host_result(e);
+    host_drain();
+    host_close_memory();
     if (p == nullptr) return cudaSuccess;
     for (size_t i = 0; i < blocks.size(); i++) {
         const Block b = blocks[i];
@@ -236,7 +217,7 @@ cudaError_t cudaFree(void *p) {
              0);
         return cudaSuccess;
     }
-    return result(cudaErrorInvalidValue);
+    return host_result(cudaErrorInvalidValue);
 }
 
 void host_check_pointer(const void *p) {
@@ -252,25 +233,25 @@ void host_check_pointer(const void *p) {
 cudaError_t cudaHostAlloc(void **p, size_t bytes, unsigned) {
     const std::lock_guard<std::recursive_mutex> held(host_lock);
     const cudaError_t e = host_forbidden();
-    if (e != cudaSuccess) return result(e);
+    if (e != cudaSuccess) return host_result(e);
     *p = mmap(nullptr, bytes + 1, PROT_READ | PROT_WRITE,
               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (*p == MAP_FAILED) return result(cudaErrorMemoryAllocation);
+    if (*p == MAP_FAILED) return host_result(cudaErrorMemoryAllocation);
     pinned.push_back({(char *)*p, bytes + 1, (char *)*p, bytes});
     return cudaSuccess;
 }
 cudaError_t cudaFreeHost(void *p) {
     const std::lock_guard<std::recursive_mutex> held(host_lock);
     const cudaError_t e = host_forbidden();
-    if (e != cudaSuccess) return result(e);
-    drain();
+    if (e != cudaSuccess) return host_result(e);
+    host_drain();
     for (size_t i = 0; i < pinned.size(); i++) {
         if (pinned[i].data != p) continue;
         munmap(p, pinned[i].size);
         pinned.erase(pinned.begin() + (long)i);
         return cudaSuccess;
     }
-    return result(cudaErrorInvalidValue);
+    return host_result(cudaErrorInvalidValue);
 }
 
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind,
@@ -280,7 +261,7 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
 
 cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch,
                               size_t width, size_t height, cudaMemcpyKind, cudaStream_t s) {
-    if (width > to_pitch || width > from_pitch) return result(cudaErrorInvalidValue);
+    if (width > to_pitch || width > from_pitch) return host_result(cudaErrorInvalidValue);
     return host_enqueue(s, [=] {
         for (size_t r = 0; r < height; r++)
             memmove((char *)to + r * to_pitch, (const char *)from + r * from_pitch, width);
@@ -291,42 +272,8 @@ cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s) {
     return host_enqueue(s, [=] { memset(p, value, bytes); });
 }
 
-// One queue in the order of calls stands for all streams.
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned) {
-    *s = (cudaStream_t)calloc(1, 1);
-    return *s ? cudaSuccess : cudaErrorMemoryAllocation;
-}
-cudaError_t cudaStreamDestroy(cudaStream_t s) {
-    const cudaError_t e = cudaStreamSynchronize(s);
-    free(s);
-    return e;
-}
-cudaError_t cudaStreamSynchronize(cudaStream_t) {
-    const std::lock_guard<std::recursive_mutex> held(host_lock);
-    const cudaError_t e = host_forbidden();
-    if (e != cudaSuccess) return result(e);
-    drain();
-    close_memory();
-    return result(cudaSuccess);
-}
-cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) {
-    return result(cudaSuccess);
-}
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned) {
-    *e = nullptr;
-    return cudaSuccess;
-}
-cudaError_t cudaEventDestroy(cudaEvent_t) {
-    return cudaSuccess;
-}
-cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) {
-    return result(cudaSuccess);
-}
-cudaError_t cudaEventSynchronize(cudaEvent_t) {
-    return cudaStreamSynchronize(nullptr);
-}
 cudaError_t cudaFuncSetAttribute(const void *, cudaFuncAttribute, int value) {
-    return result((size_t)value <= shared_size() ? cudaSuccess : cudaErrorInvalidValue);
+    return host_result((size_t)value <= shared_size() ? cudaSuccess : cudaErrorInvalidValue);
 }
 
 cudaError_t cudaGetLastError() {

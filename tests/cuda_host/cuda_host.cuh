@@ -5,8 +5,11 @@
 // * Device memory is out of the host's reach (PROT_NONE) but while a kernel or a copy runs, so host
 //   code that follows a device pointer faults here as on a GPU. Blocks end at a page: an overrun
 //   faults too. Fresh memory is filled with NaN.
-// * Launches and copies wait in a queue until somebody synchronises (CUDA_LAUNCH_BLOCKING=1: they
-//   run at once), so a missing wait is seen.
+// * Launches and copies wait in the queue of their stream until somebody synchronises with it
+//   (CUDA_LAUNCH_BLOCKING=1: they run at once), so a missing wait is seen. Work of another stream
+//   runs no sooner than an event asks for it; a stream that one waits for has then gone on as far
+//   as it can. So a copy that does not wait reads what is not there yet, and one whose source is
+//   overwritten too soon reads what came later.
 // * Threads of a block are fibers that run one after the other between barriers; every launch turns
 //   the order of blocks, warps and lanes around, so a missing barrier changes results.
 // * A pointer into other host memory among a kernel's arguments ends the program.

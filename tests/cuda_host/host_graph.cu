@@ -135,7 +135,7 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t s) {
     if (now.stream != nullptr || s == nullptr) abort(); // a graph in a graph: not emulated
     if (fails("launch")) return cudaErrorMemoryAllocation;
     for (const HostWork &w : exec->work) {
-        const cudaError_t e = host_start(w);
+        const cudaError_t e = host_start(s, w);
         if (e != cudaSuccess) return e;
     }
     return cudaSuccess;

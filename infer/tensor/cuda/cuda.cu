@@ -69,14 +69,21 @@ static void check_alarm(Cuda *cu) {
              a > 0 && a < ALARM_COUNT ? text[a] : "an unknown alarm");
 }
 
-static bool cuda_sync(Device *dev, Err *err) {
-    Cuda *cu = cuda_of(dev);
-    span_let_go(cu);
+static bool wait_for(Cuda *cu, cudaStream_t stream, Err *err) {
     if (cu->failure[0] == '\0') {
-        cuda_ok(cu, cudaStreamSynchronize(cu->stream));
+        cuda_ok(cu, cudaStreamSynchronize(stream));
         check_alarm(cu);
     }
     return cu->failure[0] == '\0' || err_set(err, ERR_FAILED, "%s", cu->failure);
+}
+
+static bool cuda_sync(Device *dev, Err *err) {
+    span_let_go(cuda_of(dev));
+    return wait_for(cuda_of(dev), cuda_of(dev)->stream, err);
+}
+
+static bool cuda_download_end(Device *dev, Err *err) {
+    return wait_for(cuda_of(dev), cuda_of(dev)->copies, err);
 }
 
 // --- memory
@@ -122,6 +129,7 @@ static void *cuda_alloc_host(Device *dev, size_t bytes, Err *err) {
 static void cuda_release_host(Device *dev, void *p) {
     Cuda *cu = cuda_begin(dev, "free_host");
     span_let_go(cu);
+    cuda_ok(cu, cudaStreamSynchronize(cu->copies));
     if (p != NULL) cuda_ok(cu, cudaFreeHost(p));
 }
 
@@ -211,6 +219,8 @@ static void cuda_close(Device *dev) {
     if (cu == NULL) return;
     cudaSetDevice(cu->device);
     if (cu->stream_open) cudaStreamSynchronize(cu->stream);
+    if (cu->copies_open) cudaStreamDestroy(cu->copies);
+    if (cu->asked_open) cudaEventDestroy(cu->asked);
     spans_close(cu->spans);
     gemms_close(cu->gemms);
     staging_close(cu->up);
@@ -230,6 +240,8 @@ static const DeviceBody cuda_body = {
     .release_host = cuda_release_host,
     .upload = cuda_upload,
     .download = cuda_download,
+    .download_begin = cuda_download_begin,
+    .download_end = cuda_download_end,
     .sync = cuda_sync,
     .describe = cuda_describe,
     .scratch_bytes = cuda_scratch_bytes,
@@ -277,7 +289,11 @@ static bool open_parts(Cuda *cu) {
     cu->sms = p.multiProcessorCount;
     cu->shared_max = p.sharedMemPerBlockOptin;
     cu->stream_open = cuda_ok(cu, cudaStreamCreateWithFlags(&cu->stream, cudaStreamNonBlocking));
-    if (!cu->stream_open ||
+    cu->copies_open = cu->stream_open &&
+                      cuda_ok(cu, cudaStreamCreateWithFlags(&cu->copies, cudaStreamNonBlocking));
+    cu->asked_open = cu->copies_open &&
+                     cuda_ok(cu, cudaEventCreateWithFlags(&cu->asked, cudaEventDisableTiming));
+    if (!cu->asked_open ||
         !cuda_ok(cu, cudaHostAlloc((void **)&cu->alarm, sizeof *cu->alarm, cudaHostAllocDefault)))
         return false;
     *cu->alarm = ALARM_NONE;

@@ -13,9 +13,10 @@
 // Rules.
 // * Kernels take Tensor by value (a view of device memory); host memory never enters a kernel:
 //   what is in host memory (AttnArgs.seg, LossArgs) goes in by value, or through cuda_send.
-// * One stream, so order needs no events. Nothing waits for the device, nothing allocates but
-//   scratch, which only grows (cuda_scratch; the pointer is good until the same id is asked for
-//   more). Two operators may use the same id: the stream keeps them apart.
+// * One stream computes, so order needs no events (the second one copies rows to the host beside
+//   it: dev_download_begin, where an event says behind what). Nothing waits for the device, nothing
+//   allocates but scratch, which only grows (cuda_scratch; the pointer is good until the same id is
+//   asked for more). Two operators may use the same id: the stream keeps them apart.
 // * Inside of a span launches are held and may become a graph (spans.cu): a body reaches the stream
 //   by launch, products and cuda_send alone, and keeps no pointer to scratch between operators.
 // * Same input, same bits, whatever the number of rows in the call where that can be had: shapes of
@@ -82,8 +83,10 @@ enum { ROOMY_MOST = 64 }; // kernels that are known to take more than 48 KiB of 
 typedef struct Cuda {
     int device;
     bool blocking; // CUDA_LAUNCH_BLOCKING: transfers wait as well
-    bool stream_open;
+    bool stream_open, copies_open, asked_open;
     cudaStream_t stream; // the only one that computes
+    cudaStream_t copies; // downloads that have begun
+    cudaEvent_t asked;   // in stream, behind what a download is of
     int sms;             // multiprocessors
     size_t shared_max;   // bytes of shared memory that one block can have
     const char *op;      // the operator at hand

@@ -7,7 +7,7 @@ CUDA_ARCH ?= 80 90
 CU        := $(wildcard infer/tensor/cuda/*.cu)
 CU_host   := $(filter-out %/gemm.cu,$(CU)) $(wildcard tests/cuda_host/*.cu)
 ON_CUDA   := infer/model/kv infer/model/assistant infer/model/assistant_golden infer/model/target_golden \
-             infer/model/target_experts train/gradients_golden
+             infer/model/target_experts data/capture train/gradients_golden
 
 CXXWARN   := -Wall -Wextra -Wno-missing-field-initializers -Wno-tautological-compare
 CU_FLAGS  := -std=c++20 -I. -MMD -MP

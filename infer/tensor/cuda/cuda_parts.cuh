@@ -14,6 +14,7 @@ struct Staging *staging_open(Cuda *cu);
 void staging_close(struct Staging *s);
 void cuda_upload(Device *dev, Tensor dst, const void *src);
 void cuda_download(Device *dev, void *dst, Tensor src);
+void cuda_download_begin(Device *dev, void *dst, Tensor src);
 
 // C (m, n) = op(A) op(B) + beta C of plain matrices; ta/tb: the operand is stored transposed. A and
 // B both F32, then C F32; or both BF16, then C F32 or BF16. Sums are f32, and f32 products are not

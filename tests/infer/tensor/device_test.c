@@ -69,6 +69,11 @@ static void transfers_pack_rows(void **state) {
     for (int i = 0; i < 3 * 17; i++) assert_true(test_get(x, i / 17, i % 17) == (float)i);
     dev_download(dev, back, x);
     assert_memory_equal(packed, back, sizeof back);
+    Err err = {0};
+    memset(back, 0, sizeof back);
+    dev_download_begin(dev, back, x); // by the host: over when it returns
+    assert_memory_equal(packed, back, sizeof back);
+    assert_ok(dev_download_end(dev, &err), err);
 }
 
 static int lines;
