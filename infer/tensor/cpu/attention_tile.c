@@ -9,8 +9,8 @@
 
 #include <omp.h>
 
-#include "infer/tensor/cpu/attention_kernel.h"
 #include "infer/tensor/cpu/cpu.h"
+#include "infer/tensor/cpu/panel_kernel.h"
 #include "infer/tensor/cpu/simd.h"
 
 enum { BLOCK = 8 }; // work rows that pass a key tile together: their scores stay in the L1 cache

@@ -58,12 +58,11 @@ bool cpu_open(Device *dev, int threads, Err *err) {
     if (count == 0) return false;
     Cpu *cpu = calloc(1, sizeof *cpu);
     if (cpu == NULL) return err_set(err, ERR_FAILED, "no memory for a CPU device");
-    cpu->dnnl = dnnl_gemm_open();
-    cpu->small_f32 = cpu->dnnl && small_gemm_agrees(cpu->dnnl, DT_F32);
-    cpu->small_bf16 =
-        cpu->dnnl && dnnl_gemm_bf16(cpu->dnnl) && small_gemm_agrees(cpu->dnnl, DT_BF16);
     *dev =
         (Device){.ops = &cpu_ops, .body = &cpu_body, .kind = "cpu", .threads = count, .impl = cpu};
+    cpu->dnnl = dnnl_gemm_open();
+    cpu->own_f32 = cpu->dnnl && small_gemm_agrees(dev, DT_F32);
+    cpu->own_bf16 = cpu->dnnl && dnnl_gemm_bf16(cpu->dnnl) && small_gemm_agrees(dev, DT_BF16);
     return true;
 }
 
@@ -136,9 +135,9 @@ void cpu_describe(Device *dev, void (*line)(void *ctx, const char *name, const c
     line(ctx, "OpenBLAS core", openblas_get_corename());
     line(ctx, "oneDNN kernels", cpu->dnnl ? dnnl_gemm_name(cpu->dnnl) : "none for this CPU");
     line(ctx, "f32 products", cpu->dnnl ? "oneDNN" : "OpenBLAS");
-    line(ctx, "products of few rows",
-         cpu->small_bf16  ? "own kernels, f32 and bf16"
-         : cpu->small_f32 ? "own kernels, f32"
-                          : "as above");
+    line(ctx, "small products",
+         cpu->own_bf16  ? "own kernels, f32 and bf16"
+         : cpu->own_f32 ? "own kernels, f32"
+                        : "as above");
     line(ctx, "bf16 products", cpu_prefers_bf16(dev) ? "oneDNN, in bf16" : "converted to f32");
 }

@@ -25,8 +25,8 @@ typedef struct {
 
 typedef struct {
     Scratch scratch[SCRATCH_THREAD + CPU_THREADS_MAX];
-    struct Dnnl *dnnl;          // NULL: not built in, or nothing for this CPU
-    bool small_f32, small_bf16; // own kernels for a few rows agree with oneDNN's
+    struct Dnnl *dnnl;      // NULL: not built in, or nothing for this CPU
+    bool own_f32, own_bf16; // own kernels for small products agree with oneDNN's
 } Cpu;
 
 extern const struct DeviceBody cpu_body;     // host_memory.c

@@ -34,6 +34,12 @@ static void blas_gemm(const Gemm *g) {
         blas_block(g, i / across * BLOCK, i % across * BLOCK);
 }
 
+void gemm_put(Tensor c, int64_t r, int64_t n, const float *sum, int64_t count, float beta) {
+    float buf[SPAN], *to = span_update(c, r, n, count, buf);
+    for (int64_t i = 0; i < count; i++) to[i] = beta == 0.0f ? sum[i] : sum[i] + to[i];
+    span_end(c, r, n, count, to);
+}
+
 void gemm_f32(Device *dev, const Gemm *g) {
     const Cpu *cpu = dev->impl;
     if (tensor_count(g->c) == 0) return;
@@ -41,13 +47,13 @@ void gemm_f32(Device *dev, const Gemm *g) {
         if (g->beta == 0.0f) cpu_zero(dev, g->c);
         return;
     }
-    if (cpu->small_f32 && small_gemm_run(g)) return;
+    if (cpu->own_f32 && (small_gemm_run(g) || panel_gemm_run(dev, g))) return;
     if (cpu->dnnl && dnnl_gemm_run(cpu->dnnl, g)) return;
     blas_gemm(g);
 }
 
 bool gemm_bf16(Device *dev, const Gemm *g) {
     const Cpu *cpu = dev->impl;
-    if (cpu->small_bf16 && small_gemm_run(g)) return true;
+    if (cpu->own_bf16 && (small_gemm_run(g) || panel_gemm_run(dev, g))) return true;
     return cpu->dnnl && dnnl_gemm_run(cpu->dnnl, g);
 }

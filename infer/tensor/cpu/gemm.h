@@ -26,11 +26,24 @@ void gemm_f32(Device *dev, const Gemm *g);
 bool gemm_bf16(Device *dev, const Gemm *g);
 
 // Own kernels for up to 16 rows of A (small_gemm.c), A and B both F32 or both BF16, or a BF16 B
-// that is widened on the way; false: not theirs (takes says so beforehand). Only to be run where small_gemm_agrees: where they
-// give the bits that d gives for more rows (of F32, if it is widened).
+// that is widened on the way; false: not theirs (takes says so beforehand). Only to be run where
+// small_gemm_agrees: where they and those of panel_gemm.c give oneDNN's bits (of F32, if B is
+// widened).
 bool small_gemm_takes(const Gemm *g);
 bool small_gemm_run(const Gemm *g);
-bool small_gemm_agrees(struct Dnnl *d, DType dtype);
+bool small_gemm_agrees(Device *dev, DType dtype);
+
+// Own kernels for products of more rows that oneDNN would take longer to get ready for than to do
+// (panel_gemm.c), under the same conditions; B may be of either float type where A is F32.
+bool panel_gemm_takes(const Gemm *g);
+bool panel_gemm_run(Device *dev, const Gemm *g);
+
+// oneDNN adds up a sum of length k in chunks, and those in order.
+static inline int64_t gemm_chunk(int64_t k) {
+    return k <= 1024 ? 512 : 1024;
+}
+// C (r, n .. n + count - 1) = sum + beta C, at most SPAN of them.
+void gemm_put(Tensor c, int64_t r, int64_t n, const float *sum, int64_t count, float beta);
 
 // oneDNN, optional at build (dnnl_gemm.c). open returns NULL where it is not built in or has no
 // kernels for this CPU that are worth having. run returns false when it has none for this product.

@@ -25,17 +25,19 @@ static int64_t block_columns(Device *dev, const Gemm *g, DType t) {
     return as_is ? g->c.cols : columns < 64 ? 64 : columns;
 }
 
-// A few rows times BF16 weights: these are widened in registers, not in memory first.
-static bool few_rows_wide(Device *dev, Gemm g) {
-    const Cpu *cpu = dev->impl;
-    if (!cpu->small_f32 || g.b.dtype != DT_BF16 || !small_gemm_takes(&g)) return false;
+// A product whose BF16 B own kernels widen as they read it, not in memory first.
+static bool matmul_wide(Device *dev, Gemm g) {
+    Gemm wide = g;
+    wide.a.dtype = DT_F32;
+    if (!((Cpu *)dev->impl)->own_f32 || g.b.dtype != DT_BF16) return false;
+    if (!small_gemm_takes(&g) && !panel_gemm_takes(&wide)) return false;
     g.a = ready(dev, g.a, DT_F32, SCRATCH_A, true);
-    return small_gemm_run(&g);
+    return small_gemm_run(&g) || panel_gemm_run(dev, &g);
 }
 
 // The product with operands of type t; false (nothing done) when there are no kernels for it.
 static bool matmul_as(Device *dev, Gemm g, DType t) {
-    if (t == DT_F32 && few_rows_wide(dev, g)) return true;
+    if (t == DT_F32 && matmul_wide(dev, g)) return true;
     const Tensor b = g.b, c = g.c;
     const int64_t block = block_columns(dev, &g, t);
     g.a = ready(dev, g.a, t, SCRATCH_A, true);

@@ -17,6 +17,7 @@
 
 // Rows of A at once, and at most; rows of B; bytes of a row.
 enum { ROWS = 8, ROWS_MOST = 16, TILE = TURNED_ROWS, STEP = TURNED_BYTES };
+enum { CHECK_ROWS = 43, CHECK_COLS = 37 }; // of the products that are held against oneDNN's
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 
 // acc[i] += 64 bytes of A row i times the same bytes of 16 rows of B, four columns at a time: 16 of
@@ -97,7 +98,7 @@ AVX512 static ALWAYS_INLINE void ask_for(const char *const row[TILE], int64_t at
     case rows:                                                                                     \
         name##_rows(sum, a, row, bytes, chunk, ahead, rows);                                       \
         break;
-#define DOTS(name, target, step, widen)                                                                   \
+#define DOTS(name, target, step, widen)                                                            \
     target static ALWAYS_INLINE void name##_rows(float(*sum)[TILE], const char *const a[ROWS],     \
                                                  const char *const row[TILE], int64_t bytes,       \
                                                  int64_t chunk, int64_t ahead, int m) {            \
@@ -145,18 +146,12 @@ static DotsFn *dots_of(const Gemm *g) {
     return g->a.dtype == DT_F32 ? dots_wide : dots_bf16;
 }
 
-static void put(Tensor c, int64_t r, int64_t n, const float *sum, int64_t count, float beta) {
-    float buf[TILE], *to = span_update(c, r, n, count, buf);
-    for (int64_t i = 0; i < count; i++) to[i] = beta == 0.0f ? sum[i] : sum[i] + to[i];
-    span_end(c, r, n, count, to);
-}
-
 // Columns n .. n + TILE - 1 of C, for rows of A in equal shares of at most ROWS.
 static void columns(const Gemm *g, int64_t n) {
     const size_t size = dtype_size(g->b.dtype), wide = dtype_size(g->a.dtype);
     DotsFn *const dots = dots_of(g);
     const int64_t k = g->a.cols, count = g->c.cols - n < TILE ? g->c.cols - n : TILE;
-    const int64_t chunk = k <= 1024 ? 512 : 1024, shares = (g->c.rows + ROWS - 1) / ROWS;
+    const int64_t chunk = gemm_chunk(k), shares = (g->c.rows + ROWS - 1) / ROWS;
     const int64_t next = n + 2 * TILE <= g->c.cols ? TILE * g->b.ld * (int64_t)size : 0;
     const char *row[TILE];
     float sum[ROWS][TILE];
@@ -171,7 +166,7 @@ static void columns(const Gemm *g, int64_t n) {
         for (int i = 0; i < m; i++)
             a[i] = (char *)g->a.data + (size_t)((first + i) * g->a.ld) * wide;
         dots(sum, a, row, k * (int64_t)size, chunk * (int64_t)size, s == 0 ? next : 0, m);
-        for (int i = 0; i < m; i++) put(g->c, first + i, n, sum[i], count, g->beta);
+        for (int i = 0; i < m; i++) gemm_put(g->c, first + i, n, sum[i], count, g->beta);
     }
 }
 
@@ -186,21 +181,26 @@ bool small_gemm_run(const Gemm *g) {
     return true;
 }
 
-static bool same_bits(struct Dnnl *d, void *values, DType dtype, int64_t k) {
-    enum { N = 37, ALL = 24 };
-    float wide[ALL * N], few[ROWS_MOST * N] = {0};
+static bool same_bits(Device *dev, void *values, DType dtype, int64_t k) {
+    float theirs[CHECK_ROWS * CHECK_COLS], ours[CHECK_ROWS * CHECK_COLS];
+    const size_t few = ROWS_MOST * CHECK_COLS * sizeof *ours;
     Gemm g = {.tb = true, .threads = 1};
-    g.a = tensor_of(values, dtype, ALL, k);
-    g.b = tensor_of((char *)values + (size_t)(ALL * k) * dtype_size(dtype), dtype, N, k);
-    g.c = tensor_of(wide, DT_F32, ALL, N);
-    if (!dnnl_gemm_run(d, &g)) return false;
+    g.a = tensor_of(values, dtype, CHECK_ROWS, k);
+    g.b = tensor_of((char *)values + (size_t)(CHECK_ROWS * k) * dtype_size(dtype), dtype,
+                    CHECK_COLS, k);
+    g.c = tensor_of(theirs, DT_F32, CHECK_ROWS, CHECK_COLS);
+    if (!dnnl_gemm_run(((Cpu *)dev->impl)->dnnl, &g)) return false;
+    g.c = tensor_of(ours, DT_F32, CHECK_ROWS, CHECK_COLS);
+    if (panel_gemm_run(dev, &g) && memcmp(ours, theirs, sizeof ours) != 0) return false;
     g.a = tensor_rows(g.a, 0, ROWS_MOST);
-    g.c = tensor_of(few, DT_F32, ROWS_MOST, N);
-    return small_gemm_run(&g) && memcmp(few, wide, sizeof few) == 0;
+    g.c = tensor_rows(g.c, 0, ROWS_MOST);
+    memset(ours, 0, sizeof ours);
+    return small_gemm_run(&g) && memcmp(ours, theirs, few) == 0;
 }
 
-bool small_gemm_agrees(struct Dnnl *d, DType dtype) {
-    const int64_t length[] = {83, 512, 700, 1024, 1300, 2100}, most = (24 + 37) * 2100;
+bool small_gemm_agrees(Device *dev, DType dtype) {
+    const int64_t length[] = {83, 84, 512, 700, 1024, 1300, 2100};
+    const int64_t most = (CHECK_ROWS + CHECK_COLS) * 2100;
     __builtin_cpu_init();
     if (!__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512dq") ||
         !__builtin_cpu_supports("avx512vl"))
@@ -219,7 +219,7 @@ bool small_gemm_agrees(struct Dnnl *d, DType dtype) {
     }
     bool same = true;
     for (size_t i = 0; same && i < sizeof length / sizeof *length; i++)
-        same = same_bits(d, values, dtype, length[i]);
+        same = same_bits(dev, values, dtype, length[i]);
     free(values);
     return same;
 }
@@ -234,8 +234,8 @@ bool small_gemm_run(const Gemm *g) {
     (void)g;
     return false;
 }
-bool small_gemm_agrees(struct Dnnl *d, DType dtype) {
-    (void)d;
+bool small_gemm_agrees(Device *dev, DType dtype) {
+    (void)dev;
     (void)dtype;
     return false;
 }

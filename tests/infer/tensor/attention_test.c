@@ -2,7 +2,7 @@
 // softmax.
 #include <stdlib.h>
 
-#include "infer/tensor/cpu/attention_kernel.h"
+#include "infer/tensor/cpu/panel_kernel.h"
 #include "tests/infer/tensor/op_testing.h"
 
 static const DType FLOATS[] = {DT_F32, DT_BF16};

@@ -1,5 +1,5 @@
-// infer/tensor/cpu/attention_kernel.c - register blocks for each instruction set, and the packing.
-#include "infer/tensor/cpu/attention_kernel.h"
+// infer/tensor/cpu/panel_kernel.c - register blocks for each instruction set, and the packing.
+#include "infer/tensor/cpu/panel_kernel.h"
 
 #include <string.h>
 

@@ -1,10 +1,10 @@
-// infer/tensor/cpu/attention_kernel.h - small products in cache over panels sixteen columns wide.
+// infer/tensor/cpu/panel_kernel.h - small products in cache over panels sixteen columns wide.
 //
 // A panel holds 16 columns of a matrix, row by row: element (p, 16 j + i) of B lies at
 // b[j * panel + 16 p + i]. Every sum runs through k in order in one register: its bits depend
 // neither on the other rows and columns nor on how they are blocked.
-#ifndef CPU_ATTENTION_KERNEL_H
-#define CPU_ATTENTION_KERNEL_H
+#ifndef CPU_PANEL_KERNEL_H
+#define CPU_PANEL_KERNEL_H
 
 #include "infer/tensor/tensor.h"
 
