@@ -52,7 +52,7 @@ bool simulate_drop(Call *c, int j) {
         s->dead[r] = !stands(s, &c->job[s->job[r]], r, j);
         left += !s->dead[r];
     }
-    if (8 * left > 7 * c->rows) return false;
+    if (32 * left > 31 * c->rows) return false;
     for (int64_t r = 0; r < c->rows; r++) {
         if (s->dead[r]) {
             leave_rest(s, &c->job[s->job[r]], r, j);
