@@ -6,9 +6,8 @@
 
 struct Dnnl;
 
-// C (m, n) = op(A) op(B) + beta C; ta/tb: the operand is stored transposed. threads 1 or
-// dev->threads: inside a parallel region it must be 1, and every thread has its own kernels and
-// scratch.
+// C (m, n) = op(A) op(B) + beta C; ta/tb: the operand is stored transposed. threads: 1 or
+// dev->threads. Not to be asked for inside of a parallel region.
 typedef struct {
     Tensor c, a, b;
     bool ta, tb;
