@@ -42,8 +42,10 @@ static int64_t length(void *ctx, int64_t i) {
 
 static bool read_next(void *ctx, int64_t i, CapturedSeq *out, Err *err) {
     Texts *s = ctx;
-    if (i == s->plan.group[s->group] && !capturer_run(s->capturer, s->group++, -1, s->ready, err))
-        return false;
+    if (i == s->plan.group[s->group]) {
+        const int64_t g = s->group++, next = s->group < s->plan.groups ? s->group : -1;
+        if (!capturer_run(s->capturer, g, next, s->ready, err)) return false;
+    }
     CapturedSeq *c = &s->ready[i - s->plan.group[s->group - 1]];
     *out = *c;
     *c = (CapturedSeq){0};

@@ -65,7 +65,7 @@ size_t dev_scratch_bytes(const Device *dev);
 void dev_memory(const Device *dev, size_t *free, size_t *total);
 // Bytes of memory that is the device's own; 0 where tensors live in the host's.
 size_t dev_own_memory(const Device *dev);
-// True where bf16 GEMM beats f32 GEMM on this device (measured by the kernels it has, not timed).
+// True where bf16 GEMM beats f32 GEMM on this device (told by its kind and kernels, not timed).
 bool dev_prefers_bf16(const Device *dev);
 
 // Debian 12's OpenBLAS falls back to SSE3 kernels on CPUs it does not know, and GCC's OpenMP spins

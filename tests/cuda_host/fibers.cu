@@ -12,28 +12,14 @@
 
 #include "infer/tensor/cuda/cuda.cuh"
 #include "tests/cuda_host/fibers.cuh"
+#include "tests/cuda_host/races.cuh"
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/common_interface_defs.h>
 #endif
 
-// races.sh: every thread of a block is one of ThreadSanitizer's. Kernels are instrumented, this
-// file is not: it says what orders threads (barriers, collectives, begin and end of a block) and
-// what library code in the place of instructions reads and writes.
 #ifdef HOST_RACES
-#define RACES(call) call
-extern "C" {
-void *__tsan_get_current_fiber(void);
-void *__tsan_create_fiber(unsigned flags);
-void __tsan_switch_to_fiber(void *fiber, unsigned flags);
-void __tsan_acquire(void *at);
-void __tsan_release(void *at);
-void __tsan_read16(void *at);
-void __tsan_write16(void *at);
-}
 static char begun, ended, at_barrier[2], met[32][4][2]; // places where threads meet
-#else
-#define RACES(call) (void)0
 #endif
 
 dim3 threadIdx, blockIdx, blockDim, gridDim;
@@ -463,52 +449,6 @@ int __syncthreads_count(int v) {
 }
 int __syncthreads_or(int v) {
     return barrier(v != 0) != 0;
-}
-
-void host_mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-    struct {
-        uint32_t a[4], b[2];
-    } mine;
-    memcpy(mine.a, a, sizeof mine.a);
-    memcpy(mine.b, b, sizeof mine.b);
-    const HostTable *table = host_exchange(ALL_LANES, &mine, sizeof mine);
-    const unsigned g = host_lane() / 4, t = host_lane() % 4;
-    for (int half = 0; half < 2; half++) // k 0..7 and 8..15
-        for (unsigned pair = 0; pair < 4; pair++) {
-            const auto row = host_take<decltype(mine)>(table, g * 4 + pair);
-            for (unsigned side = 0; side < 2; side++) {
-                const auto col = host_take<decltype(mine)>(table, (2 * t + side) * 4 + pair);
-                const uint32_t bb = col.b[half];
-                for (int low = 0; low < 2; low++) {
-                    const uint32_t aa = row.a[2 * half + low];
-                    float *sum = &d[2 * low + (int)side];
-                    *sum += bf16_low(aa) * bf16_low(bb);
-                    *sum += bf16_high(aa) * bf16_high(bb);
-                }
-            }
-        }
-}
-
-void host_ldmatrix(uint32_t (&r)[4], const void *row, bool turned) {
-    if ((uintptr_t)row % 16 != 0 || (const unsigned char *)row < shared_memory ||
-        (const unsigned char *)row >= shared_memory + HOST_SHARED_MAX) {
-        fprintf(stderr, "ldmatrix takes aligned rows of dynamic shared memory\n");
-        abort();
-    }
-    RACES(__tsan_read16((void *)row));
-    const HostTable *table = host_exchange(ALL_LANES, &row, sizeof row);
-    const unsigned lane = host_lane();
-    for (unsigned m = 0; m < 4; m++) {
-        if (!turned) {
-            const auto *p = host_take<const uint32_t *>(table, 8 * m + lane / 4);
-            r[m] = p[lane % 4];
-        } else {
-            const auto *p = host_take<const uint16_t *>(table, 8 * m + 2 * (lane % 4));
-            const auto *q = host_take<const uint16_t *>(table, 8 * m + 2 * (lane % 4) + 1);
-            r[m] = (uint32_t)p[lane / 4] | (uint32_t)q[lane / 4] << 16;
-        }
-    }
-    __syncwarp(); // rows may be overwritten behind this, and others have to have read them
 }
 
 void host_copy_async(void *shared, const void *from, bool there) {

@@ -61,8 +61,8 @@ bool cpu_open(Device *dev, int threads, Err *err) {
     *dev =
         (Device){.ops = &cpu_ops, .body = &cpu_body, .kind = "cpu", .threads = count, .impl = cpu};
     cpu->dnnl = dnnl_gemm_open();
-    cpu->own_f32 = cpu->dnnl && small_gemm_agrees(dev, DT_F32);
-    cpu->own_bf16 = cpu->dnnl && dnnl_gemm_bf16(cpu->dnnl) && small_gemm_agrees(dev, DT_BF16);
+    cpu->own_f32 = cpu->dnnl && own_gemm_agrees(dev, DT_F32);
+    cpu->own_bf16 = cpu->dnnl && dnnl_gemm_bf16(cpu->dnnl) && own_gemm_agrees(dev, DT_BF16);
     return true;
 }
 

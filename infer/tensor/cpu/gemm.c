@@ -1,4 +1,5 @@
-// infer/tensor/cpu/gemm.c - f32 products: oneDNN where it has AVX-512 kernels, else OpenBLAS.
+// infer/tensor/cpu/gemm.c - who makes a product: own kernels if it is small, oneDNN where it has
+// AVX-512 kernels, else OpenBLAS.
 #include "infer/tensor/cpu/gemm.h"
 
 #include <cblas.h>
@@ -47,13 +48,13 @@ void gemm_f32(Device *dev, const Gemm *g) {
         if (g->beta == 0.0f) cpu_zero(dev, g->c);
         return;
     }
-    if (cpu->own_f32 && (small_gemm_run(g) || panel_gemm_run(dev, g))) return;
+    if (cpu->own_f32 && own_gemm_run(dev, g)) return;
     if (cpu->dnnl && dnnl_gemm_run(cpu->dnnl, g)) return;
     blas_gemm(g);
 }
 
 bool gemm_bf16(Device *dev, const Gemm *g) {
     const Cpu *cpu = dev->impl;
-    if (cpu->own_bf16 && (small_gemm_run(g) || panel_gemm_run(dev, g))) return true;
+    if (cpu->own_bf16 && own_gemm_run(dev, g)) return true;
     return cpu->dnnl && dnnl_gemm_run(cpu->dnnl, g);
 }

@@ -24,18 +24,19 @@ static inline int64_t gemm_k(const Gemm *g) {
 void gemm_f32(Device *dev, const Gemm *g);
 bool gemm_bf16(Device *dev, const Gemm *g);
 
-// Own kernels for up to 16 rows of A (small_gemm.c), A and B both F32 or both BF16, or a BF16 B
-// that is widened on the way; false: not theirs (takes says so beforehand). Only to be run where
-// small_gemm_agrees: where they and those of panel_gemm.c give oneDNN's bits (of F32, if B is
-// widened).
-bool small_gemm_takes(const Gemm *g);
-bool small_gemm_run(const Gemm *g);
-bool small_gemm_agrees(Device *dev, DType dtype);
+// Own kernels for small products, A and B both F32 or both BF16, or a BF16 B that is widened on the
+// way: false where there are none (takes says so beforehand). Only to be run where they agree:
+// where they give the bits that oneDNN gives (of F32, if B is widened).
+bool own_gemm_takes(const Gemm *g);
+bool own_gemm_run(Device *dev, const Gemm *g);
+bool own_gemm_agrees(Device *dev, DType dtype);
 
-// Own kernels for products of more rows that oneDNN would take longer to get ready for than to do
-// (panel_gemm.c), under the same conditions; B may be of either float type where A is F32.
+// Of those: up to 16 rows of A, B transposed (small_gemm.c), and what oneDNN would take longer to
+// get ready for than to do (panel_gemm.c).
+bool small_gemm_takes(const Gemm *g);
+void small_gemm_run(const Gemm *g);
 bool panel_gemm_takes(const Gemm *g);
-bool panel_gemm_run(Device *dev, const Gemm *g);
+void panel_gemm_run(Device *dev, const Gemm *g);
 
 // oneDNN adds up a sum of length k in chunks, and those in order.
 static inline int64_t gemm_chunk(int64_t k) {

@@ -29,10 +29,10 @@ static int64_t block_columns(Device *dev, const Gemm *g, DType t) {
 static bool matmul_wide(Device *dev, Gemm g) {
     Gemm wide = g;
     wide.a.dtype = DT_F32;
-    if (!((Cpu *)dev->impl)->own_f32 || g.b.dtype != DT_BF16) return false;
-    if (!small_gemm_takes(&g) && !panel_gemm_takes(&wide)) return false;
-    g.a = ready(dev, g.a, DT_F32, SCRATCH_A, true);
-    return small_gemm_run(&g) || panel_gemm_run(dev, &g);
+    if (!((Cpu *)dev->impl)->own_f32 || g.b.dtype != DT_BF16 || !own_gemm_takes(&wide))
+        return false;
+    wide.a = ready(dev, g.a, DT_F32, SCRATCH_A, true);
+    return own_gemm_run(dev, &wide);
 }
 
 // The product with operands of type t; false (nothing done) when there are no kernels for it.

@@ -3,7 +3,7 @@
 //
 // B goes into panels once, in the cache of the thread that has these columns; all rows of A run
 // over them. A sum runs through k in order, in chunks which then are added up, as in small_gemm.c:
-// the bits are oneDNN's (checked when the device opens).
+// the bits are oneDNN's (own_gemm.c).
 #include "infer/tensor/cpu/gemm.h"
 
 #include <omp.h>
@@ -13,7 +13,8 @@
 
 // Elements of k at once; panels and rows of a block; the longest sum; what a block of B may take.
 enum { DEPTH = 256, PANELS = 9, ROWS = 128, LONGEST = 4096, PACK_BYTES = 384 << 10 };
-enum { WORTH_A_KERNEL = 500000000 }; // operations a thread: making one is a tenth of them at most
+// Operations a thread: beyond, making a kernel takes less than a tenth of the product's own time.
+enum { WORTH_A_KERNEL = 500000000 };
 
 // Columns first .. first + cols - 1 of a product, as one thread sees them.
 typedef struct {
@@ -133,8 +134,7 @@ bool panel_gemm_takes(const Gemm *g) {
            (double)WORTH_A_KERNEL * g->threads;
 }
 
-bool panel_gemm_run(Device *dev, const Gemm *g) {
-    if (!panel_gemm_takes(g)) return false;
+void panel_gemm_run(Device *dev, const Gemm *g) {
     const int64_t panels = (g->c.cols + PANEL - 1) / PANEL, rows = (g->c.rows + 7) / 8;
     int across = g->threads; // parts side by side; the others lie below
     while (across > 1 && (g->threads % across != 0 || across > panels / 3)) across--;
@@ -145,5 +145,4 @@ bool panel_gemm_run(Device *dev, const Gemm *g) {
         part(dev, g, panels * x / across, panels * (x + 1) / across, rows * y / down * 8,
              least(rows * (y + 1) / down * 8, g->c.rows));
     }
-    return true;
 }

@@ -2,12 +2,11 @@
 //
 // oneDNN repacks B on every call, three times the work when there are few rows. Here 16 rows of B
 // are turned in registers, and each sum runs through k in order by the very instructions oneDNN
-// uses, so that a row keeps its bits when it meets others in a larger product (checked when the
-// device opens). Each 16 rows are 16 streams, too short for the CPU to foresee: the next ones are
-// asked for while these are read.
+// uses, so that a row keeps its bits when it meets others in a larger product (own_gemm.c). Each 16
+// rows are 16 streams, too short for the CPU to foresee: the next ones are asked for while these
+// are read.
 #include "infer/tensor/cpu/gemm.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "infer/tensor/cpu/cpu.h"
@@ -17,7 +16,6 @@
 
 // Rows of A at once, and at most; rows of B; bytes of a row.
 enum { ROWS = 8, ROWS_MOST = 16, TILE = TURNED_ROWS, STEP = TURNED_BYTES };
-enum { CHECK_ROWS = 43, CHECK_COLS = 37 }; // of the products that are held against oneDNN's
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 
 // acc[i] += 64 bytes of A row i times the same bytes of 16 rows of B, four columns at a time: 16 of
@@ -90,7 +88,7 @@ AVX512 static ALWAYS_INLINE void ask_for(const char *const row[TILE], int64_t at
     for (int i = 0; i < TILE; i++) _mm_prefetch(row[i] + at, _MM_HINT_T1);
 }
 
-// sum[i] = A row i times 16 rows of B, these `bytes` long; the next 16 lie `ahead` bytes further.
+// sum[i] = A row i times 16 rows of B, each of `bytes`; the next 16 lie `ahead` bytes further.
 // oneDNN's order: sums over chunks of k, which then are added up. m is a constant wherever this is
 // inlined. (32 rows at once would hide more latency, but at the usual strides of a power of two
 // they evict each other from the L1 cache.)
@@ -174,54 +172,9 @@ bool small_gemm_takes(const Gemm *g) {
     return !g->ta && g->tb && g->c.rows <= ROWS_MOST && g->a.cols > 0;
 }
 
-bool small_gemm_run(const Gemm *g) {
-    if (!small_gemm_takes(g)) return false;
+void small_gemm_run(const Gemm *g) {
 #pragma omp parallel for num_threads(g->threads)
     for (int64_t n = 0; n < g->c.cols; n += TILE) columns(g, n);
-    return true;
-}
-
-static bool same_bits(Device *dev, void *values, DType dtype, int64_t k) {
-    float theirs[CHECK_ROWS * CHECK_COLS], ours[CHECK_ROWS * CHECK_COLS];
-    const size_t few = ROWS_MOST * CHECK_COLS * sizeof *ours;
-    Gemm g = {.tb = true, .threads = 1};
-    g.a = tensor_of(values, dtype, CHECK_ROWS, k);
-    g.b = tensor_of((char *)values + (size_t)(CHECK_ROWS * k) * dtype_size(dtype), dtype,
-                    CHECK_COLS, k);
-    g.c = tensor_of(theirs, DT_F32, CHECK_ROWS, CHECK_COLS);
-    if (!dnnl_gemm_run(((Cpu *)dev->impl)->dnnl, &g)) return false;
-    g.c = tensor_of(ours, DT_F32, CHECK_ROWS, CHECK_COLS);
-    if (panel_gemm_run(dev, &g) && memcmp(ours, theirs, sizeof ours) != 0) return false;
-    g.a = tensor_rows(g.a, 0, ROWS_MOST);
-    g.c = tensor_rows(g.c, 0, ROWS_MOST);
-    memset(ours, 0, sizeof ours);
-    return small_gemm_run(&g) && memcmp(ours, theirs, few) == 0;
-}
-
-bool small_gemm_agrees(Device *dev, DType dtype) {
-    const int64_t length[] = {83, 84, 512, 700, 1024, 1300, 2100};
-    const int64_t most = (CHECK_ROWS + CHECK_COLS) * 2100;
-    __builtin_cpu_init();
-    if (!__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512dq") ||
-        !__builtin_cpu_supports("avx512vl"))
-        return false;
-    if (dtype == DT_BF16 && !__builtin_cpu_supports("avx512bf16")) return false;
-    float *values = malloc((size_t)most * sizeof *values);
-    if (values == NULL) return false;
-    uint32_t s = 1;
-    for (int64_t i = 0; i < most; i++) {
-        s = s * 1664525u + 1013904223u;
-        const float v = (float)(int32_t)s * 0x1p-31f;
-        if (dtype == DT_BF16)
-            ((bf16 *)values)[i] = bf16_from_f32(v);
-        else
-            values[i] = v;
-    }
-    bool same = true;
-    for (size_t i = 0; same && i < sizeof length / sizeof *length; i++)
-        same = same_bits(dev, values, dtype, length[i]);
-    free(values);
-    return same;
 }
 
 #else
@@ -230,14 +183,8 @@ bool small_gemm_takes(const Gemm *g) {
     (void)g;
     return false;
 }
-bool small_gemm_run(const Gemm *g) {
+void small_gemm_run(const Gemm *g) {
     (void)g;
-    return false;
-}
-bool small_gemm_agrees(Device *dev, DType dtype) {
-    (void)dev;
-    (void)dtype;
-    return false;
 }
 
 #endif
