@@ -73,7 +73,7 @@ one_case() { # WORKER VERB FAULT: prints what is wrong
         if [ $status -eq 0 ]; then [ "$(results "$verb" "$run")" = "$(cat "$work/want-$verb")" ] || problem="$problem; done with other bytes"; fi
         if [ $status -eq 1 ]; then
             [ "$(grep -vc '^warning: ' "$at/err")" -eq 1 ] || problem="$problem; not one line on stderr"
-            grep -v '^warning: ' "$at/err" | grep -qE "$run|$work/|out of memory|Cannot allocate" || problem="$problem; no file is named"
+            grep -v '^warning: ' "$at/err" | grep -qE "$run|$work/|out of memory|no memory (for|to) |Cannot allocate" || problem="$problem; no file is named"
         fi
         left=$(find "$run" -name '*.tmp*' 2>/dev/null)
         [ -z "$left" ] || [ "$how" = ENOMEM ] || problem="$problem; left behind: $left"
