@@ -2,15 +2,7 @@
 // and the numbers that other tools would print.
 #include "eval/count/acceptance_notes.h"
 
-#include <string.h>
-
-#include "infer/base/utf8.h"
-
-const char *table_cell(char out[64], const char *name) {
-    utf8_fit(out, 64, name[0] ? name : "(none)");
-    for (char *p = out; (p = strpbrk(p, "|<>`")) != NULL;) *p = '/'; // no markup from data
-    return out;
-}
+#include "eval/count/stats.h"
 
 // One slice at draft length i + 1, deployed head, first rule.
 static void slice_row(FILE *out, const char *name, const json_t *report, const json_t *s, size_t i,

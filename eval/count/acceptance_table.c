@@ -2,24 +2,10 @@
 // object, whoever made it.
 #include <string.h>
 
+#include "eval/count/acceptance_json.h"
 #include "eval/count/acceptance_notes.h"
+#include "eval/count/acceptance_read.h"
 #include "eval/count/quantmatrix.h"
-
-const char *report_rule(const json_t *report, size_t i) {
-    const json_t *rules = json_object_get(report, "rules");
-    if (rules == NULL) return i == 0 ? "greedy" : NULL; // of an older file
-    return json_string_value(json_array_get(rules, i));
-}
-
-double real_at(const json_t *array, size_t i) {
-    return json_number_value(json_array_get(array, i));
-}
-
-const json_t *report_head(const json_t *report, const char *drafter, const char *key,
-                          const char *what) {
-    const json_t *d = json_object_get(json_object_get(report, "drafters"), drafter);
-    return json_object_get(json_object_get(d, key), what);
-}
 
 // Gain of a drafter over the first one; files of one pair hold it as "paired".
 static const json_t *gain_of(const json_t *report, const char *drafter, const char *key,
@@ -127,17 +113,6 @@ static void tables(FILE *out, const json_t *report, const DrafterNames *names, s
             const DrafterNames some = measured_by(report, names, key);
             (some.n > 2 ? matrix : pair_table)(out, report, &some, key, K);
         }
-}
-
-void drafter_names(DrafterNames *names, const json_t *report) {
-    const char *name;
-    json_t *drafter, *all = json_object_get(report, "drafters");
-    names->n = 0;
-    json_object_foreach(all, name, drafter) {
-        if (names->n == DRAFTERS_MAX) break;
-        names->name[names->n] = name;
-        table_cell(names->shown[names->n++], name);
-    }
 }
 
 // What the intervals can show, and that there are several of them.

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "eval/count/acceptance_notes.h"
+#include "eval/count/acceptance_read.h"
 
 static int reference_of(const QuantMatrix *m) {
     for (int d = 1; d < m->n; d++)

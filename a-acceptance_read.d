@@ -1,0 +1,1 @@
+acceptance_read.o: eval/count/acceptance_read.h
