@@ -72,6 +72,8 @@ $(BUILD)/version: FORCE
 $(BUILD)/infer/base/settings_table.o: configs/demo.json
 $(BUILD)/tests/%_test: $(BUILD)/tests/%_test.o $(BUILD)/tests/testing.o $(LIB)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) -lcmocka $(LDLIBS) $(if $(filter %.cu.o,$^),-lstdc++)
+$(BUILD)/tests/synthetic_pair: $(BUILD)/tests/synthetic_pair.o $(LIB)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 $(FAULT_SO): $(wildcard tests/fault/*.[ch])
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) -fPIC -shared -o $@ $(filter %.c,$^) -ldl -lpthread

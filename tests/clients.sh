@@ -3,7 +3,7 @@
 # needs their interpreters and builds.
 #
 # CLIENTS=DIR PYTHON=python3 [LLAMA_QUANTIZE=llama-quantize] [LLAMA_SERVER=llama-server
-#     LLAMA_CONVERT=convert_hf_to_gguf.py] [RUN=runs/demo] [PAIRS="STOCK:TARGET ..."]
+#     LLAMA_CONVERT=convert_hf_to_gguf.py] [RUN=runs/demo] [PAIRS="STOCK:TARGET ..."] [SHAPES="e2b:21 31b:7"]
 #     [DRAFTSMITH=./draftsmith] [TYPES="BF16 Q8_0 ..."] tests/clients.sh
 # CLIENTS holds load_gguf.py (PYTHON has the gguf package), load_safetensors.py, load_transformers.py
 # and run_llama.sh. RUN is a finished run: its drafter is exported into a folder of its own, in every
@@ -12,7 +12,7 @@
 # ours byte for byte. With LLAMA_SERVER and LLAMA_CONVERT the merged target is converted by llama.cpp's own
 # converter, and each file drafts for it there: greedy text must be that without a drafter.
 # PAIRS: folders of other assistants and their targets, exported untrained and loaded; where the target has
-# weights, they draft there too.
+# weights, they draft there too. SHAPES: pairs of real shapes with random weights, made by tests/pairs.sh.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 run=${RUN:-runs/demo} program=${DRAFTSMITH:-./draftsmith} python=${PYTHON:-python3}
@@ -60,6 +60,7 @@ pair() { # STOCK TARGET: one dialect after the other, large pairs fill a disk
         rm -rf "$dir"
     done
 }
+. tests/pairs.sh
 for p in ${PAIRS:-}; do pair "${p%%:*}" "${p#*:}"; done
 [ -d "$run/ckpt/best" ] || { skip "no finished run in $run (RUN=DIR)"; finish; }
 

@@ -2,12 +2,12 @@
 # tests/clients_mlx.sh - MLX exports in the programs that users load them in. Not part of check: it
 # needs their packages.
 #
-# CLIENTS=DIR PYTHON=python3 [RUN=runs/demo] [PAIRS="STOCK:TARGET ..."] [DRAFTSMITH=./draftsmith]
-#     [TO=mlx,mlx:q8,...] tests/clients_mlx.sh
+# CLIENTS=DIR PYTHON=python3 [RUN=runs/demo] [PAIRS="STOCK:TARGET ..."] [SHAPES="e2b:21 31b:7"]
+#     [DRAFTSMITH=./draftsmith] [TO=mlx,mlx:q8,...] tests/clients_mlx.sh
 # CLIENTS holds load_safetensors.py and load_mlx.py (PYTHON has mlx-vlm). RUN is a finished run: its
 # drafter, its merged target and their bundle are exported into a folder of their own and loaded.
-# PAIRS: folders of other assistants and their targets, exported untrained. Where PYTHON has mlx-lm,
-# targets are loaded there, strictly.
+# PAIRS: folders of other assistants and their targets, exported untrained; SHAPES: pairs made by
+# tests/pairs.sh. Where PYTHON has mlx-lm, targets are loaded there, strictly.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 run=${RUN:-runs/demo} program=${DRAFTSMITH:-./draftsmith} python=${PYTHON:-python3}
@@ -56,14 +56,16 @@ if [ -d "$run/ckpt/best" ]; then # only read: its checkpoint and measurement are
 else
     skip "no finished run in $run (RUN=DIR)"
 fi
+. tests/pairs.sh
 n=0
 for pair in ${PAIRS:-}; do
-    n=$((n + 1)) stock=${pair%%:*}
+    n=$((n + 1)) stock=${pair%%:*} kinds=$to
+    [ -f "${pair#*:}/model.safetensors" ] || kinds=${TO:-$drafters} # a target without weights
     out=$("$program" export output_dir="$work/$n" model.assistant_path="$stock" model.adapter_path= \
         model.target_path="${pair#*:}" export.checkpoint="$stock" export.force=true \
-        export.to="$to" 2>&1)
+        export.to="$kinds" 2>&1)
     ran "export of $stock" $? "$out"
-    all "$(basename "$stock")" "$work/$n/export"
+    all "${stock#"$work"/}" "$work/$n/export"
     rm -rf "${work:?}/$n"
 done
 finish
