@@ -204,7 +204,8 @@ static void describe(CostTable *out, const Timer *m, int64_t repetitions) {
     dev_describe(m->dev, name_device, out);
     strcpy(name, out->device);
     if (strcmp(m->dev->kind, "cpu") == 0)
-        snprintf(out->device, sizeof out->device, "%.120s, %d threads", name, m->dev->threads);
+        snprintf(out->device, sizeof out->device, "%.120s, %d thread%s", name, m->dev->threads,
+                 m->dev->threads == 1 ? "" : "s");
     strcpy(out->source, "measured");
     const DType dtype = target_embedding(m->t).dtype;
     if (m->a->dtype == dtype)

@@ -89,4 +89,7 @@ const char report_style[] =
     "details{margin:16px 0}summary{cursor:pointer;font-weight:600;padding:6px 0}\n"
     "dt{font-weight:600;margin-top:10px}dd{margin:0;max-width:74ch;color:var(--mut);"
     "overflow-wrap:anywhere}\n"
+    "@media(max-width:600px){table{font-size:13px}th,td{padding:5px 6px}td "
+    "small{font-size:12px;white-space:normal}"
+    "thead th{min-width:0}td.t,th.lab{white-space:normal;overflow-wrap:anywhere;min-width:5.5em}}\n"
     "@media print{details{display:block}figure,.scroll{break-inside:avoid}}\n";

@@ -226,6 +226,20 @@ static void cost_table(Page *p, const ReportView *v) {
     table_close(p);
 }
 
+// A draft length, the p-min with it, and what both gain.
+static void fastest_cell(Page *p, Ref k, Ref p_min, Ref speedup) {
+    page_markup(p, "<td><b>");
+    page_figure(p, k, FIG_COUNT);
+    page_markup(p, "</b><small>");
+    if (p_min.v != NULL) {
+        page_markup(p, "p-min ");
+        page_figure(p, p_min, FIG_TAU);
+        page_markup(p, "</small><small>");
+    }
+    page_figure(p, speedup, FIG_SPEED);
+    page_markup(p, "</small></td>");
+}
+
 static void best_row(Page *p, const ReportView *v, int d, const char *key) {
     const Ref r = view_recommendation(v, d, key), min = ref_key(r, "best_p_min");
     if (r.v == NULL) return;
@@ -234,11 +248,8 @@ static void best_row(Page *p, const ReportView *v, int d, const char *key) {
     page_markup(p, "</th><td class=\"t\">");
     page_text(p, key);
     page_markup(p, "</td>");
-    cell(p, ref_key(r, "best_k"), FIG_COUNT);
-    cell(p, ref_key(r, "best_speedup"), FIG_SPEED);
-    cell(p, ref_key(min, "k"), FIG_COUNT);
-    cell(p, ref_key(min, "p"), FIG_TAU);
-    cell(p, ref_key(min, "speedup"), FIG_SPEED);
+    fastest_cell(p, ref_key(r, "best_k"), (Ref){0}, ref_key(r, "best_speedup"));
+    fastest_cell(p, ref_key(min, "k"), ref_key(min, "p"), ref_key(min, "speedup"));
     page_markup(p, "</tr>\n");
 }
 
@@ -267,12 +278,13 @@ static void speed_cells(Page *p, const ReportView *v, const char *key) {
 
 void tables_speed(Page *p, const ReportView *v) {
     if (!json_is_object(view_ref(v, "recommendation").v)) return;
-    table_open(p, "Fastest draft length (k = 0: use no drafter), constant and with p-min");
+    table_open(
+        p,
+        "Fastest draft length and its speed-up (k = 0: use no drafter), constant and with p-min");
     page_markup(
         p, "<thead><tr><th scope=\"col\">drafter</th><th scope=\"col\" class=\"t\">rule</th><th "
-           "scope=\"col\">best k</th><th scope=\"col\">speed-up</th><th scope=\"col\">k "
-           "with p-min</th><th scope=\"col\">p-min</th><th "
-           "scope=\"col\">speed-up</th></tr></thead>\n<tbody>\n");
+           "scope=\"col\">constant k</th><th scope=\"col\">k with p-min</th></tr></thead>\n"
+           "<tbody>\n");
     for (int d = 0; d < v->drafters; d++)
         for (int n = 0; n < v->keys; n++) best_row(p, v, d, v->key[n]);
     page_markup(p, "</tbody>");
