@@ -1,10 +1,21 @@
 // infer/tensor/cpu/host_memory.c - memory of the CPU device: blocks, copies, what is free.
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "infer/tensor/cpu/cpu.h"
 #include "infer/tensor/device_body.h"
+
+enum { HUGE_PAGE = 2 << 20 };
+
+// Large blocks on large pages: a fault, a zeroing and an entry of the TLB for 2 MiB instead of 4
+// KiB.
+static void wish_huge_pages(char *raw, size_t bytes) {
+    const size_t skip = (HUGE_PAGE - (uintptr_t)raw % HUGE_PAGE) % HUGE_PAGE;
+    if (bytes < 2 * (size_t)HUGE_PAGE) return;
+    (void)madvise(raw + skip, (bytes - skip) / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
+}
 
 // calloc leaves fresh pages untouched until they are used; its pointer is kept in front of the
 // block.
@@ -15,6 +26,7 @@ static void *host_alloc(Device *dev, size_t bytes, Err *err) {
         err_set(err, ERR_FAILED, "out of memory: %zu bytes wanted", bytes);
         return NULL;
     }
+    wish_huge_pages(raw, bytes);
     char *p = raw + ARENA_ALIGN;
     p += (ARENA_ALIGN - (uintptr_t)p % ARENA_ALIGN) % ARENA_ALIGN;
     memcpy(p - sizeof raw, &raw, sizeof raw);
