@@ -48,7 +48,7 @@ lost() { # LIVE CRASHED
 }
 
 one_case() { # WORKER VERB FAULT: prints what is wrong
-    local at=$work/$1 verb=$2 fault=$3 how=${3##*:} status run problem= left
+    local at=$work/$1 verb=$2 fault=$3 how=${3##*:} status run problem= left named
     run=$at/run
     rm -rf "$at"
     mkdir -p "$at/disk"
@@ -73,7 +73,9 @@ one_case() { # WORKER VERB FAULT: prints what is wrong
         if [ $status -eq 0 ]; then [ "$(results "$verb" "$run")" = "$(cat "$work/want-$verb")" ] || problem="$problem; done with other bytes"; fi
         if [ $status -eq 1 ]; then
             [ "$(grep -vc '^warning: ' "$at/err")" -eq 1 ] || problem="$problem; not one line on stderr"
-            grep -v '^warning: ' "$at/err" | grep -qE "$run|$work/|out of memory|no memory (for|to) |Cannot allocate" || problem="$problem; no file is named"
+            named="$run|$work/"
+            [ "$how" != ENOMEM ] || named="$named|out of memory|no memory (for|to) |Cannot allocate"
+            grep -v '^warning: ' "$at/err" | grep -qE "$named" || problem="$problem; nothing is named"
         fi
         left=$(find "$run" -name '*.tmp*' 2>/dev/null)
         [ -z "$left" ] || [ "$how" = ENOMEM ] || problem="$problem; left behind: $left"

@@ -11,7 +11,7 @@ int main(int argc, char **argv) {
     char assistant[PATH_ROOM], target[PATH_ROOM];
     const PairShape *shape = argc == 4 ? pair_shape(argv[1]) : NULL;
     if (shape == NULL) {
-        fprintf(stderr, "usage: %s e2b|e4b|12b|26b|31b SEED DIR\n", argv[0]);
+        fprintf(stderr, "usage: %s e2b|e4b|12b|26b|31b|demo SEED DIR\n", argv[0]);
         return 2;
     }
     path_join(assistant, argv[3], "assistant");

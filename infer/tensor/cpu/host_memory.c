@@ -9,8 +9,7 @@
 
 enum { HUGE_PAGE = 2 << 20 };
 
-// Large blocks on large pages: a fault, a zeroing and an entry of the TLB for 2 MiB instead of 4
-// KiB.
+// Large blocks on large pages: one fault and one entry of the TLB for 2 MiB, not for 4 KiB.
 static void wish_huge_pages(char *raw, size_t bytes) {
     const size_t skip = (HUGE_PAGE - (uintptr_t)raw % HUGE_PAGE) % HUGE_PAGE;
     if (bytes < 2 * (size_t)HUGE_PAGE) return;

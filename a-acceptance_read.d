@@ -1,1 +1,0 @@
-acceptance_read.o: eval/count/acceptance_read.h
