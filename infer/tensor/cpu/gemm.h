@@ -31,12 +31,14 @@ bool own_gemm_takes(const Gemm *g);
 bool own_gemm_run(Device *dev, const Gemm *g);
 bool own_gemm_agrees(Device *dev, DType dtype);
 
-// Of those: up to 16 rows of A, B transposed (small_gemm.c), and what oneDNN would take longer to
-// get ready for than to do (panel_gemm.c).
+// Of those: up to 16 rows of A, B transposed (small_gemm.c), what oneDNN would take longer to get
+// ready for than to do (panel_gemm.c), and A transposed, whose bits are their own (grad_gemm.c).
 bool small_gemm_takes(const Gemm *g);
 void small_gemm_run(const Gemm *g);
 bool panel_gemm_takes(const Gemm *g);
 void panel_gemm_run(Device *dev, const Gemm *g);
+bool grad_gemm_takes(const Gemm *g);
+void grad_gemm_run(Device *dev, const Gemm *g);
 
 // oneDNN adds up a sum of length k in chunks, and those in order.
 static inline int64_t gemm_chunk(int64_t k) {

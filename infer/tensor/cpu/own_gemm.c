@@ -9,7 +9,7 @@
 enum { ROWS = 43, FEW = 16, COLS = 37, LONGEST = 2100 }; // of the products compared
 
 bool own_gemm_takes(const Gemm *g) {
-    return small_gemm_takes(g) || panel_gemm_takes(g);
+    return small_gemm_takes(g) || panel_gemm_takes(g) || grad_gemm_takes(g);
 }
 
 bool own_gemm_run(Device *dev, const Gemm *g) {
@@ -17,6 +17,8 @@ bool own_gemm_run(Device *dev, const Gemm *g) {
         small_gemm_run(g);
     else if (panel_gemm_takes(g))
         panel_gemm_run(dev, g);
+    else if (grad_gemm_takes(g))
+        grad_gemm_run(dev, g);
     else
         return false;
     return true;

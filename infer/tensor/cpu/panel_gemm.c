@@ -11,17 +11,17 @@
 #include "infer/tensor/cpu/cpu.h"
 #include "infer/tensor/cpu/panel_kernel.h"
 
-// Elements of k at once; panels and rows of a block; the longest sum; what a block of B may take.
-enum { DEPTH = 256, PANELS = 9, ROWS = 128, LONGEST = 4096, PACK_BYTES = 384 << 10 };
+// Panels and rows of a block; the longest sum; what a block of B may take.
+enum { PANELS = 9, ROWS = 128, LONGEST = 4096, PACK_BYTES = 384 << 10 };
 // Operations a thread: beyond, making a kernel takes less than a tenth of the product's own time.
 enum { WORTH_A_KERNEL = 500000000 };
 
 // Columns first .. first + cols - 1 of a product, as one thread sees them.
 typedef struct {
     const Gemm *g;
-    int64_t first, cols, panels, k;
-    int per;                   // elements in what panels call one: 2 for pairs of bf16
-    float *pack, *sum, *total; // (k, panels) by DEPTH; (ROWS, PANELS * PANEL)
+    int64_t first, cols, panels, k, chunk;
+    int per;             // elements in what panels call one: 2 for pairs of bf16
+    float *pack, *total; // (k, panels) by chunk; (ROWS, PANELS * PANEL)
 } Block;
 
 static int64_t least(int64_t a, int64_t b) {
@@ -40,8 +40,8 @@ static int64_t panel_stride(const Block *b, int64_t depth) {
 static void pack(const Block *b) {
     const Tensor x = b->g->b;
     const int64_t end = b->first + b->cols;
-    for (int64_t at = 0; at < b->k; at += DEPTH) {
-        const int64_t depth = least(DEPTH, b->k - at);
+    for (int64_t at = 0; at < b->k; at += b->chunk) {
+        const int64_t depth = least(b->chunk, b->k - at);
         if (b->g->tb)
             panels_turned(packed(b, at), panel_stride(b, depth),
                           &(PanelSource){x, at, depth, b->first, b->first, end, end}, b->per == 2);
@@ -51,12 +51,11 @@ static void pack(const Block *b) {
     }
 }
 
-// to (rows, cols) = the part of the sums from .. end - 1 of k.
-static void multiply(const Block *b, float *to, int64_t ld, int64_t row, int64_t rows, int64_t from,
-                     int64_t end) {
+// to (rows, panels) = the sums of all k, by chunks.
+static void multiply(const Block *b, float *to, int64_t ld, int64_t row, int64_t rows) {
     const Tensor a = b->g->a;
-    for (int64_t at = from; at < end; at += DEPTH) {
-        const int64_t depth = least(DEPTH, end - at);
+    for (int64_t at = 0; at < b->k; at += b->chunk) {
+        const int64_t depth = least(b->chunk, b->k - at);
         panel_product(&(PanelProduct){.c = to,
                                       .a = (const float *)a.data + (row * a.ld + at) / b->per,
                                       .b = packed(b, at),
@@ -66,33 +65,24 @@ static void multiply(const Block *b, float *to, int64_t ld, int64_t row, int64_t
                                       .m = rows,
                                       .n = b->panels,
                                       .k = depth / b->per,
-                                      .add = at > from,
+                                      .then_add = at > 0,
                                       .pairs = b->per == 2});
     }
 }
 
-static void finish(const Block *b, int64_t row, int64_t rows) {
-    const int64_t chunk = gemm_chunk(b->k), ld = b->panels * PANEL;
-    float *sum = b->total;
-    for (int64_t at = 0; at < b->k; at += chunk) {
-        multiply(b, sum, ld, row, rows, at, least(at + chunk, b->k));
-        for (int64_t i = 0; at > 0 && i < rows * ld; i++) b->total[i] += sum[i];
-        sum = b->sum;
-    }
-    for (int64_t r = 0; r < rows; r++)
-        gemm_put(b->g->c, row + r, b->first, b->total + r * ld, b->cols, b->g->beta);
-}
-
 static void rows_of_block(const Block *b, int64_t from, int64_t to) {
     const Tensor c = b->g->c;
-    const bool straight =
-        c.dtype == DT_F32 && b->g->beta == 0.0f && b->cols % PANEL == 0 && b->k <= gemm_chunk(b->k);
+    const int64_t ld = b->panels * PANEL;
+    const bool straight = c.dtype == DT_F32 && b->g->beta == 0.0f && b->cols % PANEL == 0;
     for (int64_t r = from; r < to; r += ROWS) {
         const int64_t rows = least(ROWS, to - r);
-        if (straight)
-            multiply(b, f32_at(c, r, b->first), c.ld, r, rows, 0, b->k);
-        else
-            finish(b, r, rows);
+        if (straight) {
+            multiply(b, f32_at(c, r, b->first), c.ld, r, rows);
+            continue;
+        }
+        multiply(b, b->total, ld, r, rows);
+        for (int64_t i = 0; i < rows; i++)
+            gemm_put(c, r + i, b->first, b->total + i * ld, b->cols, b->g->beta);
     }
 }
 
@@ -107,14 +97,14 @@ static int64_t next_panels(int64_t left, int64_t most) {
 static void part(Device *dev, const Gemm *g, int64_t from, int64_t to, int64_t first,
                  int64_t last) {
     Block b = {.g = g, .k = gemm_k(g), .per = g->a.dtype == DT_BF16 ? 2 : 1};
-    const int64_t depth = (b.k + DEPTH - 1) / DEPTH * DEPTH / b.per, // of a panel, whole
+    b.chunk = gemm_chunk(b.k);
+    const int64_t depth = (b.k + b.chunk - 1) / b.chunk * b.chunk / b.per, // of a panel, whole
         room = PACK_BYTES / (depth * PANEL * (int64_t)sizeof(float));
     const int64_t most = room < 3 ? 3 : least(room, PANELS);
     if (first >= last) return;
-    const size_t floats = (size_t)(most * PANEL * (depth + 2 * ROWS));
+    const size_t floats = (size_t)(most * PANEL * (depth + ROWS));
     b.pack = cpu_scratch(dev, SCRATCH_THREAD + omp_get_thread_num(), floats * sizeof(float));
-    b.sum = b.pack + depth * most * PANEL;
-    b.total = b.sum + ROWS * most * PANEL;
+    b.total = b.pack + depth * most * PANEL;
     for (int64_t p = from; p < to; p += b.panels) {
         b.panels = next_panels(to - p, most);
         b.first = p * PANEL;

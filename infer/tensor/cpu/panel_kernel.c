@@ -23,6 +23,11 @@ typedef struct {
 
 #define EACH(i, n) _Pragma("GCC unroll 8") for (int i = 0; i < (n); i++)
 
+// Where row i of A begins.
+LANE_FN const float *a_at(const PanelProduct *p, int64_t i) {
+    return p->a + (p->turned ? i / PANEL * p->lda + i % PANEL : i * p->lda);
+}
+
 // ROWS rows of C times PANELS panels stay in registers while k runs. `fma` rounds once where the
 // instruction set can.
 // clang-format off
@@ -30,19 +35,22 @@ typedef struct {
     target static void set##_##ROWS##x##PANELS(const PanelProduct *p, int64_t i0, int64_t j0) {    \
         enum { LANE = sizeof(vec) / sizeof(float), PER = PANEL / LANE, N = PANELS * PER };         \
         typedef vec vec_at __attribute__((aligned(4), may_alias));                                 \
-        const float *a = p->a + i0 * p->lda, *b = p->b + j0 * p->panel;                            \
+        const float *a = a_at(p, i0), *b = p->b + j0 * p->panel;                                   \
         float *c = p->c + i0 * p->ldc + j0 * PANEL;                                                \
-        const int64_t k = p->k, lda = p->lda, ldc = p->ldc, panel = p->panel;                      \
+        const int64_t k = p->k, ldc = p->ldc, panel = p->panel;                                    \
+        const int64_t lda = p->turned ? 1 : p->lda, step = p->turned ? PANEL : 1;                  \
         vec acc[ROWS][N], row[N];                                                                  \
         EACH(i, ROWS)                                                                              \
             EACH(j, N) acc[i][j] = p->add ? *(vec_at *)(c + i * ldc + j * LANE) : (vec_at){0};     \
-        for (int64_t q = 0; q < k; q++, b += PANEL) {                                              \
+        for (int64_t q = 0; q < k; q++, a += step, b += PANEL) {                                   \
             EACH(j, N) row[j] = *(const vec_at *)(b + j / PER * panel + j % PER * LANE);           \
             EACH(i, ROWS) {                                                                        \
-                const vec x = spread(a[i * lda + q]);                                              \
+                const vec x = spread(a[i * lda]);                                                  \
                 EACH(j, N) acc[i][j] = fma(x, row[j], acc[i][j]);                                  \
             }                                                                                      \
         }                                                                                          \
+        if (p->then_add)                                                                           \
+            EACH(i, ROWS) EACH(j, N) acc[i][j] = *(vec_at *)(c + i * ldc + j * LANE) + acc[i][j];  \
         EACH(i, ROWS) EACH(j, N) *(vec_at *)(c + i * ldc + j * LANE) = acc[i][j];                  \
     }
 // clang-format on
@@ -252,4 +260,25 @@ void panels_plain(float *to, int64_t panel, const PanelSource *s) {
         else
             copy_bf16(at, panel, bf16_at(x, r, s->c), x.ld, rows, s->cols, ahead);
     }
+}
+
+// Two rows as pairs: the first one's elements lie in the low halves.
+KERNEL static void pair_rows(float *to, int64_t panel, const bf16 *low, const bf16 *high,
+                             int64_t cols) {
+    int64_t c = 0;
+    for (; c + PANEL <= cols; c += PANEL, to += panel)
+        store16(to, (f32x16)((u32x16)load16_bf16(low + c) >> 16 | (u32x16)load16_bf16(high + c)));
+    if (c == cols) return;
+    bf16 tail[2][PANEL] = {{{0}}};
+    memcpy(tail[0], low + c, (size_t)(cols - c) * sizeof *low);
+    memcpy(tail[1], high + c, (size_t)(cols - c) * sizeof *high);
+    store16(to, (f32x16)((u32x16)load16_bf16(tail[0]) >> 16 | (u32x16)load16_bf16(tail[1])));
+}
+
+void panels_paired(float *to, int64_t panel, const PanelSource *s) {
+    static const bf16 zero[SPAN];
+    CHECK(s->cols <= SPAN);
+    for (int64_t r = s->from; r < s->to; r += 2, to += PANEL)
+        pair_rows(to, panel, bf16_at(s->x, r, s->c),
+                  r + 1 < s->to ? bf16_at(s->x, r + 1, s->c) : zero, s->cols);
 }

@@ -10,14 +10,16 @@
 
 enum { PANEL = 16, PANEL_ROWS = 32 }; // columns; its rows are rounded up to so many
 
-// C (m, 16 n) = A (m, k) B (k, 16 n), plus C if add. pairs: an element of A and B is not one f32
-// but two bf16, the products of both are added (k counts pairs).
+// C (m, 16 n) = A (m, k) B (k, 16 n). add: plus C, where the sums begin; then_add: plus C, added to
+// whole sums. pairs: an element of A and B is not one f32 but two bf16, the products of both are
+// added (k counts pairs). turned: A^T lies in panels, as B
+// does, lda floats from one to the next.
 typedef struct {
     float *c;
     const float *a, *b;
     int64_t ldc, lda, panel; // in floats
     int64_t m, n, k;
-    bool add, pairs;
+    bool add, then_add, pairs, turned;
 } PanelProduct;
 
 void panel_product(const PanelProduct *p);
@@ -43,5 +45,8 @@ void panels_turned(float *to, int64_t panel, const PanelSource *s, bool pairs);
 // B = the rows themselves, (rows, cols) from row `first` on: rows from .. to-1 of all panels,
 // columns behind the last one zero.
 void panels_plain(float *to, int64_t panel, const PanelSource *s);
+// B = pairs of rows of a BF16 x, (rows / 2, cols), from row `from` on; a last odd one is paired
+// with zero, and so are columns behind the last one.
+void panels_paired(float *to, int64_t panel, const PanelSource *s);
 
 #endif

@@ -4,6 +4,7 @@
 
 #include "infer/tensor/cpu/cpu.h"
 #include "infer/tensor/cpu/simd.h"
+#include "infer/tensor/cpu/turned.h"
 
 KERNEL void f32_from_bf16(float *y, const bf16 *x, int64_t n) {
     int64_t i = 0;
@@ -11,7 +12,7 @@ KERNEL void f32_from_bf16(float *y, const bf16 *x, int64_t n) {
     for (; i < n; i++) y[i] = bf16_to_f32(x[i]);
 }
 
-KERNEL void f32_to_bf16(bf16 *y, const float *x, int64_t n) {
+KERNEL static void to_bf16_any(bf16 *y, const float *x, int64_t n) {
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES) {
         const u32x16 u = (u32x16)load16(x + i);
@@ -21,6 +22,32 @@ KERNEL void f32_to_bf16(bf16 *y, const float *x, int64_t n) {
         *(u16x16_at *)(y + i) = __builtin_convertvector(bits, u16x16);
     }
     for (; i < n; i++) y[i] = bf16_from_f32(x[i]);
+}
+
+#ifdef __x86_64__
+// The instruction takes denormal numbers for zero: blocks that have any go the other way.
+AVX512_BF16 static void to_bf16_avx512(bf16 *y, const float *x, int64_t n) {
+    enum { DENORMAL = 0x20 };
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        const __m512 v = _mm512_loadu_ps(x + i);
+        if (_mm512_fpclass_ps_mask(v, DENORMAL) == 0)
+            _mm256_storeu_si256((__m256i *)(y + i), (__m256i)_mm512_cvtneps_pbh(v));
+        else
+            to_bf16_any(y + i, x + i, LANES);
+    }
+    for (; i < n; i++) y[i] = bf16_from_f32(x[i]);
+}
+#endif
+
+void f32_to_bf16(bf16 *y, const float *x, int64_t n) {
+#ifdef __x86_64__
+    if (__builtin_cpu_supports("avx512bf16")) {
+        to_bf16_avx512(y, x, n);
+        return;
+    }
+#endif
+    to_bf16_any(y, x, n);
 }
 
 LANE_FN float max_loop(const float *x, int64_t n) {

@@ -42,6 +42,23 @@ static void bf16_rounding_of_extremes(void **state) {
     assert_true(isnan(test_get(y, 0, 19)));
 }
 
+// All signs and exponents (denormal numbers, infinities, NaN), and mantissas around what rounds up,
+// down and to even.
+static void bf16_rounding_of_every_exponent(void **state) {
+    (void)state;
+    enum { EXPONENTS = 512, LOW = 9, HIGH = 6, N = EXPONENTS * LOW * HIGH };
+    const uint32_t low[LOW] = {0, 1, 0x7ffe, 0x7fff, 0x8000, 0x8001, 0xfffe, 0xffff, 0x4321},
+                   high[HIGH] = {0, 1, 2, 0x3f, 0x7e, 0x7f};
+    Tensor x = test_zeros(DT_F32, 1, N), y = test_zeros(DT_BF16, 1, N);
+    for (uint32_t i = 0; i < N; i++) {
+        const uint32_t bits = (i / (LOW * HIGH)) << 23 | high[i / LOW % HIGH] << 16 | low[i % LOW];
+        memcpy((float *)x.data + i, &bits, sizeof bits);
+    }
+    op_copy(test_env()->dev, y, x);
+    for (int i = 0; i < N; i++)
+        assert_int_equal(((bf16 *)y.data)[i].bits, bf16_from_f32(((float *)x.data)[i]).bits);
+}
+
 static void zero_leaves_the_gaps(void **state) {
     (void)state;
     Tensor whole = test_random(DT_BF16, 3, 60), x = tensor_cols(whole, 3, 50);
@@ -112,6 +129,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(copy_converts_every_mix),
         cmocka_unit_test(bf16_rounding_of_extremes),
+        cmocka_unit_test(bf16_rounding_of_every_exponent),
         cmocka_unit_test(zero_leaves_the_gaps),
         cmocka_unit_test(axpby_adds),
         cmocka_unit_test(axpby_with_beta_0_overwrites_nan),

@@ -61,6 +61,19 @@ static void every_product_matches_a_double_sum(void **state) {
         }
 }
 
+// More rows, columns and products than any kernel takes at once.
+static void a_gradient_of_a_long_batch(void **state) {
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        const int64_t m = 130, n = 272, k = 1030;
+        const Tensor a = operand(2, 0, FLOATS[i], m, n, k), b = operand(2, 1, FLOATS[i], m, n, k);
+        Tensor c = strided(DT_F32, m, n);
+        const Tensor old = same_copy(c);
+        op_matmul_tn(test_env()->dev, c, a, b, 1.0f);
+        expect_product(2, c, a, b, old, 1.0f);
+    }
+}
+
 static void products_keep_to_their_view(void **state) {
     (void)state;
     for (int t = 0; t < 2; t++) {
@@ -143,6 +156,7 @@ static void a_row_has_the_same_bits_in_a_large_product(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_product_matches_a_double_sum),
+        cmocka_unit_test(a_gradient_of_a_long_batch),
         cmocka_unit_test(products_keep_to_their_view),
         cmocka_unit_test(an_empty_sum_is_zero),
         cmocka_unit_test(a_row_has_the_same_bits_alone),
