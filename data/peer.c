@@ -2,6 +2,7 @@
 #include "data/peer.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,7 +46,7 @@ bool peer_call(const Settings *s, const char *arguments, const char *const *fiel
     return parse(text, arguments, field, n, out, err);
 }
 
-bool peer_run(const Settings *s, const PeerJob *job, RunTime *out, Err *err) {
+static bool peer_run(const Settings *s, const PeerJob *job, RunTime *out, Err *err) {
     const int64_t threads =
         s->runtime.threads > 0 ? s->runtime.threads : sysconf(_SC_NPROCESSORS_ONLN);
     char arguments[PATH_ROOM + 512], path[PATH_ROOM], mean[32], best[32];
@@ -65,7 +66,45 @@ bool peer_run(const Settings *s, const PeerJob *job, RunTime *out, Err *err) {
     return true;
 }
 
+static RunTime worst(void) {
+    return (RunTime){.best = 1e30};
+}
+
+// Means of n rounds are added up by their share.
+static void add_round(RunTime *all, RunTime one, int64_t n) {
+    all->mean += one.mean / (double)n;
+    all->best = fmin(all->best, one.best);
+    all->memory = fmax(all->memory, one.memory);
+}
+
+static bool passes(int64_t repeat, PassFn *pass, void *ctx, RunTime *out, Err *err) {
+    double seconds;
+    *out = worst();
+    if (!pass(ctx, &seconds, err)) return false; // warm-up
+    for (int64_t i = 0; i < repeat; i++) {
+        if (!pass(ctx, &seconds, err)) return false;
+        add_round(out, (RunTime){.mean = 1e3 * seconds, .best = 1e3 * seconds}, repeat);
+    }
+    return true;
+}
+
+bool peer_race(const Settings *s, const PeerJob *job, PassFn *pass, void *ctx, RunTime *ours,
+               RunTime *peer, Err *err) {
+    const int64_t rounds = s->bench.peers ? s->bench.peer_rounds : 1;
+    *ours = *peer = worst();
+    for (int64_t i = 0; i < rounds; i++) {
+        RunTime one;
+        if (!passes(s->bench.repeat, pass, ctx, &one, err)) return false;
+        add_round(ours, one, rounds);
+        if (!s->bench.peers) continue;
+        if (!peer_run(s, job, &one, err)) return false;
+        add_round(peer, one, rounds);
+    }
+    return true;
+}
+
 void peer_print(RunTime peer, RunTime ours) {
+    if (peer.mean == 0.0) return;
     printf("   peer %.1f ms: %.2fx (best %.1f ms: %.2fx)", peer.mean, peer.mean / ours.mean,
            peer.best, peer.best / ours.best);
     if (ours.memory > 0.0)

@@ -22,10 +22,16 @@ typedef struct {
     const char *device; // "cpu" or "cuda"
 } PeerJob;
 
-// Runs the job with bench.python.
-MUST_CHECK bool peer_run(const Settings *s, const PeerJob *job, RunTime *out, Err *err);
+// One pass of ours over a batch.
+typedef bool PassFn(void *ctx, double *seconds, Err *err);
+
+// bench.repeat passes of ours behind a first one that does not count. With bench.peers, where a
+// machine slows down and recovers, both shall meet it: that often bench.peer_rounds times, and the
+// job with bench.python after each. ours->memory is left to the caller; peer->mean 0: none ran.
+MUST_CHECK bool peer_race(const Settings *s, const PeerJob *job, PassFn *pass, void *ctx,
+                          RunTime *ours, RunTime *peer, Err *err);
 // "   peer 10.0 ms: 2.00x (best 9.0 ms: 2.10x)" beside our own time, and where our memory is known
-// ", memory 1.0 of 2.5 GiB".
+// ", memory 1.0 of 2.5 GiB". Nothing where none ran.
 void peer_print(RunTime peer, RunTime ours);
 
 enum { PEER_ABSENT = 77 }; // a script's exit status: what it would measure is not installed

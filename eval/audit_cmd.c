@@ -25,10 +25,10 @@ typedef struct {
     Audit audit;
     Wiring wiring;
     Alignment *alignment;
-    Speed greedy, sampled; // sampled.K 0: not measured
+    Speed speed[2]; // of greedy text, of sampled text
+    int speeds;     // that were measured
     int64_t prompts, skipped;
-    double live_s; // of decoding them once per k = 1 .. K
-    Sample *text;  // (texts) the first ones, for the speed of sweeps
+    Sample *text; // (texts) the first ones, for the speed of sweeps
     int64_t texts;
     int32_t *begin; // (begin_n) the beginning of the first text, behind which samples are drawn
     int64_t begin_n;
@@ -94,15 +94,10 @@ static bool check_text(Run *r, const char *id, const SpeculateResult *plain, Err
     float *margin = malloc(cells * sizeof *margin);
     bool ok = L && drafts && margin;
     if (!ok) err_set(err, ERR_FAILED, "no memory for %lld anchors", (long long)anchors);
-    double before[DRAFT_MAX + 1];
-    for (int k = 1; k <= r->pair.K; k++) before[k] = r->audit.row[k].seconds;
     ok = ok && compare_text(r, id, plain, L, drafts, margin, err);
     if (ok && r->begin == NULL && plain->n > UNDECIDED_ROWS / 2 + DRAWS_TOKENS)
         keep_begin(r, id, plain);
-    if (ok && r->texts < SPEED_PROMPTS) {
-        for (int k = 1; k <= r->pair.K; k++) r->live_s += r->audit.row[k].seconds - before[k];
-        ok = speed_text(&r->text[r->texts++], id, plain, err);
-    }
+    if (ok && r->texts < SPEED_PROMPTS) ok = speed_text(&r->text[r->texts++], id, plain, err);
     free(L);
     free(drafts);
     free(margin);
@@ -185,15 +180,14 @@ static json_t *check_sampler(const Run *r, Err *err) {
     return sampler_check(&job, err);
 }
 
-// On the same texts: greedy ones beside what was decoded live for the comparison, then sampled.
+// Of the first texts, greedy and sampled.
 static bool check_speed(Run *r, Err *err) {
     const Sampler greedy = {0}, sampler = sampler_of(r->s);
     if (r->texts == 0) return true;
-    if (!speed_sweep(&r->greedy, &r->pair, r->text, r->texts, &greedy, err)) return false;
-    r->greedy.live_s = r->live_s;
-    r->greedy.live_tokens = r->greedy.tokens * r->pair.K;
+    if (!speed_measure(&r->speed[r->speeds++], &r->pair, r->text, r->texts, &greedy, err))
+        return false;
     return r->s->eval.audit_draws == 0 ||
-           speed_sampled(&r->sampled, &r->pair, r->text, r->texts, &sampler, err);
+           speed_sampled(&r->speed[r->speeds++], &r->pair, r->text, r->texts, &sampler, err);
 }
 
 static bool wiring_passed(const Run *r) {
@@ -236,15 +230,14 @@ static bool gates(const Run *r, const json_t *frozen, const json_t *sampler, jso
 
 static json_t *report_json(const Run *r, const char *dir, json_t *frozen, json_t *sampler,
                            json_t *failures) {
-    json_t *speed = speed_json(&r->greedy);
-    if (r->sampled.K > 0) json_object_set_new(speed, "sampled", speed_json(&r->sampled));
-    return json_pack(
-        "{ss ss sI sI sb sO so so so sO sO so}", "drafter", dir, "dtype",
-        dtype_name(r->pair.open.dtype), "prompts", (json_int_t)r->prompts, "prompts_skipped",
-        (json_int_t)r->skipped, "passed", json_array_size(failures) == 0, "failures", failures,
-        "training_forward", wiring_json(r), "live",
-        audit_json(&r->audit, r->pair.head == HEAD_CENTROID ? "centroid" : "dense"), "alignment",
-        alignment_json(r->alignment), "sampler", sampler, "frozen", frozen, "speed", speed);
+    return json_pack("{ss ss sI sI sb sO so so so sO sO so}", "drafter", dir, "dtype",
+                     dtype_name(r->pair.open.dtype), "prompts", (json_int_t)r->prompts,
+                     "prompts_skipped", (json_int_t)r->skipped, "passed",
+                     json_array_size(failures) == 0, "failures", failures, "training_forward",
+                     wiring_json(r), "live",
+                     audit_json(&r->audit, r->pair.head == HEAD_CENTROID ? "centroid" : "dense"),
+                     "alignment", alignment_json(r->alignment), "sampler", sampler, "frozen",
+                     frozen, "speed", speed_json(r->speed, r->speeds));
 }
 
 static void report_markdown(FILE *out, const Run *r, const json_t *o) {

@@ -152,7 +152,7 @@ for part in $parts; do
     memcheck | racecheck) sanitize "$part" 60 ;;
     bench) step bench 'E4B shapes' 240 "$program" bench runtime.device="$device" bench.shapes=e4b bench.seq=2048 \
         bench.peers="$([ -n "$(ls "$here"/peers/*.py 2>/dev/null)" ] && python3 -c 'import torch' 2>/dev/null && echo true || echo false)" \
-        bench.peer_path="$here/peers"
+        bench.peer_rounds=1 bench.peer_path="$here/peers"
         grep -hE '^(ceiling|capture|decode|train|round|the same|\|)' "$logs"/bench-*.log | tee -a "$logs/summary.txt" ;;
     *) say "$part" FAIL 'no such part' ;;
     esac

@@ -12,7 +12,6 @@ typedef struct {
     int64_t batch, seq;
     int K;
     DType dtype;
-    int repeat;
 } BenchCase;
 
 // Everything of one case; zero-initialised, closed half-open.

@@ -15,28 +15,28 @@ typedef struct {
     Bench bench;
     BenchCase which;
     AllReduce *reduce; // NULL while one works alone
-    double step_s;     // mean
-    int64_t step;
+    double step_s;     // mean of `repeat`
+    int64_t repeat, step;
 } Timed;
 
 static bool time_steps(void *ctx, Err *err) {
     Timed *t = ctx;
     double s, sum = 0;
-    for (int i = 0; i < t->which.repeat; i++) {
+    for (int64_t i = 0; i < t->repeat; i++) {
         if (!bench_step(&t->bench, t->reduce, ++t->step, &s, err)) return false;
         sum += s;
     }
-    t->step_s = sum / t->which.repeat;
+    t->step_s = sum / (double)t->repeat;
     return true;
 }
 
 static bool time_sum(Timed *t, double *seconds, Err *err) {
     const double begun = now_s();
-    for (int i = 0; i < t->which.repeat; i++)
+    for (int64_t i = 0; i < t->repeat; i++)
         if (!all_reduce_start(t->reduce, t->bench.optimizer.grad, err) ||
             !all_reduce_finish(t->reduce, err))
             return false;
-    *seconds = (now_s() - begun) / t->which.repeat;
+    *seconds = (now_s() - begun) / (double)t->repeat;
     return true;
 }
 
@@ -77,7 +77,7 @@ static bool measure(Timed *t, Err *err) {
 
 static bool run_case(const Cli *cli, const BenchCase *c, Err *err) {
     char dir[PATH_ROOM];
-    Timed t = {.which = *c};
+    Timed t = {.which = *c, .repeat = cli->s.bench.repeat};
     Bench *b = &t.bench;
     Err ignored = {0};
     bool ok = bench_pair(dir, c->shape, err) &&
@@ -100,12 +100,8 @@ static bool run(const Cli *cli, Err *err) {
     const DType dtype = strcmp(s->train.dtype, "bf16") == 0 ? DT_BF16 : DT_F32;
     log_info("bench: of several ranks their parallel efficiency; start it alone for all else");
     for (int i = 0; i < 2; i++) {
-        const BenchCase c = {pair_shape(shapes[i].name),
-                             shapes[i].batch,
-                             shapes[i].seq ? shapes[i].seq : s->bench.seq,
-                             (int)s->bench.k,
-                             dtype,
-                             (int)s->bench.repeat};
+        const BenchCase c = {pair_shape(shapes[i].name), shapes[i].batch,
+                             shapes[i].seq ? shapes[i].seq : s->bench.seq, (int)s->bench.k, dtype};
         const bool wanted =
             !strcmp(s->bench.shapes, "all") || !strcmp(s->bench.shapes, shapes[i].name);
         if (wanted && !run_case(cli, &c, err)) return false;

@@ -31,42 +31,48 @@ static double step_flop(const Bench *b, const BenchCase *c) {
            (double)(b->batch.rows * c->K) * (6.0 * (body + head) + 3.0 * attn);
 }
 
+typedef struct {
+    Bench b;
+    int64_t steps;
+} Steps;
+
+static bool step_once(void *ctx, double *seconds, Err *err) {
+    Steps *s = ctx;
+    return bench_step(&s->b, NULL, ++s->steps, seconds, err);
+}
+
+static void print_step(const Bench *b, const BenchCase *c, RunTime ours, RunTime peer) {
+    const double rate = step_flop(b, c) / ours.mean / 1e6;
+    const double ceiling = device_gemm_peak(b->dev, c->dtype);
+    printf("train    %-5s %-5s %lld x %lld, K %d   %9.1f ms (best %.1f)   %8.1f GFLOP/s   "
+           "%5.1f %% of GEMM %.1f GFLOP/s   %.0f anchors/s",
+           c->shape->name, dtype_name(c->dtype), (long long)c->batch, (long long)c->seq, c->K,
+           ours.mean, ours.best, rate, 100.0 * rate / ceiling, ceiling,
+           1e3 * (double)b->batch.rows / ours.mean);
+    peer_print(peer, ours);
+    printf("\n");
+    fflush(stdout);
+}
+
 static bool measure(const BenchCase *c, const Cli *cli, const char *dir, Err *err) {
-    Bench b = {0};
-    double best = 1e30, sum = 0.0, s;
-    b.dev = dev_open(cli->s.runtime.device, (int)cli->s.runtime.threads, err);
-    const size_t before = b.dev ? device_memory_free(b.dev) : 0;
-    bool ok = b.dev && bench_open(&b, c, dir, err) && bench_step(&b, NULL, 1, &s, err); // warm-up
-    for (int i = 0; ok && i < c->repeat; i++) {
-        ok = bench_step(&b, NULL, i + 2, &s, err);
-        sum += s;
-        best = fmin(best, s);
-    }
+    Steps s = {0};
+    Bench *b = &s.b;
+    RunTime ours, peer;
+    char k[32];
+    b->dev = dev_open(cli->s.runtime.device, (int)cli->s.runtime.threads, err);
+    if (b->dev == NULL) return false;
+    const size_t before = device_memory_free(b->dev);
+    snprintf(k, sizeof k, "--k %d", c->K);
+    const PeerJob job = {"rollout_torch.py", "step",   k,      c->shape->name,
+                         c->dtype,           c->batch, c->seq, b->dev->kind};
+    const bool ok =
+        bench_open(b, c, dir, err) && peer_race(&cli->s, &job, step_once, &s, &ours, &peer, err);
     if (ok) {
-        const RunTime ours = {.mean = 1e3 * sum / c->repeat,
-                              .best = 1e3 * best,
-                              .memory = device_memory_taken(b.dev, before)};
-        const double rate = step_flop(&b, c) / ours.mean / 1e6;
-        const double ceiling = device_gemm_peak(b.dev, c->dtype);
-        printf("train    %-5s %-5s %lld x %lld, K %d   %9.1f ms (best %.1f)   %8.1f GFLOP/s   "
-               "%5.1f %% of GEMM %.1f GFLOP/s   %.0f anchors/s",
-               c->shape->name, dtype_name(c->dtype), (long long)c->batch, (long long)c->seq, c->K,
-               ours.mean, ours.best, rate, 100.0 * rate / ceiling, ceiling,
-               1e3 * (double)b.batch.rows / ours.mean);
-        if (cli->s.bench.peers) {
-            RunTime peer = {0};
-            char k[32];
-            snprintf(k, sizeof k, "--k %d", c->K);
-            const PeerJob job = {"rollout_torch.py", "step",   k,      c->shape->name,
-                                 c->dtype,           c->batch, c->seq, b.dev->kind};
-            ok = peer_run(&cli->s, &job, &peer, err);
-            if (ok) peer_print(peer, ours);
-        }
-        printf("\n");
-        fflush(stdout);
+        ours.memory = device_memory_taken(b->dev, before);
+        print_step(b, c, ours, peer);
     }
-    bench_close(&b);
-    if (b.dev) dev_close(b.dev);
+    bench_close(b);
+    dev_close(b->dev);
     return ok;
 }
 
@@ -82,8 +88,7 @@ static bool run_shape(const Cli *cli, const char *name, int64_t batch, int64_t s
     for (int i = 0; ok && i < 2; i++) {
         const bool chosen = strcmp(cli->s.train.dtype, "auto") == 0 ||
                             (strcmp(cli->s.train.dtype, "f32") == 0) == (i == 0);
-        const BenchCase c = {pair_shape(name),    batch,     seq,
-                             (int)cli->s.bench.k, dtypes[i], (int)cli->s.bench.repeat};
+        const BenchCase c = {pair_shape(name), batch, seq, (int)cli->s.bench.k, dtypes[i]};
         if (chosen) ok = measure(&c, cli, top, err);
     }
     Err ignored = {0};

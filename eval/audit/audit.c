@@ -104,10 +104,8 @@ bool audit_decode(Audit *a, Speculator *s, const AuditText *text, Head head, Err
         SpeculateResult live;
         const SpeculateOptions opt = {
             .k = k, .head = head, .max_new_tokens = text->n - text->first, .near_tie = a->near_tie};
-        const double start = now_s();
         if (!speculate(s, &opt, text->ids, text->first, &live, err))
             return err_wrap(err, "%s k=%d", text->id, k);
-        a->row[k].seconds += now_s() - start;
         audit_compare(a, text, &live, k);
         speculate_result_free(&live);
     }

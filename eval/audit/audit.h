@@ -26,7 +26,6 @@ typedef struct {
     int64_t texts, texts_equal, texts_near, texts_differ; // live text against the given one
     int64_t rounds, equal, near, mismatches; // near: unequal, and the deciding gap is a near tie
     int64_t near_rounds;                     // rounds with such a gap at all
-    double seconds;                          // of decoding live
 } AuditRow;
 
 typedef struct {

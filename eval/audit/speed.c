@@ -1,5 +1,6 @@
 // eval/audit/speed.c - captured sequences go from the target to the measurer group by group; live
-// decoding is timed text by text.
+// decoding is timed text by text, with a sweep after each: where a machine slows down and recovers,
+// both meet it.
 #include "eval/audit/speed.h"
 
 #include <stdlib.h>
@@ -13,7 +14,6 @@
 #include "infer/text/chat.h"
 
 enum { ANCHORS = 2048, TOKENS = 16384 }; // of a call, and packed at once: as eval takes them
-enum { SWEEPS = 3 };                     // the median counts
 
 bool speed_text(Sample *out, const char *id, const SpeculateResult *r, Err *err) {
     *out = (Sample){.prompt = r->first, .n = r->n, .stopped = r->stopped, .min_margin = -1};
@@ -28,20 +28,24 @@ bool speed_text(Sample *out, const char *id, const SpeculateResult *r, Err *err)
     return true;
 }
 
-// Captures a group when its first sequence is asked for; sequences are asked for in order.
+// The texts as eval measures them. They are a source that captures a group when its first sequence
+// is asked for; sequences are asked for in order.
 typedef struct {
     CapturePlan plan;
     Capturer *capturer;
     int64_t group; // next one
     CapturedSeq ready[PACK_SEQS_MAX];
-} Texts;
+    Measurer *measurer;
+    Measured *counts; // (texts)
+} Sweeper;
 
 static int64_t length(void *ctx, int64_t i) {
-    return ((Texts *)ctx)->plan.seq[i]->n;
+    return ((Sweeper *)ctx)->plan.seq[i]->n;
 }
 
 static bool read_next(void *ctx, int64_t i, CapturedSeq *out, Err *err) {
-    Texts *s = ctx;
+    Sweeper *s = ctx;
+    if (i == 0) s->group = 0;
     if (i == s->plan.group[s->group]) {
         const int64_t g = s->group++, next = s->group < s->plan.groups ? s->group : -1;
         if (!capturer_run(s->capturer, g, next, s->ready, err)) return false;
@@ -52,21 +56,16 @@ static bool read_next(void *ctx, int64_t i, CapturedSeq *out, Err *err) {
     return true;
 }
 
-static void source_close(Texts *s) {
+static void sweeper_close(Sweeper *s) {
     for (int i = 0; i < PACK_SEQS_MAX; i++) captured_free(&s->ready[i]);
+    measurer_close(s->measurer);
     capturer_close(s->capturer);
     capture_plan_free(&s->plan);
-    free(s);
+    free(s->counts);
 }
 
-static bool sweep(double *seconds, AuditPair *p, const Sample *text, int64_t n,
-                  const Sampler *sampler, Err *err) {
-    const TargetConfig *tc = target_config(p->open.target);
-    Texts *s = calloc(1, sizeof *s);
-    CHECK_MEMORY(s);
-    Measurer *m = NULL;
-    Measured *counts = calloc((size_t)n + 1, sizeof *counts);
-    CHECK_MEMORY(counts);
+static bool sweeper_open(Sweeper *s, AuditPair *p, const Sample *text, int64_t n,
+                         const Sampler *sampler, Err *err) {
     MeasureOptions opt = {.K = p->K,
                           .max_anchors = ANCHORS,
                           .pack_tokens = TOKENS,
@@ -74,17 +73,21 @@ static bool sweep(double *seconds, AuditPair *p, const Sample *text, int64_t n,
                           .target = sampler->temperature > 0 ? p->open.target : NULL,
                           .reached = true};
     opt.head[p->head] = true;
-    bool ok = capture_plan(&s->plan, text, n, p->rows, NULL, 0, err) &&
-              (s->capturer = capturer_open(p->open.target, &s->plan, p->rows, p->open.dtype, err));
+    s->counts = calloc((size_t)n + 1, sizeof *s->counts);
+    CHECK_MEMORY(s->counts);
+    if (!capture_plan(&s->plan, text, n, p->rows, NULL, 0, err) ||
+        !(s->capturer = capturer_open(p->open.target, &s->plan, p->rows, p->open.dtype, err)))
+        return false;
     const SeqSource src = {.ctx = s, .count = s->plan.n, .length = length, .read = read_next};
-    ok = ok && (m = measurer_open(p->drafter, tc, &src, &opt, err)) != NULL;
+    s->measurer = measurer_open(p->drafter, target_config(p->open.target), &src, &opt, err);
+    return s->measurer != NULL;
+}
+
+static bool sweep(Sweeper *s, const AuditPair *p, double *seconds, Err *err) {
     const double start = now_s();
-    ok = ok && measurer_run(m, p->drafter, counts, NULL, err);
+    if (!measurer_run(s->measurer, p->drafter, s->counts, NULL, err)) return false;
     *seconds = now_s() - start;
-    measurer_close(m);
-    source_close(s);
-    free(counts);
-    return ok;
+    return true;
 }
 
 static int ascending(const void *pa, const void *pb) {
@@ -92,38 +95,38 @@ static int ascending(const void *pa, const void *pb) {
     return (a > b) - (a < b);
 }
 
-bool speed_sweep(Speed *out, AuditPair *p, const Sample *text, int64_t n, const Sampler *sampler,
-                 Err *err) {
-    double seconds[SWEEPS];
-    *out = (Speed){.K = p->K, .prompts = n, .sweeps = SWEEPS};
-    sampler_name(out->sampler, sampler);
-    for (int64_t i = 0; i < n; i++) out->tokens += text[i].n - text[i].prompt;
-    for (int i = 0; i < SWEEPS; i++)
-        if (!sweep(&seconds[i], p, text, n, sampler, err)) return false;
-    qsort(seconds, SWEEPS, sizeof *seconds, ascending);
-    out->sweep_s = seconds[SWEEPS / 2];
-    return true;
+typedef struct {
+    const char *name;
+    DraftRule rule;
+} Rule;
+static const Rule greedy_rule = {"greedy", DRAFT_BEST};
+static const Rule sampled_rules[SPEED_RULES] = {
+    {"rejection", DRAFT_REJECTION}, {"best", DRAFT_BEST}, {"strict", DRAFT_STRICT}};
+
+static const Rule *rules_of(const Sampler *s, int *n) {
+    *n = s->temperature > 0 ? SPEED_RULES : 1;
+    return s->temperature > 0 ? sampled_rules : &greedy_rule;
 }
 
 // One answer to the prompt of a text; most tokens: as many as may be.
-static bool decode(AuditPair *p, const Sample *text, const Sampler *sampler, int k,
+static bool decode(AuditPair *p, const Sample *text, const Sampler *sampler, DraftRule rule, int k,
                    SpeculateResult *out, Err *err) {
     const int64_t room = p->s->data.max_length - text->prompt,
                   most = p->s->regenerate.max_new_tokens;
     const SpeculateOptions opt = {.k = k,
                                   .head = p->head,
                                   .max_new_tokens = room < most ? room : most,
-                                  .rule = DRAFT_REJECTION,
+                                  .rule = rule,
                                   .sampler = *sampler};
     return speculate(p->spec, &opt, text->ids, text->prompt, out, err) ||
-           err_wrap(err, "%s k=%d, sampled", text->id, k);
+           err_wrap(err, "%s k=%d", text->id, k);
 }
 
 static bool draw_texts(AuditPair *p, const Sample *text, int64_t n, const Sampler *sampler,
                        Sample *drawn, Err *err) {
     for (int64_t i = 0; i < n; i++) {
         SpeculateResult r;
-        if (!decode(p, &text[i], sampler, 0, &r, err)) return false;
+        if (!decode(p, &text[i], sampler, DRAFT_BEST, 0, &r, err)) return false;
         const bool ok = speed_text(&drawn[i], text[i].id, &r, err);
         speculate_result_free(&r);
         if (!ok || stop_requested()) return ok && err_set(err, ERR_STOPPED, "stopped");
@@ -131,19 +134,47 @@ static bool draw_texts(AuditPair *p, const Sample *text, int64_t n, const Sample
     return true;
 }
 
-static bool live(Speed *out, AuditPair *p, const Sample *text, int64_t n, const Sampler *sampler,
-                 Err *err) {
-    for (int64_t i = 0; i < n; i++)
+// Once per rule and draft length.
+static bool live(Speed *out, AuditPair *p, const Sample *text, const Sampler *sampler, Err *err) {
+    const Rule *rule = rules_of(sampler, &out->rules);
+    for (int i = 0; i < out->rules; i++)
         for (int k = 1; k <= p->K; k++) {
             SpeculateResult r;
             const double start = now_s();
-            if (!decode(p, &text[i], sampler, k, &r, err)) return false;
-            out->live_s += now_s() - start;
-            out->live_tokens += r.n - r.first;
+            if (!decode(p, text, sampler, rule[i].rule, k, &r, err)) return false;
+            out->live[i].name = rule[i].name;
+            out->live[i].live_s += now_s() - start;
+            out->live[i].tokens += r.n - r.first;
             speculate_result_free(&r);
             if (stop_requested()) return err_set(err, ERR_STOPPED, "stopped");
         }
     return true;
+}
+
+// A first sweep does not count: live decoding does not begin with fresh memory either.
+static bool take_turns(Speed *out, double *seconds, Sweeper *s, AuditPair *p, const Sample *text,
+                       const Sampler *sampler, Err *err) {
+    if (!sweeper_open(s, p, text, out->prompts, sampler, err) || !sweep(s, p, seconds, err))
+        return false;
+    for (int64_t i = 0; i < out->prompts; i++)
+        if (!live(out, p, &text[i], sampler, err) || !sweep(s, p, &seconds[i], err)) return false;
+    return true;
+}
+
+bool speed_measure(Speed *out, AuditPair *p, const Sample *text, int64_t n, const Sampler *sampler,
+                   Err *err) {
+    double *seconds = calloc((size_t)n + 1, sizeof *seconds);
+    CHECK_MEMORY(seconds);
+    *out = (Speed){.K = p->K, .prompts = n};
+    sampler_name(out->sampler, sampler);
+    for (int64_t i = 0; i < n; i++) out->tokens += text[i].n - text[i].prompt;
+    Sweeper s = {0};
+    const bool ok = take_turns(out, seconds, &s, p, text, sampler, err);
+    sweeper_close(&s);
+    qsort(seconds, (size_t)n, sizeof *seconds, ascending);
+    out->sweep_s = seconds[n / 2];
+    free(seconds);
+    return ok;
 }
 
 bool speed_sampled(Speed *out, AuditPair *p, const Sample *text, int64_t n, const Sampler *sampler,
@@ -151,42 +182,64 @@ bool speed_sampled(Speed *out, AuditPair *p, const Sample *text, int64_t n, cons
     Sample *drawn = calloc((size_t)n + 1, sizeof *drawn);
     CHECK_MEMORY(drawn);
     const bool ok = draw_texts(p, text, n, sampler, drawn, err) &&
-                    speed_sweep(out, p, drawn, n, sampler, err) &&
-                    live(out, p, text, n, sampler, err);
+                    speed_measure(out, p, drawn, n, sampler, err);
     samples_free(drawn, n);
     return ok;
 }
 
-json_t *speed_json(const Speed *s) {
-    return json_pack("{ss si sI sI sI si sf sf sf}", "sampler", s->sampler, "draft_tokens", s->K,
-                     "prompts", (json_int_t)s->prompts, "tokens", (json_int_t)s->tokens,
-                     "live_tokens", (json_int_t)s->live_tokens, "sweeps", s->sweeps, "sweep_s",
-                     s->sweep_s, "live_s", s->live_s, "ratio",
-                     s->sweep_s > 0 ? s->live_s / s->sweep_s : 0.0);
+static double ratio(double live_s, double sweep_s) {
+    return sweep_s > 0 ? live_s / sweep_s : 0.0;
+}
+
+static json_t *text_json(const Speed *s) {
+    json_t *live = json_array();
+    for (int i = 0; i < s->rules; i++)
+        json_array_append_new(live,
+                              json_pack("{ss sf sI sf}", "rule", s->live[i].name, "live_s",
+                                        s->live[i].live_s, "tokens", (json_int_t)s->live[i].tokens,
+                                        "ratio", ratio(s->live[i].live_s, s->sweep_s)));
+    return json_pack("{ss si sI sI sf so}", "sampler", s->sampler, "draft_tokens", s->K, "prompts",
+                     (json_int_t)s->prompts, "tokens", (json_int_t)s->tokens, "sweep_s", s->sweep_s,
+                     "live", live);
+}
+
+json_t *speed_json(const Speed *s, int n) {
+    json_t *texts = json_array();
+    double sweep_s = 0, live_s = 0;
+    for (int i = 0; i < n; i++) {
+        json_array_append_new(texts, text_json(&s[i]));
+        sweep_s += s[i].sweep_s;
+        for (int r = 0; r < s[i].rules; r++) live_s += s[i].live[r].live_s;
+    }
+    return json_pack("{so sf sf sf}", "texts", texts, "sweep_s", sweep_s, "live_s", live_s, "ratio",
+                     ratio(live_s, sweep_s));
 }
 
 static double real(const json_t *o, const char *key) {
     return json_number_value(json_object_get(o, key));
 }
 
-static void row(FILE *out, const json_t *speed) {
-    fprintf(out, "| %s | %.0f | 1..%.0f | %.2f | %.2f | %.1f |\n",
-            json_string_value(json_object_get(speed, "sampler")), real(speed, "prompts"),
-            real(speed, "draft_tokens"), real(speed, "sweep_s"), real(speed, "live_s"),
-            real(speed, "ratio"));
+static void rows(FILE *out, const json_t *text) {
+    size_t i;
+    json_t *live;
+    json_array_foreach(json_object_get(text, "live"), i, live)
+        fprintf(out, "| %s | %s | %.0f | 1..%.0f | %.2f%s | %.2f | %.1f |\n",
+                json_string_value(json_object_get(text, "sampler")),
+                json_string_value(json_object_get(live, "rule")), real(text, "prompts"),
+                real(text, "draft_tokens"), real(text, "sweep_s"), i > 0 ? ", the same" : "",
+                real(live, "live_s"), real(live, "ratio"));
 }
 
 void speed_markdown(FILE *out, const json_t *speed) {
-    const json_t *sampled = json_object_get(speed, "sampled");
-    const int sweeps = (int)real(speed, "sweeps");
-    char median[32] = "";
-    if (sweeps > 0) snprintf(median, sizeof median, "; median of %d", sweeps);
-    fprintf(out,
-            "\nSpeed: the tokens per step of all k by sweep (capture and drafter pass%s) and by "
-            "live decoding once per k at batch 1\n\n"
-            "| text | prompts | k | sweep s | live s | times faster |\n"
-            "|---|---|---|---|---|---|\n",
-            median);
-    row(out, speed);
-    if (sampled != NULL) row(out, sampled);
+    size_t i;
+    json_t *text;
+    fputs("\nSpeed: the tokens per step of all k by sweep (capture and drafter pass, every rule at "
+          "once; median of one after each prompt) and by live decoding at batch 1, once per k and "
+          "rule\n\n"
+          "| text | rule | prompts | k | sweep s | live s | times faster |\n"
+          "|---|---|---|---|---|---|---|\n",
+          out);
+    json_array_foreach(json_object_get(speed, "texts"), i, text) rows(out, text);
+    fprintf(out, "| all | all | | | %.2f | %.2f | %.1f |\n", real(speed, "sweep_s"),
+            real(speed, "live_s"), real(speed, "ratio"));
 }

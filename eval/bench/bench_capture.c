@@ -58,7 +58,9 @@ static bool bench_open(Bench *b, Device *dev, const char *dir, const PairShape *
     return true;
 }
 
-static bool capture_once(Bench *b, Device *dev, double *seconds, Err *err) {
+static bool capture_once(void *ctx, double *seconds, Err *err) {
+    Bench *b = ctx;
+    Device *dev = target_device(b->t);
     TargetPiece piece[64];
     CHECK(b->batch <= 64);
     const double begin = now_s();
@@ -159,16 +161,15 @@ static bool print_decode(Bench *b, Device *dev, const PairShape *shape, double w
 
 static bool print_capture(const Settings *s, Device *dev, Bench *b, const PairShape *shape,
                           Err *err) {
-    double sum = 0.0, best = 1e30, t, attn, weights;
-    if (!capture_once(b, dev, &t, err)) return false; // warm-up
-    for (int i = 0; i < s->bench.repeat; i++) {
-        if (!capture_once(b, dev, &t, err)) return false;
-        sum += t;
-        best = fmin(best, t);
-    }
-    const RunTime ours = {.mean = 1e3 * sum / (double)s->bench.repeat,
-                          .best = 1e3 * best,
-                          .memory = device_memory_taken(dev, b->free_before)};
+    double attn, weights;
+    char extra[96];
+    RunTime ours, peer;
+    snprintf(extra, sizeof extra, "--layers %lld --vocab %lld", (long long)shape->layers,
+             (long long)shape->vocab);
+    const PeerJob job = {"capture_torch.py", "batch",  extra,  shape->name,
+                         b->dtype,           b->batch, b->seq, dev->kind};
+    if (!peer_race(s, &job, capture_once, b, &ours, &peer, err)) return false;
+    ours.memory = device_memory_taken(dev, b->free_before);
     const double rows = (double)(b->batch * b->seq);
     const double flop =
         rows * (row_flop(&target_config(b->t)->text, &weights, &attn, b->seq) + attn);
@@ -178,16 +179,7 @@ static bool print_capture(const Settings *s, Device *dev, Bench *b, const PairSh
            shape->name, dtype_name(b->dtype), (long long)b->batch, (long long)b->seq,
            (long long)shape->layers, ours.mean, ours.best, rate, 100.0 * rate / ceiling, ceiling,
            1e3 * rows / ours.mean);
-    if (s->bench.peers) {
-        char extra[96];
-        RunTime peer;
-        snprintf(extra, sizeof extra, "--layers %lld --vocab %lld", (long long)shape->layers,
-                 (long long)shape->vocab);
-        const PeerJob job = {"capture_torch.py", "batch",  extra,  shape->name,
-                             b->dtype,           b->batch, b->seq, dev->kind};
-        if (!peer_run(s, &job, &peer, err)) return false;
-        peer_print(peer, ours);
-    }
+    peer_print(peer, ours);
     printf("\n");
     return print_decode(b, dev, shape, weights, err);
 }

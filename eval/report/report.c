@@ -59,7 +59,7 @@ static json_t *with_audit(const json_t *acceptance, const char *dir) {
     if (file_exists(path_join(path, dir, "audit.json")))
         audit = json_read_file(path, AUDIT_LIMIT, &ignored);
     json_t *speed = json_object_get(audit, "speed");
-    if (json_is_string(json_object_get(speed, "sampler")) &&
+    if (json_is_array(json_object_get(speed, "texts")) &&
         json_is_number(json_object_get(speed, "ratio")))
         json_object_set(all, "speed", speed);
     json_decref(audit);

@@ -261,28 +261,36 @@ void table_power(Page *p, const ReportView *v) {
     end(p);
 }
 
-// How much faster all draft lengths come from one sweep than from decoding live.
-static void speed_row(Page *p, Ref o) {
-    static const char *const members[] = {"prompts", "sweep_s", "live_s", "ratio"};
-    if (!json_is_number(ref_key(o, "ratio").v)) return;
+static void speed_row(Page *p, const char *text, const char *rule, Ref sweep_s, Ref live) {
     page_markup(p, "<tr><th scope=\"row\">");
-    page_text(p, json_string_value(ref_key(o, "sampler").v));
-    page_markup(p, "</th>");
-    for (int c = 0; c < 4; c++)
-        cell(p, ref_key(o, members[c]), c == 0 ? FIG_COUNT : c < 3 ? FIG_TAU : FIG_SPEED);
+    page_text(p, text);
+    page_markup(p, "</th><td>");
+    page_text(p, rule);
+    page_markup(p, "</td>");
+    cell(p, sweep_s, FIG_TAU);
+    cell(p, ref_key(live, "live_s"), FIG_TAU);
+    cell(p, ref_key(live, "ratio"), FIG_SPEED);
     page_markup(p, "</tr>\n");
 }
 
+// How much faster all draft lengths come from one sweep than from decoding live.
 void table_sweep(Page *p, const ReportView *v) {
-    static const char *const names[] = {"text", "prompts", "one sweep, s", "live, every k, s",
+    static const char *const names[] = {"text", "rule", "one sweep, s", "live, every k, s",
                                         "times as fast"};
-    const Ref o = view_ref(v, "speed");
+    const Ref o = view_ref(v, "speed"), texts = ref_key(o, "texts");
     if (!json_is_object(o.v)) return;
-    table_open(p, "All draft lengths from one sweep (capture, drafter pass and counts), beside "
-                  "decoding the same prompts live once for every k, one sequence at a time");
+    table_open(p, "All draft lengths from one sweep (capture, drafter pass and counts of every "
+                  "rule), beside decoding the same prompts live, once for every k and rule, one "
+                  "sequence at a time");
     heads(p, names, 5);
-    speed_row(p, o);
-    speed_row(p, ref_key(o, "sampled"));
+    for (size_t i = 0; i < json_array_size(texts.v); i++) {
+        const Ref text = ref_at(texts, i), live = ref_key(text, "live");
+        for (size_t r = 0; r < json_array_size(live.v); r++)
+            speed_row(p, json_string_value(ref_key(text, "sampler").v),
+                      json_string_value(ref_key(ref_at(live, r), "rule").v),
+                      ref_key(text, "sweep_s"), ref_at(live, r));
+    }
+    speed_row(p, "all", "all", ref_key(o, "sweep_s"), o);
     end(p);
 }
 

@@ -140,6 +140,7 @@ typedef struct {
         bool peers; // also run the PyTorch peers named by bench.peer_path
         char *peer_path, *peer_tokenizer, *peer_quantise, *python;
         char *peer_ggml; // "" = llama-cpp-python's
+        int64_t peer_rounds;
         char *tokenizer; // "" = the target's
         StrList text;    // JSON lines whose strings are encoded
     } bench;

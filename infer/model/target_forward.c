@@ -15,8 +15,10 @@ typedef struct {
     KvCache *kv;
     const TargetPiece *piece;
     int n;
-    int64_t rows; // that go through the layer at hand
-    bool cut;     // rows to skip are gone
+    int64_t rows;  // that go through the layer at hand
+    int cut_at;    // the layer where rows to skip end; the number of layers if there are none
+    bool cut;      // they are gone
+    Tensor ple[2]; // inputs of the layers before cut_at, and of those from there on for fewer rows
 } Call;
 
 static Tensor front(Tensor room, int64_t rows, int64_t cols) {
@@ -60,7 +62,7 @@ static void upload_positions(const Call *c) {
                       t->w.inv_freq[k]);
 }
 
-// Positions, visible ends and ids go to the device; room is made in the cache.
+// Ids go to the device, positions and visible ends are noted; room is made in the cache.
 static void begin(const Call *c, const int32_t *ids) {
     Target *t = c->t;
     int64_t r = 0;
@@ -75,21 +77,6 @@ static void begin(const Call *c, const int32_t *ids) {
         }
     }
     dev_upload(t->dev, front(t->acts.ids, 1, c->rows), ids);
-    upload_positions(c);
-}
-
-// ple (R, L P) = (RMSNorm per slice of (W x) B^-1/2 + table row) 2^-1/2. The factor B^-1/2 in front
-// of the norm is eps B inside it.
-static void per_layer_inputs(const Call *c, Tensor ids) {
-    Target *t = c->t;
-    const TextConfig *cfg = &t->cfg.text;
-    const int64_t width = cfg->layers * cfg->ple;
-    const Tensor a = front(t->acts.ple, c->rows, width), b = front(t->acts.ple_in, c->rows, width);
-    op_gather(t->dev, a, t->w.ple_table, ids, t->ple_scale);
-    op_matmul_nt(t->dev, b, stream_input(c), t->w.ple_model, 0.0f);
-    const Tensor slices = tensor_view(a, c->rows * cfg->layers, cfg->ple);
-    op_norm(t->dev, slices, NO_TENSOR, slices, tensor_view(b, slices.rows, slices.cols),
-            t->w.ple_norm, (float)(cfg->eps * (double)cfg->hidden), (float)M_SQRT1_2);
 }
 
 static int64_t rows_of(const Call *c, int i) {
@@ -102,26 +89,68 @@ static bool skips(const Call *c) {
     return false;
 }
 
+// Rows whose state is wanted: their places among all.
+static int64_t list_kept(const Call *c) {
+    int64_t kept = 0;
+    for (int64_t i = 0, first = 0; i < c->n; first += c->piece[i++].count)
+        for (int64_t r = first + c->piece[i].skip; r < first + c->piece[i].count; r++)
+            c->t->row_host[kept++] = (int32_t)r;
+    return kept;
+}
+
+// ple (rows, layers P) = (RMSNorm per slice of (W x) B^-1/2 + table row) 2^-1/2, of layers `first`
+// and following. The factor B^-1/2 in front of the norm is eps B inside it.
+static void per_layer_inputs(const Call *c, Tensor ple, Tensor b, Tensor x, Tensor ids, int first) {
+    Target *t = c->t;
+    const TextConfig *cfg = &t->cfg.text;
+    const int64_t from = first * cfg->ple;
+    const Tensor slices = tensor_view(ple, tensor_count(ple) / cfg->ple, cfg->ple);
+    op_gather(t->dev, ple, tensor_cols(t->w.ple_table, from, ple.cols), ids, t->ple_scale);
+    op_matmul_nt(t->dev, b, x, tensor_rows(t->w.ple_model, from, ple.cols), 0.0f);
+    op_norm(t->dev, slices, NO_TENSOR, slices, tensor_view(b, slices.rows, slices.cols),
+            t->w.ple_norm, (float)(cfg->eps * (double)cfg->hidden), (float)M_SQRT1_2);
+}
+
+// What the stream of embeddings and the ids make of every layer's input, for the rows that it sees.
+static void all_per_layer_inputs(Call *c, const int32_t *ids) {
+    Target *t = c->t;
+    TargetActs *a = &t->acts;
+    const TextConfig *cfg = &t->cfg.text;
+    const int64_t width = c->cut_at * cfg->ple, rest = cfg->layers * cfg->ple - width;
+    c->ple[0] = front(a->ple, c->rows, width);
+    if (width > 0)
+        per_layer_inputs(c, c->ple[0], front(a->ple_in, c->rows, width), stream_input(c),
+                         front(a->ids, 1, c->rows), 0);
+    const int64_t kept = rest > 0 ? list_kept(c) : 0;
+    if (kept == 0) return;
+    c->ple[1] = tensor_of((float *)a->ple.data + c->rows * width, DT_F32, kept, rest);
+    // buffers of indices that are filled behind this
+    const Tensor x = front(a->in, kept, cfg->hidden), row = front(a->pos, 1, kept),
+                 id = front(a->end, 1, kept);
+    dev_upload(t->dev, row, t->row_host);
+    op_gather(t->dev, x, stream(c), row, 1.0f);
+    for (int64_t r = 0; r < kept; r++) t->row_host[r] = ids[t->row_host[r]];
+    dev_upload(t->dev, id, t->row_host);
+    per_layer_inputs(c, c->ple[1], front(a->ple_in, kept, rest), x, id, c->cut_at);
+}
+
 static void swap(Tensor *a, Tensor *b) {
     const Tensor t = *a;
     *a = *b;
     *b = t;
 }
 
-// Only rows whose state is wanted stay: the stream and what later layers read beside it move to the
-// front, through buffers that are free between blocks.
+// Only rows whose state is wanted stay: the stream moves to the front, through a buffer that is
+// free between blocks.
 static void cut_rows(Call *c) {
     Target *t = c->t;
     TargetActs *a = &t->acts;
-    const int64_t ple = t->cfg.text.layers * t->cfg.text.ple;
-    const Tensor x = stream(c), inputs = ple > 0 ? front(a->ple, c->rows, ple) : NO_TENSOR;
-    int64_t kept = 0;
-    for (int64_t i = 0, first = 0; i < c->n; first += c->piece[i++].count)
-        for (int64_t r = first + c->piece[i].skip; r < first + c->piece[i].count; r++, kept++) {
-            t->pos_host[kept] = t->pos_host[r];
-            t->end_host[kept] = t->end_host[r];
-            t->row_host[kept] = (int32_t)r;
-        }
+    const Tensor x = stream(c);
+    const int64_t kept = list_kept(c);
+    for (int64_t i = 0; i < kept; i++) {
+        t->pos_host[i] = t->pos_host[t->row_host[i]];
+        t->end_host[i] = t->end_host[t->row_host[i]];
+    }
     c->cut = true;
     c->rows = kept;
     if (kept == 0) return;
@@ -129,10 +158,6 @@ static void cut_rows(Call *c) {
     dev_upload(t->dev, row, t->row_host);
     op_gather(t->dev, front(a->proj, kept, x.cols), x, row, 1.0f);
     swap(&a->x, &a->proj);
-    if (ple > 0) {
-        op_gather(t->dev, front(a->ple_in, kept, ple), inputs, row, 1.0f);
-        swap(&a->ple, &a->ple_in);
-    }
     upload_positions(c);
 }
 
@@ -262,9 +287,9 @@ static void per_layer_block(const Call *c, int l, float scale) {
     const int64_t p = t->cfg.text.ple;
     const Tensor gate = front(t->acts.ple_gate, c->rows, p),
                  mid = front(t->acts.ple_mid, c->rows, p);
-    const Tensor ple = front(t->acts.ple, c->rows, t->cfg.text.layers * p);
+    const Tensor ple = tensor_cols(c->ple[c->cut], (c->cut ? l - c->cut_at : l) * p, p);
     op_matmul_nt(t->dev, gate, stream_input(c), w->ple_gate, 0.0f);
-    op_geglu(t->dev, mid, gate, tensor_cols(ple, l * p, p));
+    op_geglu(t->dev, mid, gate, ple);
     add_block(c, mid, w->ple_proj, w->ple_norm, scale);
 }
 
@@ -281,7 +306,7 @@ static void layer_forward(Call *c, int l, bool cut) {
 
 void target_forward(Target *t, KvCache *kv, const TargetPiece *piece, int n, const int32_t *ids,
                     Tensor hidden, Tensor *layers) {
-    Call c = {t, kv, piece, n, 0, false};
+    Call c = {.t = t, .kv = kv, .piece = piece, .n = n};
     int64_t wanted = 0;
     for (int i = 0; i < n; i++) {
         CHECK(piece[i].skip >= 0 && piece[i].skip <= piece[i].count);
@@ -291,14 +316,14 @@ void target_forward(Target *t, KvCache *kv, const TargetPiece *piece, int n, con
     CHECK(n > 0 && c.rows <= t->max_rows, "(%lld rows, planned for %lld)", (long long)c.rows,
           (long long)t->max_rows);
     CHECK(hidden.rows == wanted && (layers == NULL || !skips(&c)));
-    const Tensor device_ids = front(t->acts.ids, 1, c.rows);
     begin(&c, ids);
-    op_gather(t->dev, stream(&c), t->w.embed, device_ids, t->embed_scale);
-    if (t->cfg.text.ple > 0) per_layer_inputs(&c, device_ids);
-    const int last_kv = skips(&c) ? (int)(t->cfg.text.layers - t->cfg.text.kv_shared) - 1 : -1;
+    op_gather(t->dev, stream(&c), t->w.embed, front(t->acts.ids, 1, c.rows), t->embed_scale);
+    c.cut_at = (int)t->cfg.text.layers - (skips(&c) ? (int)t->cfg.text.kv_shared + 1 : 0);
+    if (t->cfg.text.ple > 0) all_per_layer_inputs(&c, ids);
+    upload_positions(&c);
     for (int l = 0; l < t->cfg.text.layers && c.rows > 0; l++) {
         watchdog_beat();
-        layer_forward(&c, l, l == last_kv);
+        layer_forward(&c, l, l == c.cut_at);
         if (layers != NULL) op_copy(t->dev, layers[l], stream(&c));
     }
     if (c.rows > 0)

@@ -88,12 +88,20 @@ static void the_stock_pair_passes_every_gate(void **state) {
     assert_int_equal(json_array_size(at(o, "sampler.draws.rules")), 3);
     assert_true(number(o, "sampler.enumeration.worst") < 1e-12);
     assert_string_equal(json_string_value(at(o, "frozen.skipped")), "the drafter is the stock one");
-    for (int i = 0; i < 2; i++) {
-        const json_t *speed = i ? at(o, "speed.sampled") : at(o, "speed");
-        assert_true(number(speed, "sweep_s") > 0 && number(speed, "live_s") > 0);
-        assert_true(fabs(number(speed, "ratio") * number(speed, "sweep_s") -
-                         number(speed, "live_s")) < 1e-6);
+    double sweep_s = 0, live_s = 0;
+    for (int i = 0; i < 4; i++) {
+        static const char *const rule[] = {"greedy", "rejection", "best", "strict"};
+        const json_t *text = at(o, i ? "speed.texts.1" : "speed.texts.0"),
+                     *live = json_array_get(at(text, "live"), (size_t)(i ? i - 1 : 0));
+        assert_string_equal(json_string_value(at(live, "rule")), rule[i]);
+        assert_true(number(text, "sweep_s") > 0 && number(live, "live_s") > 0);
+        assert_true(fabs(number(live, "ratio") * number(text, "sweep_s") - number(live, "live_s")) <
+                    1e-6);
+        sweep_s += i < 2 ? number(text, "sweep_s") : 0;
+        live_s += number(live, "live_s");
     }
+    assert_int_equal(json_array_size(at(o, "speed.texts.1.live")), 3);
+    assert_true(fabs(number(o, "speed.ratio") * sweep_s - live_s) < 1e-6);
     json_decref(o);
     assert_ok(dir_make(path_join(file, dir, "eval"), &err), err);
     s = run(AUDIT "eval.audit_draws=0 output_dir=%s", dir);
