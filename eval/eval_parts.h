@@ -41,6 +41,8 @@ typedef struct {
 
 // The models, the capture and the drafters, unless they are open.
 MUST_CHECK bool eval_open(Eval *e, Err *err);
+void eval_close(Eval *e);
+bool eval_quant_wanted(const Eval *e); // an imatrix or sensitivities are asked for
 
 // The stock drafter, the trained one where there is one, and those of eval.drafters.
 MUST_CHECK bool eval_list_drafters(Eval *e, Err *err);
@@ -63,7 +65,6 @@ MUST_CHECK bool eval_cost(Eval *e, json_t *report, Err *err);
 
 // Imatrix, sensitivities and mixtures of the trained drafter, else of the stock one, where they are
 // asked for and not there yet. Files beside the report.
-bool eval_quant_wanted(const Eval *e);
 size_t eval_quant_bytes(const Eval *e); // beside the models; the calibration is open
 MUST_CHECK bool eval_quant(Eval *e, bool overwrite, Err *err);
 

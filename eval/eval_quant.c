@@ -21,10 +21,6 @@ static bool wants(const Settings *s, const char *what) {
     return false;
 }
 
-bool eval_quant_wanted(const Eval *e) {
-    return e->s->eval.imatrix || e->s->eval.sensitivity.n > 0;
-}
-
 // The trained drafter, else the stock one.
 static const EvalDrafter *subject(const Eval *e) {
     const bool trained = e->n > 1 && strcmp(e->drafter[1].name, "trained") == 0;

@@ -197,7 +197,7 @@ KERNEL void search_affine(const AffineSearch *s, const Lanes *x, const Lanes *w,
 LANE_FN void positive_inverse(int n, int nmax, const Lanes *x, const Lanes *w, const float *peak,
                               float *inverse) {
     enum { TRIES = 4 };
-    Lanes best, error, now, step;
+    Lanes best = {0}, error, now, step;
     for (int t = -TRIES - 1; t <= TRIES; t++) { // the first time: the plain inverse, not clamped
         if (t == 0) continue;
         const bool plain = t < -TRIES;
@@ -291,7 +291,7 @@ LANE_FN float iq4_level(float v) {
 
 KERNEL void search_iq4(int n, const Lanes *x, const Lanes *w, float *scale) {
     enum { TRIES = 7 };
-    Lanes peak, size, best, now, sum_xl, sum_l2;
+    Lanes peak, size, best = {0}, now, sum_xl, sum_l2;
     largest(peak, size, x, n);
     EACH_LANE (l) peak[l] = size[l] < BLOCK_ZERO ? 1.0f : peak[l];
     for (int t = -TRIES - 1; t <= TRIES; t++) {

@@ -38,6 +38,7 @@ LANE_FN void search_plain(Found *f, const Batch *b, const AffineSearch *s) {
         EACH_LANE (l) rms[l] = sqrtf(rms[l] / (float)SUB);
         for (int i = 0; i < SUB; i++)
             EACH_LANE (l) w[i][l] = rms[l] + fabsf(x[i][l]);
+        // cppcheck-suppress uninitvar ; these are what it fills
         search_affine(s, x, w, f->scale[j], f->below[j], f->inverse[j], f->base[j]);
     }
     plain_codes(f->scale_code, f->d, f->scale);

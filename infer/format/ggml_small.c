@@ -117,7 +117,7 @@ LANE_FN void encode_signed(const BlockRun *r, int nmax, int bytes) {
             search_signed(BLOCK, nmax, x, w, scale, inverse);
         } else {
             largest(scale, magnitude, x, BLOCK);
-            EACH_LANE (l) scale[l] = scale[l] / (float)-nmax;
+            EACH_LANE (l) scale[l] = scale[l] / (float)-nmax, inverse[l] = 0.0f;
         }
         for (int l = 0; l < b.used; l++) {
             uint8_t code[BLOCK], *out = b.out[l];

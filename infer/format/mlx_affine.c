@@ -9,7 +9,7 @@ enum { STEP = 32 }; // elements packed at a time; every group is a multiple
 // bf16 bits as integers in the order of the numbers, and back.
 LANE_FN int16_t ordered(uint16_t bits) {
     const int16_t v = (int16_t)bits;
-    return (int16_t)(v ^ (v >> 15 & 0x7fff));
+    return (int16_t)(v ^ (v < 0 ? 0x7fff : 0));
 }
 
 typedef struct {

@@ -57,7 +57,8 @@ void mlx_rules_add(MlxRules *rules, const char *module, bool keep, const MlxSche
         CHECK_MEMORY(rules->rule);
     }
     MlxRule *r = &rules->rule[rules->n++];
-    *r = (MlxRule){.keep = keep, .scheme = keep ? (MlxScheme){0} : *scheme};
+    *r = (MlxRule){.keep = keep};
+    if (!keep) r->scheme = *scheme;
     strcpy(r->module, module);
 }
 

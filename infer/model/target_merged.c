@@ -96,7 +96,8 @@ static bool hold(TargetMerged *m, int i, const StTensor *one, const WeightPart *
     m->held_tensor = -1;
     free(m->held);
     float *w = malloc((size_t)one->count * sizeof *w + 1);
-    if ((m->held = w) == NULL) return err_set(err, ERR_FAILED, "out of memory for %s", one->name);
+    m->held = w;
+    if (w == NULL) return err_set(err, ERR_FAILED, "out of memory for %s", one->name);
     if (!merged_matrix(m->source.file, one, m->source.adapter, part, w, err)) return false;
     if (strcmp(one->dtype, "BF16") == 0) // narrowed in place: the values are bf16 already
         for (int64_t k = 0; k < one->count; k++) {

@@ -7,6 +7,7 @@
 
 #include "data/measure.h"
 
+#define MINI_SOURCE_OWN
 enum { SEQS = 5, K = 5, LONGEST = 64, P_MINS = 2 };
 static const double P_MIN[P_MINS] = {0.3, 0.9};
 static const int64_t length[SEQS] = {40, 9, 64, 25, 33}, prompt[SEQS] = {12, 8, 30, 5, 20};

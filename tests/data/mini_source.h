@@ -1,5 +1,5 @@
-// tests/data/mini_source.h - the miniature pair with a few captured sequences as a source. Defined
-// by who includes it: SEQS, LONGEST, length[SEQS] and prompt[SEQS].
+// tests/data/mini_source.h - the miniature pair with a few captured sequences as a source. Who
+// wants others than these defines MINI_SOURCE_OWN and SEQS, LONGEST, length[SEQS] and prompt[SEQS].
 #ifndef TESTS_MINI_SOURCE_H
 #define TESTS_MINI_SOURCE_H
 
@@ -8,6 +8,11 @@
 #include "data/batch.h"
 #include "infer/text/chat.h"
 #include "tests/infer/decode/mini_pair.h"
+
+#ifndef MINI_SOURCE_OWN
+enum { SEQS = 4, LONGEST = 48 };
+static const int64_t length[SEQS] = {40, 9, 48, 25}, prompt[SEQS] = {12, 7, 30, 5};
+#endif
 
 static MiniPair pair;
 static FeaturePack pack; // of all sequences

@@ -4,8 +4,6 @@
 
 #include <stdint.h>
 
-enum { SEQS = 4, LONGEST = 48 };
-static const int64_t length[SEQS] = {40, 9, 48, 25}, prompt[SEQS] = {12, 7, 30, 5};
 #include "tests/data/mini_source.h"
 
 // Anchors of sequence i, and the first one.
