@@ -109,6 +109,22 @@ void cpu_head_norm_back(Device *dev, Tensor dx, Tensor dw, Tensor dy, Tensor x, 
         for (int64_t c = 0; c < hd; c++) f32_at(dw, 0, 0)[c] += part[i * hd + c];
 }
 
+// angle = p inv, rounded to f32, as the reference does
+KERNEL static void rope_row(float *cos, float *sin, const float *inv, float p, int64_t n) {
+    f32x16 s, c;
+    for (int64_t i = 0; i < n; i += LANES) {
+        const int64_t left = n - i;
+        sincos16(p * (left < LANES ? load_tail(inv + i, left, 0.0f) : load16(inv + i)), &s, &c);
+        if (left < LANES) {
+            store_tail(cos + i, left, c);
+            store_tail(sin + i, left, s);
+            continue;
+        }
+        store16(cos + i, c);
+        store16(sin + i, s);
+    }
+}
+
 void cpu_rope_table(Device *dev, Tensor cs, Tensor pos, Tensor inv) {
     const int64_t half = inv.cols;
     CHECK_SHAPE(cs, pos.cols, 2 * half);
@@ -117,12 +133,7 @@ void cpu_rope_table(Device *dev, Tensor cs, Tensor pos, Tensor inv) {
     CHECK_TYPE(inv, DT_F32);
 #pragma omp parallel for num_threads(cpu_threads(dev, 8 * tensor_count(cs)))
     for (int64_t r = 0; r < cs.rows; r++) {
-        const float p = (float)*i32_at(pos, 0, r);
         float *row = f32_at(cs, r, 0);
-        for (int64_t i = 0; i < half; i++) {
-            const float angle = p * f32_at(inv, 0, 0)[i]; // rounded to f32, as the reference does
-            row[i] = cosf(angle);
-            row[half + i] = sinf(angle);
-        }
+        rope_row(row, row + half, f32_at(inv, 0, 0), (float)*i32_at(pos, 0, r), half);
     }
 }

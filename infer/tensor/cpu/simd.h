@@ -128,4 +128,23 @@ LANE_FN f32x16 tanh16(f32x16 x) {
     return select16(a < 0.625f, p, big);
 }
 
+// sin x and cos x, rounded from within 1e-11, for |x| up to a million: x = k pi / 2 + r in doubles,
+// Taylor's series in r, and k says which of them and which sign.
+LANE_FN void sincos16(f32x16 x, f32x16 *sin, f32x16 *cos) {
+    const double round = 6755399441055744.0; // 1.5 * 2^52, as in exp16
+    const f64x16 d = __builtin_convertvector(x, f64x16);
+    const f64x16 k = (d * 0.63661977236758134 + round) - round, r = d - k * 1.5707963267948966,
+                 z = r * r;
+    f64x16 s = z * (-1.0 / 39916800) + 1.0 / 362880, c = z * (1.0 / 479001600) - 1.0 / 3628800;
+    s = s * z - 1.0 / 5040, c = c * z + 1.0 / 40320;
+    s = s * z + 1.0 / 120, c = c * z - 1.0 / 720;
+    s = s * z - 1.0 / 6, c = c * z + 1.0 / 24;
+    s = (s * z) * r + r, c = (c * z - 0.5) * z + 1.0;
+    const i32x16 turn = __builtin_convertvector(k, i32x16);
+    const i32x16 odd = -(turn & 1), minus_s = (turn & 2) << 30, minus_c = ((turn + 1) & 2) << 30;
+    const f32x16 sf = __builtin_convertvector(s, f32x16), cf = __builtin_convertvector(c, f32x16);
+    *sin = (f32x16)((i32x16)select16(odd, cf, sf) ^ minus_s);
+    *cos = (f32x16)((i32x16)select16(odd, sf, cf) ^ minus_c);
+}
+
 #endif

@@ -54,6 +54,23 @@ static void tanh_of_extremes(void **state) {
     assert_true(tanh1(1e30f) == 1.0f && tanh1(-INFINITY) == -1.0f && isnan(tanh1(NAN)));
 }
 
+static void sin_and_cos_are_rounded(void **state) {
+    (void)state;
+    for (int i = -2000000; i <= 2000000; i++) {
+        const float x = i % 2 ? (float)i * 1e-5f : (float)i * 0.37f;
+        f32x16 s, c;
+        sincos16(lanes(x), &s, &c);
+        const double ds = fabs((double)s[2] - sin((double)x)),
+                     dc = fabs((double)c[9] - cos((double)x));
+        if (!(ds < 3.1e-8 && dc < 3.1e-8)) fail_msg("%.9g: %.3g and %.3g off", x, ds, dc);
+    }
+    f32x16 s, c;
+    sincos16(lanes(0.0f), &s, &c);
+    assert_true(s[0] == 0.0f && c[0] == 1.0f);
+    sincos16(lanes(NAN), &s, &c);
+    assert_true(isnan(s[0]) && isnan(c[0]));
+}
+
 // The library's kernels, whichever instruction set they picked, give the bits of this plain build.
 static void kernels_give_the_same_bits_on_every_machine(void **state) {
     (void)state;
@@ -72,6 +89,7 @@ int main(void) {
         cmocka_unit_test(exp_of_extremes),
         cmocka_unit_test(tanh_is_within_2e_7),
         cmocka_unit_test(tanh_of_extremes),
+        cmocka_unit_test(sin_and_cos_are_rounded),
         cmocka_unit_test(kernels_give_the_same_bits_on_every_machine),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
