@@ -62,7 +62,7 @@ static void upload_positions(const Call *c) {
                       t->w.inv_freq[k]);
 }
 
-// Ids go to the device, positions and visible ends are noted; room is made in the cache.
+// Positions, visible ends and ids go to the device; room is made in the cache.
 static void begin(const Call *c, const int32_t *ids) {
     Target *t = c->t;
     int64_t r = 0;
@@ -77,6 +77,7 @@ static void begin(const Call *c, const int32_t *ids) {
         }
     }
     dev_upload(t->dev, front(t->acts.ids, 1, c->rows), ids);
+    upload_positions(c);
 }
 
 static int64_t rows_of(const Call *c, int i) {
@@ -124,14 +125,13 @@ static void all_per_layer_inputs(Call *c, const int32_t *ids) {
     const int64_t kept = rest > 0 ? list_kept(c) : 0;
     if (kept == 0) return;
     c->ple[1] = tensor_of((float *)a->ple.data + c->rows * width, DT_F32, kept, rest);
-    // buffers of indices that are filled behind this
-    const Tensor x = front(a->in, kept, cfg->hidden), row = front(a->pos, 1, kept),
-                 id = front(a->end, 1, kept);
-    dev_upload(t->dev, row, t->row_host);
-    op_gather(t->dev, x, stream(c), row, 1.0f);
+    // positions are rotations by now: their buffer is free
+    const Tensor x = front(a->in, kept, cfg->hidden), index = front(a->pos, 1, kept);
+    dev_upload(t->dev, index, t->row_host);
+    op_gather(t->dev, x, stream(c), index, 1.0f);
     for (int64_t r = 0; r < kept; r++) t->row_host[r] = ids[t->row_host[r]];
-    dev_upload(t->dev, id, t->row_host);
-    per_layer_inputs(c, c->ple[1], front(a->ple_in, kept, rest), x, id, c->cut_at);
+    dev_upload(t->dev, index, t->row_host);
+    per_layer_inputs(c, c->ple[1], front(a->ple_in, kept, rest), x, index, c->cut_at);
 }
 
 static void swap(Tensor *a, Tensor *b) {
@@ -320,7 +320,6 @@ void target_forward(Target *t, KvCache *kv, const TargetPiece *piece, int n, con
     op_gather(t->dev, stream(&c), t->w.embed, front(t->acts.ids, 1, c.rows), t->embed_scale);
     c.cut_at = (int)t->cfg.text.layers - (skips(&c) ? (int)t->cfg.text.kv_shared + 1 : 0);
     if (t->cfg.text.ple > 0) all_per_layer_inputs(&c, ids);
-    upload_positions(&c);
     for (int l = 0; l < t->cfg.text.layers && c.rows > 0; l++) {
         watchdog_beat();
         layer_forward(&c, l, l == c.cut_at);
