@@ -140,11 +140,12 @@ LANE_FN void sincos16(f32x16 x, f32x16 *sin, f32x16 *cos) {
     s = s * z + 1.0 / 120, c = c * z - 1.0 / 720;
     s = s * z - 1.0 / 6, c = c * z + 1.0 / 24;
     s = (s * z) * r + r, c = (c * z - 0.5) * z + 1.0;
-    const i32x16 turn = __builtin_convertvector(k, i32x16);
-    const i32x16 odd = -(turn & 1), minus_s = (turn & 2) << 30, minus_c = ((turn + 1) & 2) << 30;
+    const u32x16 turn = (u32x16) __builtin_convertvector(k, i32x16);
+    const u32x16 minus_s = (turn & 2u) << 30, minus_c = ((turn + 1u) & 2u) << 30;
+    const i32x16 odd = -(i32x16)(turn & 1u);
     const f32x16 sf = __builtin_convertvector(s, f32x16), cf = __builtin_convertvector(c, f32x16);
-    *sin = (f32x16)((i32x16)select16(odd, cf, sf) ^ minus_s);
-    *cos = (f32x16)((i32x16)select16(odd, sf, cf) ^ minus_c);
+    *sin = (f32x16)((u32x16)select16(odd, cf, sf) ^ minus_s);
+    *cos = (f32x16)((u32x16)select16(odd, sf, cf) ^ minus_c);
 }
 
 #endif
