@@ -36,8 +36,8 @@ MUST_CHECK bool speed_measure(Speed *out, AuditPair *p, const Sample *text, int6
 MUST_CHECK bool speed_sampled(Speed *out, AuditPair *p, const Sample *text, int64_t n,
                               const Sampler *sampler, Err *err);
 // Of n kinds of text, new reference: {"texts": [{"sampler", "draft_tokens", "prompts", "tokens",
-// "sweep_s", "live": [{"rule", "live_s", "tokens", "ratio"}]}], "sweep_s", "live_s", "ratio"}, the
-// last three of all together.
+// "sweep_s", "live": [{"rule", "live_s", "measured_s", "measured_tokens", "ratio"}]}], "sweep_s",
+// "live_s", "ratio"}, the last three of all together; live_s: for as many tokens as the texts have.
 json_t *speed_json(const Speed *s, int n);
 void speed_markdown(FILE *out, const json_t *speed);
 
