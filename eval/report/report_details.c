@@ -261,12 +261,10 @@ void table_power(Page *p, const ReportView *v) {
     end(p);
 }
 
-static void speed_row(Page *p, const char *text, const char *rule, Ref sweep_s, Ref live) {
+static void speed_row(Page *p, const char *rule, Ref sweep_s, Ref live) {
     page_markup(p, "<tr><th scope=\"row\">");
-    page_text(p, text);
-    page_markup(p, "</th><td>");
     page_text(p, rule);
-    page_markup(p, "</td>");
+    page_markup(p, "</th>");
     cell(p, sweep_s, FIG_TAU);
     cell(p, ref_key(live, "live_s"), FIG_TAU);
     cell(p, ref_key(live, "ratio"), FIG_SPEED);
@@ -275,22 +273,26 @@ static void speed_row(Page *p, const char *text, const char *rule, Ref sweep_s, 
 
 // How much faster all draft lengths come from one sweep than from decoding live.
 void table_sweep(Page *p, const ReportView *v) {
-    static const char *const names[] = {"text", "rule", "one sweep, s", "live, every k, s",
+    static const char *const names[] = {"rule", "one sweep, s", "live, every k, s",
                                         "times as fast"};
     const Ref o = view_ref(v, "speed"), texts = ref_key(o, "texts");
+    const char *drawn = json_string_value(ref_key(ref_at(texts, 1), "sampler").v);
+    char caption[512];
     if (!json_is_object(o.v)) return;
-    table_open(p, "All draft lengths from one sweep (capture, drafter pass and counts of every "
-                  "rule), beside decoding the same prompts live, once for every k and rule, one "
-                  "sequence at a time");
-    heads(p, names, 5);
+    snprintf(caption, sizeof caption,
+             "All draft lengths from one sweep (capture, drafter pass and counts of every rule), "
+             "beside decoding the same prompts live, once for every k and rule, one sequence at a "
+             "time%s%.64s",
+             drawn != NULL ? "; drawn text: " : "", drawn != NULL ? drawn : "");
+    table_open(p, caption);
+    heads(p, names, 4);
     for (size_t i = 0; i < json_array_size(texts.v); i++) {
         const Ref text = ref_at(texts, i), live = ref_key(text, "live");
         for (size_t r = 0; r < json_array_size(live.v); r++)
-            speed_row(p, json_string_value(ref_key(text, "sampler").v),
-                      json_string_value(ref_key(ref_at(live, r), "rule").v),
+            speed_row(p, json_string_value(ref_key(ref_at(live, r), "rule").v),
                       ref_key(text, "sweep_s"), ref_at(live, r));
     }
-    speed_row(p, "all", "all", ref_key(o, "sweep_s"), o);
+    speed_row(p, "all", ref_key(o, "sweep_s"), o);
     end(p);
 }
 

@@ -201,6 +201,16 @@ static inline void made_pairs(json_t *o, const MadeDrafter *d, int n, const char
 }
 
 // sampled: two rules; centroid: both heads and recall. New reference.
+// As audit leaves it.
+static inline json_t *made_speed(void) {
+    return json_pack("{s[{ss sf s[{ss sf sf}]} {ss sf s[{ss sf sf} {ss sf sf}]}] sf sf sf}",
+                     "texts", "sampler", "greedy", "sweep_s", 0.25, "live", "rule", "greedy",
+                     "live_s", 4.75, "ratio", 19.0, "sampler", "T=1,top_k=64,top_p=0.95", "sweep_s",
+                     0.5, "live", "rule", "rejection", "live_s", 8.5, "ratio", 17.0, "rule",
+                     "strict", "live_s", 10.25, "ratio", 20.5, "sweep_s", 0.75, "live_s", 23.5,
+                     "ratio", 31.333);
+}
+
 static inline json_t *made_report(const MadeDrafter *d, int n, bool sampled, bool centroid) {
     static const char *const greedy[] = {"greedy", "greedy_dense"},
                              *const two[] = {"rejection", "strict", "rejection_dense",
@@ -243,6 +253,7 @@ static inline json_t *made_report(const MadeDrafter *d, int n, bool sampled, boo
             json_pack("{so so}", "se_gain", MADE_ARRAY(MADE_K, json_real(0.0123 * k)),
                       "prompts_for_1_percent", MADE_ARRAY(MADE_K, json_integer(1000 * k + 321))));
     json_object_set_new(json_object_get(o, "statistics"), "power", power);
+    json_object_set_new(o, "speed", made_speed());
     return o;
 }
 
