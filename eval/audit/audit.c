@@ -5,8 +5,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#include "infer/base/log.h"
-
 static int64_t min_i64(int64_t a, int64_t b) {
     return a < b ? a : b;
 }

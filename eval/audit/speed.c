@@ -95,17 +95,11 @@ static int ascending(const void *pa, const void *pb) {
     return (a > b) - (a < b);
 }
 
-typedef struct {
-    const char *name;
-    DraftRule rule;
-} Rule;
-static const Rule greedy_rule = {"greedy", DRAFT_BEST};
-static const Rule sampled_rules[SPEED_RULES] = {
-    {"rejection", DRAFT_REJECTION}, {"best", DRAFT_BEST}, {"strict", DRAFT_STRICT}};
-
-static const Rule *rules_of(const Sampler *s, int *n) {
-    *n = s->temperature > 0 ? SPEED_RULES : 1;
-    return s->temperature > 0 ? sampled_rules : &greedy_rule;
+// How live decoding obeys a rule that a sweep counts.
+static DraftRule live_rule(AcceptRule rule) {
+    return rule == RULE_REJECTION ? DRAFT_REJECTION
+           : rule == RULE_STRICT  ? DRAFT_STRICT
+                                  : DRAFT_BEST;
 }
 
 // One answer to the prompt of a text; most tokens: as many as may be.
@@ -136,13 +130,14 @@ static bool draw_texts(AuditPair *p, const Sample *text, int64_t n, const Sample
 
 // Once per rule and draft length.
 static bool live(Speed *out, AuditPair *p, const Sample *text, const Sampler *sampler, Err *err) {
-    const Rule *rule = rules_of(sampler, &out->rules);
+    AcceptRule rule[RULE_COUNT];
+    out->rules = measure_rules(sampler, rule);
     for (int i = 0; i < out->rules; i++)
         for (int k = 1; k <= p->K; k++) {
             SpeculateResult r;
             const double start = now_s();
-            if (!decode(p, text, sampler, rule[i].rule, k, &r, err)) return false;
-            out->live[i].name = rule[i].name;
+            if (!decode(p, text, sampler, live_rule(rule[i]), k, &r, err)) return false;
+            out->live[i].name = rule_name(rule[i]);
             out->live[i].live_s += now_s() - start;
             out->live[i].tokens += r.n - r.first;
             speculate_result_free(&r);

@@ -136,8 +136,8 @@ void cpu_describe(Device *dev, void (*line)(void *ctx, const char *name, const c
     line(ctx, "oneDNN kernels", cpu->dnnl ? dnnl_gemm_name(cpu->dnnl) : "none for this CPU");
     line(ctx, "f32 products", cpu->dnnl ? "oneDNN" : "OpenBLAS");
     line(ctx, "small products",
-         cpu->own_bf16  ? "own kernels, f32 and bf16"
-         : cpu->own_f32 ? "own kernels, f32"
+         cpu->own_bf16  ? "own kernels, f32 and bf16, weight gradients too"
+         : cpu->own_f32 ? "own kernels, f32, weight gradients too"
                         : "as above");
     line(ctx, "bf16 products", cpu_prefers_bf16(dev) ? "oneDNN, in bf16" : "converted to f32");
 }

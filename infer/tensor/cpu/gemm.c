@@ -1,5 +1,5 @@
-// infer/tensor/cpu/gemm.c - who makes a product: own kernels if it is small, oneDNN where it has
-// AVX-512 kernels, else OpenBLAS.
+// infer/tensor/cpu/gemm.c - who makes a product: own kernels if it is small or a gradient of
+// weights, oneDNN where it has AVX-512 kernels, else OpenBLAS.
 #include "infer/tensor/cpu/gemm.h"
 
 #include <cblas.h>
@@ -11,13 +11,9 @@ extern void openblas_set_num_threads(int n);
 
 enum { BLOCK = 256 }; // rows and columns of C that one thread computes at a time
 
-static int64_t least(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-
 static void blas_block(const Gemm *g, int64_t m, int64_t n) {
-    const Tensor c = tensor_cols(tensor_rows(g->c, m, least(BLOCK, g->c.rows - m)), n,
-                                 least(BLOCK, g->c.cols - n));
+    const Tensor c = tensor_cols(tensor_rows(g->c, m, gemm_least(BLOCK, g->c.rows - m)), n,
+                                 gemm_least(BLOCK, g->c.cols - n));
     const Tensor a = g->ta ? tensor_cols(g->a, m, c.rows) : tensor_rows(g->a, m, c.rows);
     const Tensor b = g->tb ? tensor_rows(g->b, n, c.cols) : tensor_cols(g->b, n, c.cols);
     cblas_sgemm(CblasRowMajor, g->ta ? CblasTrans : CblasNoTrans, g->tb ? CblasTrans : CblasNoTrans,

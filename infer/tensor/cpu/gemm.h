@@ -24,9 +24,9 @@ static inline int64_t gemm_k(const Gemm *g) {
 void gemm_f32(Device *dev, const Gemm *g);
 bool gemm_bf16(Device *dev, const Gemm *g);
 
-// Own kernels for small products, A and B both F32 or both BF16, or a BF16 B that is widened on the
-// way: false where there are none (takes says so beforehand). Only to be run where they agree:
-// where they give the bits that oneDNN gives (of F32, if B is widened).
+// Own kernels for small products and gradients of weights, A and B both F32 or both BF16, or a BF16
+// B that is widened on the way: false where there are none (takes says so beforehand). Only to be
+// run where they agree: where they give the bits that oneDNN gives (of F32, if B is widened).
 bool own_gemm_takes(const Gemm *g);
 bool own_gemm_run(Device *dev, const Gemm *g);
 bool own_gemm_agrees(Device *dev, DType dtype);
@@ -40,6 +40,9 @@ void panel_gemm_run(Device *dev, const Gemm *g);
 bool grad_gemm_takes(const Gemm *g);
 void grad_gemm_run(Device *dev, const Gemm *g);
 
+static inline int64_t gemm_least(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
 // oneDNN adds up a sum of length k in chunks, and those in order.
 static inline int64_t gemm_chunk(int64_t k) {
     return k <= 1024 ? 512 : 1024;

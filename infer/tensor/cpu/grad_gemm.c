@@ -21,10 +21,6 @@ typedef struct {
     float *a, *b; // (DEPTH, ROWS), (PACKED, PANELS * PANEL)
 } Part;
 
-static int64_t least(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-
 // Columns c .. c + cols - 1 of rows from .. end - 1.
 static void pack(float *to, int64_t panel, Tensor x, int64_t c, int64_t cols, int64_t from,
                  int64_t end, int per) {
@@ -39,7 +35,7 @@ static void pack(float *to, int64_t panel, Tensor x, int64_t c, int64_t cols, in
 static void add_rows(const Part *p, int64_t row, int64_t rows, int64_t from, int64_t end) {
     const Gemm *g = p->g;
     for (int64_t at = from; at < end; at += DEPTH * p->per) {
-        const int64_t to = least(at + DEPTH * p->per, end);
+        const int64_t to = gemm_least(at + DEPTH * p->per, end);
         pack(p->a, DEPTH * PANEL, g->a, row, rows, at, to, p->per);
         panel_product(&(PanelProduct){.c = f32_at(g->c, row, p->panel * PANEL),
                                       .a = p->a,
@@ -63,12 +59,12 @@ static void part(Device *dev, const Gemm *g, const Part *whole) {
     p.b = cpu_scratch(dev, SCRATCH_THREAD + omp_get_thread_num(), floats * sizeof(float));
     p.a = p.b + PACKED * PANELS * PANEL;
     for (; p.panel < end; p.panel += p.panels) {
-        p.panels = least(PANELS, end - p.panel);
+        p.panels = gemm_least(PANELS, end - p.panel);
         for (int64_t from = 0, to; from < k; from = to) {
-            to = least(from + PACKED * p.per, k);
+            to = gemm_least(from + PACKED * p.per, k);
             pack(p.b, PACKED * PANEL, g->b, p.panel * PANEL, p.panels * PANEL, from, to, p.per);
             for (int64_t r = 0; r < p.rows; r += ROWS)
-                add_rows(&p, p.row + r, least(ROWS, p.rows - r), from, to);
+                add_rows(&p, p.row + r, gemm_least(ROWS, p.rows - r), from, to);
         }
     }
 }
@@ -98,7 +94,7 @@ void grad_gemm_run(Device *dev, const Gemm *g) {
     for (int i = 0; i < across * down; i++) {
         const int64_t x = i % across, y = i / across;
         Part p = {.g = g, .row = eights * y / down * 8, .panel = panels * x / across};
-        p.rows = least(eights * (y + 1) / down * 8, g->c.rows) - p.row;
+        p.rows = gemm_least(eights * (y + 1) / down * 8, g->c.rows) - p.row;
         p.panels = panels * (x + 1) / across - p.panel;
         p.per = g->a.dtype == DT_BF16 ? 2 : 1;
         if (p.rows > 0) part(dev, g, &p);

@@ -24,10 +24,6 @@ typedef struct {
     float *pack, *total; // (k, panels) by chunk; (ROWS, PANELS * PANEL)
 } Block;
 
-static int64_t least(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-
 static float *packed(const Block *b, int64_t at) {
     return b->pack + at / b->per * b->panels * PANEL;
 }
@@ -41,7 +37,7 @@ static void pack(const Block *b) {
     const Tensor x = b->g->b;
     const int64_t end = b->first + b->cols;
     for (int64_t at = 0; at < b->k; at += b->chunk) {
-        const int64_t depth = least(b->chunk, b->k - at);
+        const int64_t depth = gemm_least(b->chunk, b->k - at);
         if (b->g->tb)
             panels_turned(packed(b, at), panel_stride(b, depth),
                           &(PanelSource){x, at, depth, b->first, b->first, end, end}, b->per == 2);
@@ -55,7 +51,7 @@ static void pack(const Block *b) {
 static void multiply(const Block *b, float *to, int64_t ld, int64_t row, int64_t rows) {
     const Tensor a = b->g->a;
     for (int64_t at = 0; at < b->k; at += b->chunk) {
-        const int64_t depth = least(b->chunk, b->k - at);
+        const int64_t depth = gemm_least(b->chunk, b->k - at);
         panel_product(&(PanelProduct){.c = to,
                                       .a = (const float *)a.data + (row * a.ld + at) / b->per,
                                       .b = packed(b, at),
@@ -75,7 +71,7 @@ static void rows_of_block(const Block *b, int64_t from, int64_t to) {
     const int64_t ld = b->panels * PANEL;
     const bool straight = c.dtype == DT_F32 && b->g->beta == 0.0f && b->cols % PANEL == 0;
     for (int64_t r = from; r < to; r += ROWS) {
-        const int64_t rows = least(ROWS, to - r);
+        const int64_t rows = gemm_least(ROWS, to - r);
         if (straight) {
             multiply(b, f32_at(c, r, b->first), c.ld, r, rows);
             continue;
@@ -90,7 +86,7 @@ static void rows_of_block(const Block *b, int64_t from, int64_t to) {
 static int64_t next_panels(int64_t left, int64_t most) {
     const int64_t threes = most / 3 * 3;
     if (left == threes + 1) return threes > 3 ? threes - 3 : 2;
-    return least(left, threes);
+    return gemm_least(left, threes);
 }
 
 // Panels from .. to - 1 and rows first .. last - 1 of C, by this thread.
@@ -100,7 +96,7 @@ static void part(Device *dev, const Gemm *g, int64_t from, int64_t to, int64_t f
     b.chunk = gemm_chunk(b.k);
     const int64_t depth = (b.k + b.chunk - 1) / b.chunk * b.chunk / b.per, // of a panel, whole
         room = PACK_BYTES / (depth * PANEL * (int64_t)sizeof(float));
-    const int64_t most = room < 3 ? 3 : least(room, PANELS);
+    const int64_t most = room < 3 ? 3 : gemm_least(room, PANELS);
     if (first >= last) return;
     const size_t floats = (size_t)(most * PANEL * (depth + ROWS));
     b.pack = cpu_scratch(dev, SCRATCH_THREAD + omp_get_thread_num(), floats * sizeof(float));
@@ -108,7 +104,7 @@ static void part(Device *dev, const Gemm *g, int64_t from, int64_t to, int64_t f
     for (int64_t p = from; p < to; p += b.panels) {
         b.panels = next_panels(to - p, most);
         b.first = p * PANEL;
-        b.cols = least(b.panels * PANEL, g->c.cols - b.first);
+        b.cols = gemm_least(b.panels * PANEL, g->c.cols - b.first);
         pack(&b);
         rows_of_block(&b, first, last);
     }
@@ -133,6 +129,6 @@ void panel_gemm_run(Device *dev, const Gemm *g) {
     for (int i = 0; i < across * down; i++) {
         const int64_t x = i % across, y = i / across;
         part(dev, g, panels * x / across, panels * (x + 1) / across, rows * y / down * 8,
-             least(rows * (y + 1) / down * 8, g->c.rows));
+             gemm_least(rows * (y + 1) / down * 8, g->c.rows));
     }
 }

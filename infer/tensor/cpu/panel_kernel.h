@@ -12,8 +12,7 @@ enum { PANEL = 16, PANEL_ROWS = 32 }; // columns; its rows are rounded up to so 
 
 // C (m, 16 n) = A (m, k) B (k, 16 n). add: plus C, where the sums begin; then_add: plus C, added to
 // whole sums. pairs: an element of A and B is not one f32 but two bf16, the products of both are
-// added (k counts pairs). turned: A^T lies in panels, as B
-// does, lda floats from one to the next.
+// added (k counts pairs). turned: A^T lies in panels, as B does, lda floats from one to the next.
 typedef struct {
     float *c;
     const float *a, *b;

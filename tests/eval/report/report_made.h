@@ -200,7 +200,6 @@ static inline void made_pairs(json_t *o, const MadeDrafter *d, int n, const char
     json_object_set_new(o, "pairs", pairs);
 }
 
-// sampled: two rules; centroid: both heads and recall. New reference.
 // As audit leaves it.
 static inline json_t *made_speed(void) {
     return json_pack("{s[{ss sf s[{ss sf sf}]} {ss sf s[{ss sf sf} {ss sf sf}]}] sf sf sf}",
@@ -211,6 +210,7 @@ static inline json_t *made_speed(void) {
                      "ratio", 31.333);
 }
 
+// sampled: two rules; centroid: both heads and recall. New reference.
 static inline json_t *made_report(const MadeDrafter *d, int n, bool sampled, bool centroid) {
     static const char *const greedy[] = {"greedy", "greedy_dense"},
                              *const two[] = {"rejection", "strict", "rejection_dense",

@@ -1,4 +1,4 @@
-// tests/infer/tensor/simd_test.c - exp and tanh of the operators against libm in double.
+// tests/infer/tensor/simd_test.c - exp, tanh, sin and cos of the operators against libm in double.
 #include "infer/tensor/cpu/simd.h"
 
 #include "tests/infer/tensor/op_testing.h"
