@@ -273,8 +273,7 @@ static void mlp_block(const Call *c, int l, float scale) {
     const int64_t inter = layer_inter(&t->cfg.text, l);
     const Tensor gate_up = front(t->acts.gate_up, c->rows, 2 * inter);
     const Tensor mid = front(t->acts.mid, c->rows, inter);
-    op_matmul_nt(t->dev, gate_up, normed(c, w->pre_ff_norm), w->gate_up, 0.0f);
-    op_geglu(t->dev, mid, tensor_cols(gate_up, 0, inter), tensor_cols(gate_up, inter, inter));
+    op_gated(t->dev, mid, gate_up, normed(c, w->pre_ff_norm), w->gate_up, false);
     if (t->cfg.text.moe)
         mixture_block(c, l, mid, scale);
     else

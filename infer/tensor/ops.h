@@ -100,6 +100,10 @@ typedef struct Ops {
     // --- GEGLU: m = gelu_tanh(a) * b
     void (*geglu)(Device *, Tensor m, Tensor a, Tensor b);
     void (*geglu_back)(Device *, Tensor da, Tensor db, Tensor dm, Tensor a, Tensor b);
+    //     with its products: m = gelu_tanh(a) * b, [a b] = x w^T, w (2 m.cols, x.cols). (any) ab
+    //     (m.rows, 2 m.cols): a and b are rounded to its type; keep: they stay there, else it is
+    //     room for them
+    void (*gated)(Device *, Tensor m, Tensor ab, Tensor x, Tensor w, bool keep);
     // --- mixture of experts. route: w F32 (rows, k) = softmax(z[r, idx[r, :]]) * scale[idx], with
     // z F32
     //     (rows, E) the router's logits, idx I32 (rows, k) from topk, scale F32 (1, E)
@@ -187,6 +191,7 @@ typedef struct Ops {
 #define op_attention_back(dev, ...) ((dev)->ops->attention_back((dev), __VA_ARGS__))
 #define op_geglu(dev, ...) ((dev)->ops->geglu((dev), __VA_ARGS__))
 #define op_geglu_back(dev, ...) ((dev)->ops->geglu_back((dev), __VA_ARGS__))
+#define op_gated(dev, ...) ((dev)->ops->gated((dev), __VA_ARGS__))
 #define op_route(dev, ...) ((dev)->ops->route((dev), __VA_ARGS__))
 #define op_experts(dev, ...) ((dev)->ops->experts((dev), __VA_ARGS__))
 #define op_axpby(dev, ...) ((dev)->ops->axpby((dev), __VA_ARGS__))

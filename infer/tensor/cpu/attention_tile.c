@@ -124,7 +124,7 @@ static PanelSource source(const Work *w, const AttnTile *t, Tensor x, int64_t at
     const int64_t first = t->seg->first, from = w->lo > at ? w->lo : at,
                   to = w->hi < at + count ? w->hi : at + count;
     return (PanelSource){x,          t->kv * w->hd, w->hd, at - first, from - first,
-                         to - first, w->hi - first};
+                         to - first, w->hi - first, NULL};
 }
 // Keys at .. at+count-1, as far as any row sees them, turned or plain.
 static void turn_keys(const Work *w, float *to, const AttnTile *t, Tensor x, int64_t at,

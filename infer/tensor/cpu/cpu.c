@@ -28,6 +28,7 @@ const Ops cpu_ops = {
     .attention_back = cpu_attention_back,
     .geglu = cpu_geglu,
     .geglu_back = cpu_geglu_back,
+    .gated = cpu_gated,
     .route = cpu_route,
     .experts = cpu_experts,
     .axpby = cpu_axpby,

@@ -69,11 +69,10 @@ float span_max(const float *x, int64_t n); // -infinity when n is 0; NaN is pass
 enum { MAX_BLOCK = 128 };
 void block_max(float *max, const float *x, int64_t n);
 float span_dot(const float *a, const float *b, int64_t n);
-enum { DOTS = 4, DOT_COLS = 2 };
-// span_dot of each a with each b, to the bit.
-void span_dots(float out[DOT_COLS][DOTS], const float *const a[DOTS],
-               const float *const b[DOT_COLS], int64_t n);
-void span_softcap(float *z, float cap, int64_t n); // in place
+void span_softcap(float *z, float cap, int64_t n);                    // in place
+void span_geglu(float *m, const float *a, const float *b, int64_t n); // geglu.c
+// The same of a and b rounded to bf16.
+void span_geglu_rounded(float *m, const float *a, const float *b, int64_t n);
 
 // The two best of a row so far, see op_top2.
 typedef struct {
@@ -138,7 +137,8 @@ void cpu_attention_back(Device *, Tensor dq, Tensor do_, Tensor o, Tensor q, Ten
                         const AttnArgs *args);
 void cpu_geglu(Device *, Tensor m, Tensor a, Tensor b); // geglu.c
 void cpu_geglu_back(Device *, Tensor da, Tensor db, Tensor dm, Tensor a, Tensor b);
-void cpu_route(Device *, Tensor w, Tensor z, Tensor idx, Tensor scale); // experts.c
+void cpu_gated(Device *, Tensor m, Tensor ab, Tensor x, Tensor w, bool keep); // gated.c
+void cpu_route(Device *, Tensor w, Tensor z, Tensor idx, Tensor scale);       // experts.c
 void cpu_experts(Device *, Tensor y, Tensor x, Tensor idx, Tensor w, Tensor gate_up, Tensor down);
 void cpu_top2(Device *, Tensor best, Tensor id, Tensor z, Tensor token_of, int64_t v0); // select.c
 void cpu_topk(Device *, Tensor idx, Tensor x, int k);
@@ -154,7 +154,7 @@ void cpu_cluster_mass(Device *, Tensor mass, Tensor p, Tensor cluster_of,
 void cpu_cluster_ce(Device *, Tensor loss, Tensor g, Tensor z, Tensor mass, Tensor trow,
                     Tensor weight);
 void cpu_cluster_logits(Device *, Tensor z, Tensor token, Tensor y, Tensor table, Tensor ordering,
-                        Tensor idx);
+                        Tensor idx); // cluster_logits.c
 void cpu_adamw(Device *, Tensor w, Tensor m, Tensor v, Tensor copy, Tensor g, float gscale,
                float lr, float beta1, float beta2, float eps, float decay, int64_t step); // adamw.c
 

@@ -22,12 +22,28 @@ LANE_FN f32x16 gelu_slope16(f32x16 a) { // beyond 20 it is 0 or 1, and squares c
     return s + 2.0f * a * s * (1.0f - s) * (GELU_C * (1.0f + 0.134145f * a * a));
 }
 
-KERNEL static void geglu_span(float *m, const float *a, const float *b, int64_t n) {
+KERNEL void span_geglu(float *m, const float *a, const float *b, int64_t n) {
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES) store16(m + i, gelu16(load16(a + i)) * load16(b + i));
     if (i < n)
         store_tail(m + i, n - i,
                    gelu16(load_tail(a + i, n - i, 0.0f)) * load_tail(b + i, n - i, 0.0f));
+}
+
+// To the nearest bf16, ties to even, as f32_to_bf16 does; NaN may become another NaN.
+LANE_FN f32x16 round16(f32x16 x) {
+    const u32x16 u = (u32x16)x;
+    return (f32x16)((u + 0x7fffu + ((u >> 16) & 1u)) & 0xffff0000u);
+}
+
+KERNEL void span_geglu_rounded(float *m, const float *a, const float *b, int64_t n) {
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        store16(m + i, gelu16(round16(load16(a + i))) * round16(load16(b + i)));
+    if (i < n)
+        store_tail(m + i, n - i,
+                   gelu16(round16(load_tail(a + i, n - i, 0.0f))) *
+                       round16(load_tail(b + i, n - i, 0.0f)));
 }
 
 static void check_alike(Tensor x, Tensor like) {
@@ -44,7 +60,7 @@ void cpu_geglu(Device *dev, Tensor m, Tensor a, Tensor b) {
         for (int64_t c = 0; c < m.cols; c += SPAN) {
             const int64_t n = span_size(m.cols, c);
             float ab[SPAN], bb[SPAN], mb[SPAN], *ms = span_begin(m, r, c, mb);
-            geglu_span(ms, span_read(a, r, c, n, ab), span_read(b, r, c, n, bb), n);
+            span_geglu(ms, span_read(a, r, c, n, ab), span_read(b, r, c, n, bb), n);
             span_end(m, r, c, n, ms);
         }
 }

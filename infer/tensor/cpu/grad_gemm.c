@@ -24,7 +24,7 @@ typedef struct {
 // Columns c .. c + cols - 1 of rows from .. end - 1.
 static void pack(float *to, int64_t panel, Tensor x, int64_t c, int64_t cols, int64_t from,
                  int64_t end, int per) {
-    const PanelSource s = {x, c, cols, from, from, end, end};
+    const PanelSource s = {x, c, cols, from, from, end, end, NULL};
     if (per == 2)
         panels_paired(to, panel, &s);
     else

@@ -171,7 +171,8 @@ void panel_product(const PanelProduct *p) {
     }
 }
 
-static const char *row_at(const PanelSource *s, int64_t row) {
+static const char *row_at(const PanelSource *s, int64_t r) {
+    const int64_t row = s->list != NULL ? s->list[r] : r;
     return (const char *)s->x.data + (size_t)(row * s->x.ld + s->c) * dtype_size(s->x.dtype);
 }
 
@@ -208,7 +209,8 @@ static void turn_panel(float *to, const char *const row[PANEL], int64_t bytes, T
 void panels_turned(float *to, int64_t panel, const PanelSource *s, bool pairs) {
     TurnFn *turn = kernels()->turn;
     const Turn kind = s->x.dtype == DT_F32 ? TURN_F32 : pairs ? TURN_PAIRS : TURN_BF16;
-    const int64_t size = (int64_t)dtype_size(s->x.dtype), ahead = PANEL * s->x.ld * size;
+    const int64_t size = (int64_t)dtype_size(s->x.dtype),
+                  ahead = s->list != NULL ? 0 : PANEL * s->x.ld * size;
     for (int64_t j = (s->from - s->first) / PANEL; s->first + j * PANEL < s->to; j++) {
         const int64_t first = s->first + j * PANEL;
         const char *row[PANEL];

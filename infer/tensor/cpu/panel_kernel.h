@@ -35,6 +35,7 @@ typedef struct {
     int64_t c, cols;
     int64_t first, from, to; // row `first` comes first; rows from .. to-1 are read
     int64_t end;             // rows up to this one are read soon
+    const int32_t *list;     // NULL: row r of x is meant by r, else row list[r] (turned only)
 } PanelSource;
 
 // B = rows transposed, (cols, rows): panel j holds rows first + 16 j .. + 15, for all that from ..

@@ -81,69 +81,6 @@ KERNEL float span_dot(const float *a, const float *b, int64_t n) {
     return sum_lanes(s0 + s1);
 }
 
-// Lane i meets i + 8, then i + 4: the first half of sum_lanes.
-LANE_FN f32x4 fold_lanes(f32x16 v) {
-    f32x8 half[2];
-    f32x4 quarter[2];
-    memcpy(half, &v, sizeof half);
-    const f32x8 eight = half[0] + half[1];
-    memcpy(quarter, &eight, sizeof quarter);
-    return quarter[0] + quarter[1];
-}
-
-// Sums of four vectors' lanes, in the order that sum_lanes has.
-LANE_FN f32x4 sum_four(const f32x16 *v) {
-    f32x4 s[4];
-#pragma GCC unroll 4
-    for (int k = 0; k < 4; k++) s[k] = fold_lanes(v[k]);
-    const f32x4 u = __builtin_shuffle(s[0], s[1], (i32x4){0, 4, 1, 5}),
-                t = __builtin_shuffle(s[2], s[3], (i32x4){0, 4, 1, 5}),
-                w = __builtin_shuffle(s[0], s[1], (i32x4){2, 6, 3, 7}),
-                x = __builtin_shuffle(s[2], s[3], (i32x4){2, 6, 3, 7});
-    const f32x4 even = __builtin_shuffle(u, t, (i32x4){0, 1, 4, 5}) +
-                       __builtin_shuffle(w, x, (i32x4){0, 1, 4, 5}),
-                odd = __builtin_shuffle(u, t, (i32x4){2, 3, 6, 7}) +
-                      __builtin_shuffle(w, x, (i32x4){2, 3, 6, 7});
-    return even + odd;
-}
-
-enum { TILE = DOTS * DOT_COLS };
-
-// The loops over the tile are unrolled: else the sums live in memory. A load serves several of
-// them.
-KERNEL void span_dots(float out[DOT_COLS][DOTS], const float *const a[DOTS],
-                      const float *const b[DOT_COLS], int64_t n) {
-    f32x16 s0[TILE], s1[TILE];
-    int64_t i = 0;
-#pragma GCC unroll 8
-    for (int k = 0; k < TILE; k++) s0[k] = s1[k] = lanes(0.0f);
-    for (; i + 2 * LANES <= n; i += 2 * LANES) {
-#pragma GCC unroll 8
-        for (int k = 0; k < TILE; k++) s0[k] += load16(a[k % DOTS] + i) * load16(b[k / DOTS] + i);
-#pragma GCC unroll 8
-        for (int k = 0; k < TILE; k++)
-            s1[k] += load16(a[k % DOTS] + i + LANES) * load16(b[k / DOTS] + i + LANES);
-    }
-    if (i + LANES <= n) {
-#pragma GCC unroll 8
-        for (int k = 0; k < TILE; k++) s0[k] += load16(a[k % DOTS] + i) * load16(b[k / DOTS] + i);
-        i += LANES;
-    }
-    if (i < n) {
-#pragma GCC unroll 8
-        for (int k = 0; k < TILE; k++)
-            s1[k] +=
-                load_tail(a[k % DOTS] + i, n - i, 0.0f) * load_tail(b[k / DOTS] + i, n - i, 0.0f);
-    }
-#pragma GCC unroll 8
-    for (int k = 0; k < TILE; k++) s0[k] += s1[k];
-#pragma GCC unroll 2
-    for (int c = 0; c < DOT_COLS; c++) {
-        const f32x4 sum = sum_four(s0 + c * DOTS);
-        memcpy(out[c], &sum, sizeof sum);
-    }
-}
-
 KERNEL void span_softcap(float *z, float cap, int64_t n) {
     const float inverse = 1.0f / cap;
     int64_t i = 0;

@@ -24,6 +24,7 @@ static const Ops cuda_ops = {
     .attention_back = cuda_attention_back,
     .geglu = cuda_geglu,
     .geglu_back = cuda_geglu_back,
+    .gated = cuda_gated,
     .route = cuda_route,
     .experts = cuda_experts,
     .axpby = cuda_axpby,

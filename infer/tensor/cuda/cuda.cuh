@@ -461,6 +461,7 @@ void cuda_attention_back(Device *, Tensor dq, Tensor do_, Tensor o, Tensor q, Te
                          const AttnArgs *args);
 void cuda_geglu(Device *, Tensor m, Tensor a, Tensor b); // geglu.cu
 void cuda_geglu_back(Device *, Tensor da, Tensor db, Tensor dm, Tensor a, Tensor b);
+void cuda_gated(Device *, Tensor m, Tensor ab, Tensor x, Tensor w, bool keep);
 void cuda_route(Device *, Tensor w, Tensor z, Tensor idx, Tensor scale); // experts.cu
 void cuda_experts(Device *, Tensor y, Tensor x, Tensor idx, Tensor w, Tensor gate_up, Tensor down);
 void cuda_top2(Device *, Tensor best, Tensor id, Tensor z, Tensor token_of,

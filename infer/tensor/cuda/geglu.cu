@@ -31,6 +31,13 @@ void cuda_geglu(Device *dev, Tensor m, Tensor a, Tensor b) {
         launch(cu, geglu_kernel<1>, t.grid, t.block, 0, m, a, b);
 }
 
+// cuBLASLt has no epilogue that multiplies two halves: the products stand in ab, kept or not.
+void cuda_gated(Device *dev, Tensor m, Tensor ab, Tensor x, Tensor w, bool keep) {
+    (void)keep;
+    cuda_matmul_nt(dev, ab, x, w, 0.0f);
+    cuda_geglu(dev, m, tensor_cols(ab, 0, m.cols), tensor_cols(ab, m.cols, m.cols));
+}
+
 // da += dm b gelu'(a), db += dm gelu(a)
 template <int V>
 __global__ void geglu_back_kernel(Tensor da, Tensor db, Tensor dm, Tensor a, Tensor b) {

@@ -1,4 +1,4 @@
-// tests/infer/tensor/geglu_test.c - gelu_tanh(a) * b and its gradients.
+// tests/infer/tensor/geglu_test.c - gelu_tanh(a) * b, with its products too, and its gradients.
 #include "tests/infer/tensor/op_testing.h"
 
 static const DType FLOATS[] = {DT_F32, DT_BF16};
@@ -86,12 +86,35 @@ static void geglu_back_adds_and_takes_bf16(void **state) {
     assert_close("bf16 da", narrow, d[0], 1e-6, 1.0 / 256);
 }
 
+// In one piece or by its parts: the same bits, whatever a and b are rounded to, kept or not.
+static void gated_is_products_and_geglu(void **state) {
+    (void)state;
+    const int64_t shape[][3] = {{1, 50, 33},  {16, 96, 256}, {17, 48, 256}, {70, 272, 64},
+                                {33, 50, 84}, {300, 64, 96}, {40, 96, 700}, {21, 48, 1300}};
+    Device *dev = test_env()->dev;
+    for (int i = 0; i < 8; i++)
+        for (int mix = 0; mix < 32; mix++) {
+            const int64_t rows = shape[i][0], n = shape[i][1], k = shape[i][2];
+            const DType ab = FLOATS[mix >> 2 & 1], m = FLOATS[mix >> 3 & 1];
+            Tensor x = strided(FLOATS[mix & 1], rows, k),
+                   w = strided(FLOATS[mix >> 1 & 1], 2 * n, k);
+            Tensor want = strided(m, rows, n), parts = strided(ab, rows, 2 * n);
+            Tensor got = strided(m, rows, n), room = strided(ab, rows, 2 * n);
+            op_matmul_nt(dev, parts, x, w, 0.0f);
+            op_geglu(dev, want, tensor_cols(parts, 0, n), tensor_cols(parts, n, n));
+            op_gated(dev, got, room, x, w, mix >> 4);
+            assert_same_bits("gated", got, want);
+            if (mix >> 4) assert_same_bits("products", room, parts);
+        }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(geglu_matches_the_formula),
         cmocka_unit_test(geglu_of_extremes),
         cmocka_unit_test(geglu_back_matches_finite_differences),
         cmocka_unit_test(geglu_back_adds_and_takes_bf16),
+        cmocka_unit_test(gated_is_products_and_geglu),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -85,6 +85,25 @@ static void geglu_twins(void **state) {
         }
 }
 
+static void gated_twins(void **state) {
+    (void)state;
+    const int64_t shape[][3] = {{1, 8, 64}, {17, 24, 40}, {70, 136, 96}};
+    for (int i = 0; i < 3; i++)
+        for (int mix = 0; mix < 8; mix++) {
+            twins_begin();
+            const int64_t rows = shape[i][0], n = shape[i][1], k = shape[i][2];
+            const TwinLayout layout = (TwinLayout)((mix + i) % TWIN_LAYOUTS);
+            const DType in = TWIN_FLOATS[mix & 1];
+            const Twin x = twin_random(in, rows, k, layout), w = twin_random(in, 2 * n, k, layout),
+                       ab = twin_random(TWIN_FLOATS[mix >> 1 & 1], rows, 2 * n, layout),
+                       m = twin_random(TWIN_FLOATS[mix >> 2 & 1], rows, n, layout);
+            op_gated(twin_cpu(), m.cpu, ab.cpu, x.cpu, w.cpu, true);
+            op_gated(twin_gpu(), m.gpu, ab.gpu, x.gpu, w.gpu, true);
+            twin_close("products", ab, 2e-5, twin_rounding(ab.cpu.dtype, 1e-5));
+            twin_close("gated", m, 5e-5, twin_rounding(DT_BF16, 1e-5));
+        }
+}
+
 static void adamw_twins(void **state) {
     (void)state;
     twins_begin();
@@ -191,9 +210,13 @@ static void route_twins(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(matmul_twins),         cmocka_unit_test(geglu_twins),
-        cmocka_unit_test(adamw_twins),          cmocka_unit_test(experts_twins),
-        cmocka_unit_test(route_twins),          cmocka_unit_test(rows_of_experts_are_independent),
+        cmocka_unit_test(matmul_twins),
+        cmocka_unit_test(geglu_twins),
+        cmocka_unit_test(gated_twins),
+        cmocka_unit_test(adamw_twins),
+        cmocka_unit_test(experts_twins),
+        cmocka_unit_test(route_twins),
+        cmocka_unit_test(rows_of_experts_are_independent),
         cmocka_unit_test(products_of_few_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
