@@ -268,6 +268,7 @@ bool measurer_run(Measurer *m, const Assistant *a, Measured *out, MeasuredPool *
 bool measurer_lengths(Measurer *m, const Assistant *a, const CapturedSeq *c, Head head, int32_t *L,
                       int32_t *drafts, float *margin, Err *err) {
     const Sample *s = &c->sample;
+    CHECK(!m->opt.reached);
     drop_group(m);
     if (!load(m, c, err)) return false;
     if (!simulator_drafts(m->sim[0], a, &m->pack, 0, s->ids, s->n, s->prompt, head, drafts, margin,

@@ -74,6 +74,8 @@ void simulator_close(Simulator *s) {
     free(s->place);
     free(s->anchor);
     free(s->dead);
+    free(s->walks);
+    free(s->passed);
     free(s->best);
     free(s->lse);
     scorer_close(s->scorer);

@@ -25,8 +25,9 @@ typedef struct {
     Sampler sampler;      // that drew the text; temperature 0: the text is greedy
     const Target *target; // its head gives p; not used for greedy text
     size_t tile_bytes;    // budget for the logits of sampled text, 0 = SCORE_TILE_BYTES
-    // Drafts behind one that can stand by no rule may be left out, as -1 and 0: what is counted of
-    // rounds does not change. Not with recall.
+    // Drafts that no round comes to may be left out, as -1 and 0: those behind one that can stand
+    // by no rule, and those of anchors that no walk of any draft length comes by. What is counted
+    // of rounds does not change. Not with recall.
     bool reached;
 } SimulatorOptions;
 MUST_CHECK Simulator *simulator_open_scored(const Assistant *a, const SimulatorOptions *opt,

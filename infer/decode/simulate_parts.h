@@ -23,8 +23,11 @@ struct Simulator {
     int32_t *T, *seq_of, *job, *token, *id; // host (max_anchors); id (max_anchors, 2)
     int32_t *place;                         // of the scorer
     int64_t *anchor;                        // host (max_anchors): number inside its job
-    uint8_t *dead;                          // host (max_anchors): no later draft can stand
-    float *best, *lse;                      // host (max_anchors, 2)
+    uint8_t *dead;                          // host (max_anchors): no later draft counts
+    uint32_t *walks; // host (walk_room): the walks of one job that can come by an anchor, see
+    uint8_t *passed; // simulate_reached.c; whether any does
+    int64_t walk_room;
+    float *best, *lse; // host (max_anchors, 2)
     // Scores; NULL where not wanted
     Scorer *scorer;
     int32_t *cluster_of, *chosen; // host (V); (K, rows, cluster_topk)
@@ -54,7 +57,7 @@ typedef struct {
 
 // Buffers of c->rows anchors behind s->feature, which stays.
 void simulate_lay_out(Call *c);
-// Behind step j, with SimulatorOptions.reached: anchors whose later drafts can stand by no rule go,
+// Behind step j, with SimulatorOptions.reached: anchors whose later drafts count by no rule go,
 // once they are enough to pay for moving the others. true: the features of those that stay, and
 // nothing else of the step, lie in s->feature.
 bool simulate_drop(Call *c, int j);
