@@ -22,8 +22,8 @@ static double odds(const Odds *o, int64_t a, int i) {
     return o->drafts[a * o->K + i] == o->job->ids[o->job->first + a + 1 + i] ? 1.0 : 0.0;
 }
 
-// Bit k of walks[a], a <= last: the walk that drafts k > done comes by anchor a, as far as the
-// first `done` drafts of the anchors before it tell.
+// Bit k of walks[a], a <= last: the walk that drafts k > done can come by anchor a, as far as the
+// first `done` drafts of the anchors before it tell (those of earlier calls have them, too).
 static void follow_walks(uint32_t *walks, int64_t last, const Odds *o, int done) {
     const int64_t anchors = o->job->n - o->job->first - 1;
     memset(walks, 0, (size_t)(last + 1) * sizeof *walks);
@@ -40,16 +40,21 @@ static void follow_walks(uint32_t *walks, int64_t last, const Odds *o, int done)
     }
 }
 
-// Adds up by what rule and head any walk that drafts more than `done` comes by the anchors of a
-// job.
+static bool scored(const DraftScores *s) {
+    for (int rule = 0; rule < RULE_COUNT; rule++)
+        if (s->keep[rule] != NULL) return true;
+    return false;
+}
+
+// Marks the anchors of a job that walks which draft more than `done` can come by, by any rule and
+// head.
 static void pass_anchors(Simulator *s, const SimulateJob *o, int64_t last, int done) {
     memset(s->passed, 0, (size_t)(last + 1));
     for (int h = 0; h < 2; h++)
         for (int rule = 0; rule < RULE_COUNT; rule++) {
             const Odds by = {o, o->score[h].keep[rule], o->drafts[h], s->K};
-            bool greedy = rule == RULE_GREEDY && o->drafts[h] != NULL;
-            for (int r = 0; r < RULE_COUNT; r++) greedy &= o->score[h].keep[r] == NULL;
-            if (by.keep == NULL && !greedy) continue;
+            const bool greedy = !scored(&o->score[h]) && o->drafts[h] != NULL;
+            if (by.keep == NULL && !(greedy && rule == RULE_GREEDY)) continue;
             follow_walks(s->walks, last, &by, done);
             for (int64_t a = 0; a <= last; a++) s->passed[a] |= s->walks[a] != 0;
         }
@@ -71,12 +76,10 @@ static bool stands(const Simulator *s, const SimulateJob *o, int64_t r, int j) {
     if (s->dead[r] || s->T[r] + 2 + j >= o->n) return false;
     for (int h = 0; h < 2; h++) {
         const DraftScores *score = &o->score[h];
-        bool scored = false;
-        for (int rule = 0; rule < RULE_COUNT; rule++) {
-            scored |= score->keep[rule] != NULL;
+        for (int rule = 0; rule < RULE_COUNT; rule++)
             may |= score->keep[rule] != NULL && score->keep[rule][at] > 0.0;
-        }
-        may |= !scored && o->drafts[h] != NULL && o->drafts[h][at] == o->ids[s->T[r] + 1 + j];
+        may |=
+            !scored(score) && o->drafts[h] != NULL && o->drafts[h][at] == o->ids[s->T[r] + 1 + j];
     }
     return may;
 }

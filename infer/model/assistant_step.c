@@ -142,7 +142,8 @@ static void layer_forward(const Assistant *a, const AnchorPlan *plan, int i, con
     op_matmul_nt(dev, l->proj, l->o, w->o_proj, 0.0f);
     op_norm(dev, l->x1, l->rstd_pa, l->x, l->proj, w->post_attn_norm, eps, 1.0f);
     op_norm(dev, l->n_ff, l->rstd_ff, NO_TENSOR, l->x1, w->pre_ff_norm, eps, 1.0f);
-    op_gated(dev, l->m, both_halves(l->a), l->n_ff, gate_and_up(w), l->lse.data != NULL);
+    const bool keep = l->lse.data != NULL; // for backward
+    op_gated(dev, l->m, both_halves(l->a), l->n_ff, gate_and_up(w), keep);
     op_matmul_nt(dev, l->down, l->m, w->down, 0.0f);
     op_norm(dev, out, l->rstd_pf, l->x1, l->down, w->post_ff_norm, eps, a->layer_scalar[i]);
 }

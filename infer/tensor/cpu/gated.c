@@ -65,21 +65,21 @@ static void block(const Gated *g, const Room *r, int64_t row, int64_t rows) {
     }
 }
 
-// Panels from .. to - 1 of each half and rows first .. last - 1, by this thread.
-static void part(Device *dev, const Gated *g, int64_t from, int64_t to, int64_t first,
-                 int64_t last) {
+// A share of each half.
+static void part(Device *dev, const Gated *g, PanelShare s) {
     Room r = room_of(dev, g);
     const int64_t most = most_panels(g), width = g->m.cols;
-    for (int64_t p = from, panels; p < to; p += panels) {
-        panels = panel_block_next(to - p, most);
+    if (s.first >= s.last) return;
+    for (int64_t p = s.from, panels; p < s.to; p += panels) {
+        panels = panel_block_next(s.to - p, most);
         for (int h = 0; h < 2; h++) {
             r.half[h].panels = panels;
             r.half[h].first = h * width + p * PANEL;
             r.half[h].cols = gemm_least(panels * PANEL, width - p * PANEL);
             panel_block_pack(&r.half[h]);
         }
-        for (int64_t row = first; row < last; row += ROWS)
-            block(g, &r, row, gemm_least(ROWS, last - row));
+        for (int64_t row = s.first; row < s.last; row += ROWS)
+            block(g, &r, row, gemm_least(ROWS, s.last - row));
     }
 }
 
@@ -104,15 +104,8 @@ void cpu_gated(Device *dev, Tensor m, Tensor ab, Tensor x, Tensor w, bool keep) 
         cpu_geglu(dev, m, tensor_cols(ab, 0, m.cols), tensor_cols(ab, m.cols, m.cols));
         return;
     }
-    const int64_t panels = (m.cols + PANEL - 1) / PANEL, rows = (m.rows + 7) / 8;
-    const int threads = cpu_threads(dev, m.rows * m.cols);
-    int across = threads; // parts side by side; the others lie below
-    while (across > 1 && (threads % across != 0 || across > panels / 3)) across--;
-    const int down = threads / across;
+    const int64_t panels = (m.cols + PANEL - 1) / PANEL;
+    const int threads = cpu_threads(dev, tensor_count(m) * x.cols);
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (int i = 0; i < across * down; i++) {
-        const int64_t a = i % across, b = i / across;
-        part(dev, &g, panels * a / across, panels * (a + 1) / across, rows * b / down * 8,
-             gemm_least(rows * (b + 1) / down * 8, m.rows));
-    }
+    for (int i = 0; i < threads; i++) part(dev, &g, panel_share(m.rows, panels, threads, i));
 }

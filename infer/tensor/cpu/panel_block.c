@@ -67,6 +67,14 @@ int64_t panel_block_next(int64_t left, int64_t most) {
     return gemm_least(left, threes);
 }
 
+PanelShare panel_share(int64_t rows, int64_t panels, int threads, int i) {
+    int across = threads;
+    while (across > 1 && (threads % across != 0 || across > panels / 3)) across--;
+    const int64_t down = threads / across, x = i % across, y = i / across, eights = (rows + 7) / 8;
+    return (PanelShare){panels * x / across, panels * (x + 1) / across, eights * y / down * 8,
+                        gemm_least(eights * (y + 1) / down * 8, rows)};
+}
+
 bool panel_block_takes(Tensor a, Tensor b, bool tb, int64_t k) {
     if (k == 0 || k > LONGEST) return false;
     if (a.dtype != DT_BF16) return true;

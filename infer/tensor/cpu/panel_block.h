@@ -25,6 +25,12 @@ void panel_block_multiply(const PanelBlock *b, float *to, int64_t ld, int64_t ro
 
 // The next panels of `left`, in threes as the kernels like them; none is left for itself.
 int64_t panel_block_next(int64_t left, int64_t most);
+// Share i of a product (rows, 16 panels) among threads: panels from .. to - 1 of rows first .. last
+// - 1. Side by side as long as a share has three panels, else below each other.
+typedef struct {
+    int64_t from, to, first, last;
+} PanelShare;
+PanelShare panel_share(int64_t rows, int64_t panels, int threads, int i);
 // What the kernels take, and are fast at: types, length of the sums.
 bool panel_block_takes(Tensor a, Tensor b, bool tb, int64_t k);
 

@@ -28,22 +28,20 @@ static void rows_of_block(const Gemm *g, const PanelBlock *b, float *total, int6
     }
 }
 
-// Panels from .. to - 1 and rows first .. last - 1 of C, by this thread.
-static void part(Device *dev, const Gemm *g, int64_t from, int64_t to, int64_t first,
-                 int64_t last) {
+static void part(Device *dev, const Gemm *g, PanelShare s) {
     PanelBlock b = {.a = g->a, .b = g->b, .tb = g->tb};
     const int64_t each = panel_block_floats(gemm_k(g), g->a.dtype),
                   room = PACK_BYTES / (each * (int64_t)sizeof(float)),
                   most = room < 3 ? 3 : gemm_least(room, PANELS);
-    if (first >= last) return;
+    if (s.first >= s.last) return;
     const size_t floats = (size_t)(most * (each + PANEL * ROWS));
     b.pack = cpu_scratch(dev, SCRATCH_THREAD + omp_get_thread_num(), floats * sizeof(float));
-    for (int64_t p = from; p < to; p += b.panels) {
-        b.panels = panel_block_next(to - p, most);
+    for (int64_t p = s.from; p < s.to; p += b.panels) {
+        b.panels = panel_block_next(s.to - p, most);
         b.first = p * PANEL;
         b.cols = gemm_least(b.panels * PANEL, g->c.cols - b.first);
         panel_block_pack(&b);
-        rows_of_block(g, &b, b.pack + each * most, first, last);
+        rows_of_block(g, &b, b.pack + each * most, s.first, s.last);
     }
 }
 
@@ -55,14 +53,8 @@ bool panel_gemm_takes(const Gemm *g) {
 }
 
 void panel_gemm_run(Device *dev, const Gemm *g) {
-    const int64_t panels = (g->c.cols + PANEL - 1) / PANEL, rows = (g->c.rows + 7) / 8;
-    int across = g->threads; // parts side by side; the others lie below
-    while (across > 1 && (g->threads % across != 0 || across > panels / 3)) across--;
-    const int down = g->threads / across;
+    const int64_t panels = (g->c.cols + PANEL - 1) / PANEL;
 #pragma omp parallel for num_threads(g->threads) schedule(static)
-    for (int i = 0; i < across * down; i++) {
-        const int64_t x = i % across, y = i / across;
-        part(dev, g, panels * x / across, panels * (x + 1) / across, rows * y / down * 8,
-             gemm_least(rows * (y + 1) / down * 8, g->c.rows));
-    }
+    for (int i = 0; i < g->threads; i++)
+        part(dev, g, panel_share(g->c.rows, panels, g->threads, i));
 }
