@@ -75,8 +75,9 @@ static LayerActs take_layer(const Assistant *a, int64_t rows, int64_t Q, int64_t
     l.qr = tensor_take(arena, a->dtype, rows, Q);
     l.o = tensor_take(arena, a->dtype, rows, Q);
     l.proj = tensor_take(arena, DT_F32, rows, H);
-    const Tensor ab = tensor_take(arena, a->dtype, rows, 2 * F);
-    l.a = tensor_cols(ab, 0, F);
+    const int64_t room = keep ? rows : op_gated_room(a->dev, rows, F, H, a->dtype, a->dtype);
+    const Tensor ab = tensor_take(arena, a->dtype, room, 2 * F);
+    l.a = tensor_cols(ab, 0, F); // without keep: room
     l.b = tensor_cols(ab, F, F);
     l.m = tensor_take(arena, a->dtype, rows, F);
     l.n_ff = keep ? tensor_take(arena, a->dtype, rows, H) : l.n_in;

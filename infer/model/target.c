@@ -12,7 +12,18 @@ static int64_t larger(int64_t a, int64_t b) {
     return a > b ? a : b;
 }
 
-static void acts_take(const TextConfig *c, DType dtype, int64_t rows, TargetActs *a, Arena *arena) {
+// Elements of gate and up for the layer that needs the most of them.
+static int64_t gate_up_room(Device *dev, const TextConfig *c, DType dtype, int64_t rows) {
+    int64_t most = 0;
+    for (int l = 0; l < c->layers; l++) {
+        const int64_t n = layer_inter(c, l);
+        most = larger(most, 2 * n * op_gated_room(dev, rows, n, c->hidden, dtype, dtype));
+    }
+    return most;
+}
+
+static void acts_take(Device *dev, const TextConfig *c, DType dtype, int64_t rows, TargetActs *a,
+                      Arena *arena) {
     int64_t qkv = 0, q = 0, kv = 0, inter = 0;
     for (int l = 0; l < c->layers; l++) {
         const QkvRows n = target_qkv_rows(c, l);
@@ -35,7 +46,7 @@ static void acts_take(const TextConfig *c, DType dtype, int64_t rows, TargetActs
     a->v = tensor_take(arena, DT_F32, rows, kv);
     a->o = tensor_take(arena, dtype, rows, q);
     a->proj = tensor_take(arena, DT_F32, rows, c->hidden);
-    a->gate_up = tensor_take(arena, dtype, rows, 2 * inter);
+    a->gate_up = tensor_take(arena, dtype, 1, gate_up_room(dev, c, dtype, rows));
     a->mid = tensor_take(arena, dtype, rows, inter);
     a->logits = tensor_take(arena, DT_F32, rows, VOCAB_TILE);
     if (c->moe) {
@@ -61,7 +72,7 @@ static void take_weights(Target *t, DType ple, Arena *arena) {
 }
 
 static void take_acts(Target *t, Arena *arena) {
-    acts_take(&t->cfg.text, t->dtype, t->max_rows, &t->acts, arena);
+    acts_take(t->dev, &t->cfg.text, t->dtype, t->max_rows, &t->acts, arena);
     if (t->cfg.suppress.n > 0) t->acts.never = tensor_take(arena, DT_F32, t->max_rows, 1);
 }
 

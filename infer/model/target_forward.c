@@ -271,7 +271,9 @@ static void mlp_block(const Call *c, int l, float scale) {
     Target *t = c->t;
     const TargetLayer *w = &t->w.layer[l];
     const int64_t inter = layer_inter(&t->cfg.text, l);
-    const Tensor gate_up = front(t->acts.gate_up, c->rows, 2 * inter);
+    const int64_t room =
+        op_gated_room(t->dev, c->rows, inter, t->cfg.text.hidden, t->dtype, t->dtype);
+    const Tensor gate_up = front(t->acts.gate_up, room, 2 * inter);
     const Tensor mid = front(t->acts.mid, c->rows, inter);
     op_gated(t->dev, mid, gate_up, normed(c, w->pre_ff_norm), w->gate_up, false);
     if (t->cfg.text.moe)

@@ -101,9 +101,11 @@ typedef struct Ops {
     void (*geglu)(Device *, Tensor m, Tensor a, Tensor b);
     void (*geglu_back)(Device *, Tensor da, Tensor db, Tensor dm, Tensor a, Tensor b);
     //     with its products: m = gelu_tanh(a) * b, [a b] = x w^T, w (2 m.cols, x.cols). (any) ab
-    //     (m.rows, 2 m.cols): a and b are rounded to its type; keep: they stay there, else it is
-    //     room for them
+    //     (rows, 2 m.cols): a and b are rounded to its type; keep: they stay there, rows = m.rows.
+    //     Else it is room for what the device does not do in one piece: gated_room says how many
+    //     rows for m (rows, cols), contiguous x (rows, k), and these types of x and w
     void (*gated)(Device *, Tensor m, Tensor ab, Tensor x, Tensor w, bool keep);
+    int64_t (*gated_room)(Device *, int64_t rows, int64_t cols, int64_t k, DType x, DType w);
     // --- mixture of experts. route: w F32 (rows, k) = softmax(z[r, idx[r, :]]) * scale[idx], with
     // z F32
     //     (rows, E) the router's logits, idx I32 (rows, k) from topk, scale F32 (1, E)
@@ -192,6 +194,7 @@ typedef struct Ops {
 #define op_geglu(dev, ...) ((dev)->ops->geglu((dev), __VA_ARGS__))
 #define op_geglu_back(dev, ...) ((dev)->ops->geglu_back((dev), __VA_ARGS__))
 #define op_gated(dev, ...) ((dev)->ops->gated((dev), __VA_ARGS__))
+#define op_gated_room(dev, ...) ((dev)->ops->gated_room((dev), __VA_ARGS__))
 #define op_route(dev, ...) ((dev)->ops->route((dev), __VA_ARGS__))
 #define op_experts(dev, ...) ((dev)->ops->experts((dev), __VA_ARGS__))
 #define op_axpby(dev, ...) ((dev)->ops->axpby((dev), __VA_ARGS__))

@@ -29,6 +29,7 @@ const Ops cpu_ops = {
     .geglu = cpu_geglu,
     .geglu_back = cpu_geglu_back,
     .gated = cpu_gated,
+    .gated_room = cpu_gated_room,
     .route = cpu_route,
     .experts = cpu_experts,
     .axpby = cpu_axpby,

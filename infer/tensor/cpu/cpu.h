@@ -138,7 +138,8 @@ void cpu_attention_back(Device *, Tensor dq, Tensor do_, Tensor o, Tensor q, Ten
 void cpu_geglu(Device *, Tensor m, Tensor a, Tensor b); // geglu.c
 void cpu_geglu_back(Device *, Tensor da, Tensor db, Tensor dm, Tensor a, Tensor b);
 void cpu_gated(Device *, Tensor m, Tensor ab, Tensor x, Tensor w, bool keep); // gated.c
-void cpu_route(Device *, Tensor w, Tensor z, Tensor idx, Tensor scale);       // experts.c
+int64_t cpu_gated_room(Device *, int64_t rows, int64_t cols, int64_t k, DType x, DType w);
+void cpu_route(Device *, Tensor w, Tensor z, Tensor idx, Tensor scale); // experts.c
 void cpu_experts(Device *, Tensor y, Tensor x, Tensor idx, Tensor w, Tensor gate_up, Tensor down);
 void cpu_top2(Device *, Tensor best, Tensor id, Tensor z, Tensor token_of, int64_t v0); // select.c
 void cpu_topk(Device *, Tensor idx, Tensor x, int k);

@@ -24,14 +24,15 @@ typedef struct {
     float *sum[2];
 } Room;
 
-static int64_t most_panels(const Gated *g) {
-    const int64_t each = panel_block_floats(g->x.cols, g->x.dtype) * (int64_t)sizeof(float),
-                  fit = PACK_BYTES / (2 * each) / 3 * 3;
-    return gemm_least(fit, PANELS);
+// Of a half, with sums of length k.
+static int64_t most_panels(int64_t k, DType t) {
+    const int64_t each = panel_block_floats(k, t) * (int64_t)sizeof(float);
+    return gemm_least(PACK_BYTES / (2 * each) / 3 * 3, PANELS);
 }
 
 static Room room_of(Device *dev, const Gated *g) {
-    const int64_t most = most_panels(g), pack = most * panel_block_floats(g->x.cols, g->x.dtype),
+    const int64_t most = most_panels(g->x.cols, g->x.dtype),
+                  pack = most * panel_block_floats(g->x.cols, g->x.dtype),
                   sums = ROWS * PANELS * PANEL;
     float *at = cpu_scratch(dev, SCRATCH_THREAD + omp_get_thread_num(),
                             (size_t)(2 * (pack + sums)) * sizeof *at);
@@ -68,7 +69,7 @@ static void block(const Gated *g, const Room *r, int64_t row, int64_t rows) {
 // A share of each half.
 static void part(Device *dev, const Gated *g, PanelShare s) {
     Room r = room_of(dev, g);
-    const int64_t most = most_panels(g), width = g->m.cols;
+    const int64_t most = most_panels(g->x.cols, g->x.dtype), width = g->m.cols;
     if (s.first >= s.last) return;
     for (int64_t p = s.from, panels; p < s.to; p += panels) {
         panels = panel_block_next(s.to - p, most);
@@ -83,23 +84,29 @@ static void part(Device *dev, const Gated *g, PanelShare s) {
     }
 }
 
-static bool in_one_piece(const Device *dev, const Gated *g) {
+static bool in_one_piece(const Device *dev, int64_t rows, int64_t cols, Tensor x, Tensor w) {
     const Cpu *cpu = dev->impl;
-    return (g->x.dtype == DT_F32 ? cpu->own_f32 : cpu->own_bf16 && cpu_prefers_bf16(dev)) &&
-           g->x.dtype == g->w.dtype && g->m.rows > FEW && g->m.cols >= 3 * PANEL &&
-           panel_block_takes(g->x, g->w, true, g->x.cols) && most_panels(g) >= 3;
+    return (x.dtype == DT_F32 ? cpu->own_f32 : cpu->own_bf16 && cpu_prefers_bf16(dev)) &&
+           x.dtype == w.dtype && rows > FEW && cols >= 3 * PANEL &&
+           panel_block_takes(x, w, true, x.cols) && most_panels(x.cols, x.dtype) >= 3;
+}
+
+int64_t cpu_gated_room(Device *dev, int64_t rows, int64_t cols, int64_t k, DType x, DType w) {
+    const Tensor xs = tensor_of(NULL, x, rows, k), ws = tensor_of(NULL, w, 2 * cols, k);
+    return in_one_piece(dev, rows, cols, xs, ws) ? FEW : rows;
 }
 
 void cpu_gated(Device *dev, Tensor m, Tensor ab, Tensor x, Tensor w, bool keep) {
     const Gated g = {m, ab, x, w, keep};
-    CHECK_SHAPE(ab, m.rows, 2 * m.cols);
+    const bool one_piece = in_one_piece(dev, m.rows, m.cols, x, w);
+    CHECK_SHAPE(ab, keep || !one_piece ? m.rows : ab.rows, 2 * m.cols);
     CHECK_SHAPE(x, m.rows, x.cols);
     CHECK_SHAPE(w, 2 * m.cols, x.cols);
     CHECK_FLOAT(m);
     CHECK_FLOAT(ab);
     CHECK_FLOAT(x);
     CHECK_FLOAT(w);
-    if (!in_one_piece(dev, &g)) {
+    if (!one_piece) {
         cpu_matmul_nt(dev, ab, x, w, 0.0f);
         cpu_geglu(dev, m, tensor_cols(ab, 0, m.cols), tensor_cols(ab, m.cols, m.cols));
         return;

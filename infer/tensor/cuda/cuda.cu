@@ -25,6 +25,7 @@ static const Ops cuda_ops = {
     .geglu = cuda_geglu,
     .geglu_back = cuda_geglu_back,
     .gated = cuda_gated,
+    .gated_room = cuda_gated_room,
     .route = cuda_route,
     .experts = cuda_experts,
     .axpby = cuda_axpby,

@@ -462,6 +462,7 @@ void cuda_attention_back(Device *, Tensor dq, Tensor do_, Tensor o, Tensor q, Te
 void cuda_geglu(Device *, Tensor m, Tensor a, Tensor b); // geglu.cu
 void cuda_geglu_back(Device *, Tensor da, Tensor db, Tensor dm, Tensor a, Tensor b);
 void cuda_gated(Device *, Tensor m, Tensor ab, Tensor x, Tensor w, bool keep);
+int64_t cuda_gated_room(Device *, int64_t rows, int64_t cols, int64_t k, DType x, DType w);
 void cuda_route(Device *, Tensor w, Tensor z, Tensor idx, Tensor scale); // experts.cu
 void cuda_experts(Device *, Tensor y, Tensor x, Tensor idx, Tensor w, Tensor gate_up, Tensor down);
 void cuda_top2(Device *, Tensor best, Tensor id, Tensor z, Tensor token_of,

@@ -99,7 +99,8 @@ static void gated_is_products_and_geglu(void **state) {
             Tensor x = strided(FLOATS[mix & 1], rows, k),
                    w = strided(FLOATS[mix >> 1 & 1], 2 * n, k);
             Tensor want = strided(m, rows, n), parts = strided(ab, rows, 2 * n);
-            Tensor got = strided(m, rows, n), room = strided(ab, rows, 2 * n);
+            const int64_t some = op_gated_room(dev, rows, n, k, x.dtype, w.dtype);
+            Tensor got = strided(m, rows, n), room = strided(ab, mix >> 4 ? rows : some, 2 * n);
             op_matmul_nt(dev, parts, x, w, 0.0f);
             op_geglu(dev, want, tensor_cols(parts, 0, n), tensor_cols(parts, n, n));
             op_gated(dev, got, room, x, w, mix >> 4);
