@@ -106,8 +106,8 @@ size_t measurer_more_bytes(const Assistant *a, const TargetConfig *c, const SeqS
                            const MeasureOptions *opt);
 MUST_CHECK bool measurer_run_all(Measurer *m, const MeasureTask *task, int n, Err *err);
 // The same for one sequence, with what it was counted from: drafts and margins (n - prompt - 1, K)
-// and first rejections L of one head. margin may be NULL. The audit compares live rounds with
-// these.
+// and first rejections L of one head, all of them: not with options.reached. margin may be NULL.
+// The audit compares live rounds with these.
 MUST_CHECK bool measurer_lengths(Measurer *m, const Assistant *a, const CapturedSeq *c, Head head,
                                  int32_t *L, int32_t *drafts, float *margin, Err *err);
 

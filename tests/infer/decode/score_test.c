@@ -245,7 +245,7 @@ static void needed(uint8_t *need, const Output *all, bool greedy, int s) {
         }
 }
 
-// What is left out needs nobody; the rest is the same.
+// Nobody needs what is left out; the rest is the same.
 static void check_reached(const Output *all, const Output *some, bool greedy, int s, int64_t at,
                           uint8_t need) {
     for (int h = 0; h < 2; h++) {
