@@ -4,6 +4,7 @@ CC    := $(if $(filter default,$(origin CC)),gcc,$(CC))
 Q     := $(if $(V),,@)
 KIND  := $(if $(CUDA),$(CUDA:1=cuda),cpu)
 BUILD := build/$(MODE)-$(KIND)
+JOBS   = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc)) # where nobody said how many
 
 DEBS  := gcc make pkg-config libopenblas-openmp-dev libhdf5-dev libarchive-dev libjansson-dev \
          libxxhash-dev libssl-dev librandom123-dev libcmocka-dev
@@ -95,10 +96,10 @@ ensure:
 	    stddef.h stdint.h cmocka.h | $(CC) -E -x c - >/dev/null 2>&1 || $(MAKE) deps
 
 demo: ensure ## build, then the whole pipeline on the demo pair
-	@$(MAKE) all
+	@$(MAKE) $(JOBS) all
 	./draftsmith run -c configs/demo.json
 demo-smoke: ensure ## the whole pipeline on a few prompts and steps, in runs/smoke
-	@$(MAKE) all
+	@$(MAKE) $(JOBS) all
 	./draftsmith run -c tests/smoke.json --overwrite
 
 tests: $(TESTS) $(FAULT_SO)
@@ -106,12 +107,12 @@ units: $(UNITS) $(REPLAYS)
 test: all tests ## unit and golden tests of this build
 	@tests/run.sh $(TESTS)
 check: ensure ## every test of an ordinary change; last line: N passed, N failed, N skipped
-	@$(MAKE) all tests
-	@$(MAKE) MODE=asan units
+	@$(MAKE) $(JOBS) all tests
+	@$(MAKE) $(JOBS) MODE=asan units
 	@tests/run.sh $(TESTS) $(subst $(BUILD),build/asan-$(KIND),$(UNITS) $(REPLAYS)) $(SCRIPTS)
 check-long: ensure ## check, the long tests, goldens under sanitizers, fuzzing
-	@$(MAKE) all $(ALL_TESTS) $(FAULT_SO)
-	@$(MAKE) MODE=asan tests units
+	@$(MAKE) $(JOBS) all $(ALL_TESTS) $(FAULT_SO)
+	@$(MAKE) $(JOBS) MODE=asan tests units
 	@$(MAKE) fuzz
 	@FAULTS=all tests/run.sh $(ALL_TESTS) $(subst $(BUILD),build/asan-$(KIND),$(TESTS) $(REPLAYS)) $(SCRIPTS)
 check-golden: $(GOLDENS) ## GOLDEN=DIR [FAMILIES="e2b e4b"]: golden tests on any folder of that layout
