@@ -2,6 +2,8 @@
 //
 // w -= lr decay w;  m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;
 // w -= lr / (1 - b1^t) m / (sqrt(v) / sqrt(1 - b2^t) + eps).
+//
+// Moments of weights without gradient shrink until they are denormal, and stay so: b m rounds to m.
 #include <math.h>
 
 #include "infer/tensor/cpu/cpu.h"
@@ -47,7 +49,9 @@ void cpu_adamw(Device *dev, Tensor w, Tensor m, Tensor v, Tensor copy, Tensor g,
 #pragma omp parallel for num_threads(cpu_threads(dev, 4 * tensor_count(w)))
     for (int64_t i = 0; i < w.rows * across; i++) {
         const int64_t r = i / across, c = i % across * SPAN, n = span_size(w.cols, c);
+        const unsigned state = denormals_zero();
         adamw_span(f32_at(w, r, c), f32_at(m, r, c), f32_at(v, r, c), f32_at(g, r, c), &s, n);
+        denormals_as(state);
         if (copy.data) f32_to_bf16(bf16_at(copy, r, c), f32_at(w, r, c), n);
     }
 }

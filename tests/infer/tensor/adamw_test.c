@@ -1,4 +1,4 @@
-// tests/infer/tensor/adamw_test.c - ten steps of AdamW against the same in double.
+// tests/infer/tensor/adamw_test.c - ten steps of AdamW against the same in double, and no gradient.
 #include "tests/infer/tensor/op_testing.h"
 
 enum { N = 1357 };
@@ -52,10 +52,29 @@ static void a_zero_gradient_only_decays(void **state) {
     assert_close("decay", w, old, 1e-7, 1e-6);
 }
 
+// Rounded as other numbers are, the last denormal one would stay for ever.
+static void moments_fade_to_zero(void **state) {
+    (void)state;
+#ifndef __x86_64__
+    skip();
+#endif
+    Tensor w = test_random(DT_F32, 1, 2000), g = test_zeros(DT_F32, 1, 2000);
+    Tensor m = test_zeros(DT_F32, 1, 2000), v = test_zeros(DT_F32, 1, 2000);
+    for (int i = 0; i < 2000; i++) set_float(m, 0, i, 2e-37), set_float(v, 0, i, 1.2e-38);
+    for (int step = 1; step <= 60; step++)
+        op_adamw(device_with(2), w, m, v, NO_TENSOR, g, 1.0f, 0.01f, 0.9f, 0.999f, 1e-8f, 0.0f,
+                 step);
+    for (int i = 0; i < 2000; i++)
+        assert_true(test_get(m, 0, i) == 0.0 && test_get(v, 0, i) == 0.0);
+    volatile float tenth = 0.1f, small = 2e-38f; // and only there
+    assert_true(tenth * small > 0.0f);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ten_steps_match_double),
         cmocka_unit_test(a_zero_gradient_only_decays),
+        cmocka_unit_test(moments_fade_to_zero),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
