@@ -3,7 +3,8 @@
 // w -= lr decay w;  m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;
 // w -= lr / (1 - b1^t) m / (sqrt(v) / sqrt(1 - b2^t) + eps).
 //
-// Moments of weights without gradient shrink until they are denormal, and stay so: b m rounds to m.
+// Moments of weights without gradient would shrink until they are denormal and stay so (b m rounds
+// to m), slow on every later step: here denormal numbers are zero.
 #include <math.h>
 
 #include "infer/tensor/cpu/cpu.h"

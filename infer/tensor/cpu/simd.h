@@ -110,10 +110,11 @@ LANE_FN float max_lanes(f32x16 v) {
     return a > b ? a : b;
 }
 
-// e^x within 2e-7 (relative) for x <= 88: 0 below EXP_NONE, NaN stays NaN. So small a weight,
-// 2^-63, shows in no sum of f32, but its products with gradients are denormal: on some CPUs each of
-// those takes as long as a hundred others. e^x = 2^k e^r with |r| <= ln2/2; the polynomial is a
-// minimax fit of (e^r - 1 - r) / r^2.
+// e^x within 2e-7 (relative) for EXP_NONE <= x <= 88: 0 below, NaN stays NaN. What is so small,
+// 2^-63, shows in no sum of f32 beside 1; but as a softmax weight times a gradient it is a denormal
+// number, and products with those take some CPUs as long as a hundred others.
+//
+// e^x = 2^k e^r with |r| <= ln2/2; the polynomial is a minimax fit of (e^r - 1 - r) / r^2.
 static const float EXP_NONE = -44.0f;
 LANE_FN f32x16 exp16_low(f32x16 x) {
     const float round =
